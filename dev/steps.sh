@@ -1,0 +1,108 @@
+# shellcheck shell=bash
+# The steps of dev/check-all. Sourced there, each step in a shell of its own,
+# with $copy (the sources) and $scratch set.
+
+step_build()
+{
+	cd "$copy"
+	as_server_user make -s --no-print-directory PG_CONFIG="$PG_CONFIG" \
+		WERROR=1 -j"$(nproc)" all
+}
+
+step_install()
+{
+	local libdir
+	libdir=$("$PG_CONFIG" --pkglibdir)
+	[ -w "$libdir" ] || die "may not write to $libdir: run this as root," \
+		"or set PG_CONFIG to an installation of yours"
+	cd "$copy"
+	make -s --no-print-directory PG_CONFIG="$PG_CONFIG" WERROR=1 install
+}
+
+step_regress()
+{
+	cd "$copy"
+	regress_like REGRESS="$(names REGRESS sql sql)" ISOLATION=
+}
+
+step_isolation()
+{
+	cd "$copy"
+	regress_like REGRESS= ISOLATION="$(names ISOLATION specs spec)"
+}
+
+# The test names in variable $1, or all files $2/*.$3.
+names()
+{
+	local f
+	if [ -n "${!1:-}" ]; then
+		echo "${!1}"
+		return
+	fi
+	for f in "$2"/*."$3"; do
+		[ ! -e "$f" ] || basename "$f" ".$3"
+	done | LC_ALL=C sort | tr '\n' ' '
+}
+
+regress_like()
+{
+	local status=0
+	if [[ "$*" != *[A-Z]=[a-zA-Z0-9]* ]]; then
+		echo "no such tests yet"
+		return 0
+	fi
+	(unset REGRESS ISOLATION
+	as_server_user env HOME="$scratch" PG_CONFIG="$PG_CONFIG" "$copy/dev/with-server" -- \
+		make -s --no-print-directory PG_CONFIG="$PG_CONFIG" "$@" installcheck) || status=$?
+	if [ "$status" -ne 0 ]; then
+		cat regression.diffs output_iso/regression.diffs 2>/dev/null || true
+	fi
+	return "$status"
+}
+
+step_tap()
+{
+	local pgxs tests status=0
+	cd "$copy"
+	tests=${PROVE_TESTS:-$(LC_ALL=C ls t/*.pl 2>/dev/null || true)}
+	if [ -z "$tests" ]; then
+		echo "no such tests yet"
+		return 0
+	fi
+	# shellcheck disable=SC2086 # PROVE_TESTS may be a list and a pattern
+	set -- $tests
+	echo "Running $# TAP files"
+	pgxs=$(dirname "$("$PG_CONFIG" --pgxs)")/../..
+	as_server_user mkdir -p tmp_check
+	# TESTDIR is for PostgreSQL 15 and older, the other two for its successors.
+	# Only prove's own lines may stand in the output that is counted, so what
+	# the tests say on the side is shown afterwards, and only if it matters.
+	# shellcheck disable=SC2086
+	as_server_user env HOME="$scratch" \
+		PATH="$("$PG_CONFIG" --bindir):$PATH" \
+		PERL5LIB="$pgxs/src/test/perl:$copy/t${PERL5LIB:+:$PERL5LIB}" \
+		PG_REGRESS="$pgxs/src/test/regress/pg_regress" \
+		PG_CONFIG="$PG_CONFIG" PGPORT=65432 TESTDIR="$copy" \
+		TESTDATADIR="$copy/tmp_check" TESTLOGDIR="$copy/tmp_check/log" \
+		prove ${PROVE_FLAGS:-} "$@" 2>"$scratch/tap.stderr" || status=$?
+	if [ "$status" -ne 0 ]; then
+		cat "$scratch/tap.stderr"
+		show_tap_logs "$@"
+	fi
+	return "$status"
+}
+
+# The end of each failed test's log, and of its servers'.
+show_tap_logs()
+{
+	local t log
+	for t in "$@"; do
+		log=tmp_check/log/regress_log_$(basename "$t" .pl)
+		grep -qE '^(\[[^]]*\](\([^)]*\))? )?not ok |^# Looks like|Bail out|died' "$log" 2>/dev/null || continue
+		for log in "$log" "tmp_check/log/$(basename "$t" .pl)"_*.log; do
+			[ -s "$log" ] || continue
+			echo "--- $log ends with ---"
+			tail -n 40 "$log"
+		done
+	done
+}

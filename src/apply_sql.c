@@ -1,0 +1,502 @@
+/*-------------------------------------------------------------------------
+ *
+ * apply_sql.c
+ *		The statements that write rows to a target.
+ *
+ * Rows reach SPI as an ephemeral named relation, as transition tables do, in
+ * key order.  Every operator and type is qualified: the statements mean the
+ * same under any search_path.  Aliases: t the target, x the target once more
+ * (to look whether a row is there), r the rows.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "apply_sql.h"
+
+#include "access/nbtree.h"
+#include "access/relation.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_collation.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_opclass.h"
+#include "catalog/pg_operator.h"
+#include "commands/trigger.h"
+#include "common/hashfn.h"
+#include "lib/stringinfo.h"
+#include "optimizer/optimizer.h"
+#include "spi_util.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/hsearch.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/plancache.h"
+#include "utils/queryenvironment.h"
+#include "utils/rel.h"
+#include "utils/resowner.h"
+#include "utils/syscache.h"
+
+/* ---------- triggers ---------- */
+
+static void
+add_rules(Oid relid, BddWriteRules *rules)
+{
+	Relation	rel = relation_open(relid, NoLock);
+	TriggerDesc *triggers = rel->trigdesc;
+
+	if (triggers != NULL)
+	{
+		rules->insert_triggers |= triggers->trig_insert_before_row;
+		rules->update_triggers |= triggers->trig_update_before_row ||
+			triggers->trig_update_after_row ||
+			triggers->trig_update_new_table ||
+			triggers->trig_update_old_table;
+	}
+	relation_close(rel, NoLock);
+}
+
+/* A partition may have triggers of its own. */
+BddWriteRules
+bdd_write_rules(BddTarget *target)
+{
+	BddWriteRules rules = {false, false};
+	ListCell   *cell;
+
+	if (get_rel_relkind(target->relid) != RELKIND_PARTITIONED_TABLE)
+	{
+		add_rules(target->relid, &rules);
+		return rules;
+	}
+	foreach(cell, find_all_inheritors(target->relid, AccessShareLock, NULL))
+		add_rules(lfirst_oid(cell), &rules);
+	return rules;
+}
+
+/* ---------- pieces ---------- */
+
+static const char *
+column_name(BddTarget *target, int i)
+{
+	return quote_identifier(NameStr(TupleDescAttr(target->shape.desc,
+												  i)->attname));
+}
+
+static char *
+table_name(BddTarget *target)
+{
+	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(target->relid)),
+									  get_rel_name(target->relid));
+}
+
+/* INSERT looks at the table alone, not at tables that inherit from it. */
+static const char *
+only(BddTarget *target)
+{
+	return get_rel_relkind(target->relid) == RELKIND_PARTITIONED_TABLE ?
+		"" : "ONLY ";
+}
+
+static void
+append_operator(StringInfo sql, Oid opno)
+{
+	HeapTuple	tuple = SearchSysCache1(OPEROID, ObjectIdGetDatum(opno));
+	Form_pg_operator form;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for operator %u", opno);
+	form = (Form_pg_operator) GETSTRUCT(tuple);
+	appendStringInfo(sql, " OPERATOR(%s.%s) ",
+					 quote_identifier(get_namespace_name(form->oprnamespace)),
+					 NameStr(form->oprname));
+	ReleaseSysCache(tuple);
+}
+
+static void
+append_collation(StringInfo sql, Oid collation)
+{
+	if (OidIsValid(collation))
+	{
+		HeapTuple	tuple = SearchSysCache1(COLLOID,
+											ObjectIdGetDatum(collation));
+		Form_pg_collation form;
+
+		if (!HeapTupleIsValid(tuple))
+			elog(ERROR, "cache lookup failed for collation %u", collation);
+		form = (Form_pg_collation) GETSTRUCT(tuple);
+		appendStringInfo(sql, " COLLATE %s",
+						 quote_qualified_identifier(get_namespace_name(form->collnamespace),
+													NameStr(form->collname)));
+		ReleaseSysCache(tuple);
+	}
+}
+
+static void
+append_opclass(StringInfo sql, Oid opclass)
+{
+	HeapTuple	tuple = SearchSysCache1(CLAOID, ObjectIdGetDatum(opclass));
+	Form_pg_opclass form;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for operator class %u", opclass);
+	form = (Form_pg_opclass) GETSTRUCT(tuple);
+	appendStringInfo(sql, " %s",
+					 quote_qualified_identifier(get_namespace_name(form->opcnamespace),
+												NameStr(form->opcname)));
+	ReleaseSysCache(tuple);
+}
+
+/* "alias.k1 = r.k1 AND ...", as the key's index compares. */
+static void
+append_same_key(StringInfo sql, BddTarget *target, const char *alias)
+{
+	for (int i = 0; i < target->key.count; i++)
+	{
+		BddKeyColumn *column = &target->key.columns[i];
+		const char *name = column_name(target, column->attnum - 1);
+
+		appendStringInfo(sql, "%s%s.%s", i > 0 ? " AND " : "", alias, name);
+		append_operator(sql, get_opfamily_member(column->opfamily,
+												 column->input_type,
+												 column->input_type,
+												 BTEqualStrategyNumber));
+		appendStringInfo(sql, "r.%s", name);
+		append_collation(sql, column->collation);
+	}
+}
+
+static void
+append_columns(StringInfo sql, BddTarget *target, const BddColumns *columns,
+			   const char *prefix)
+{
+	const char *comma = "";
+
+	for (int i = 0; i < target->shape.desc->natts; i++)
+		if (bdd_column_in(columns, i))
+		{
+			appendStringInfo(sql, "%s%s%s", comma, prefix,
+							 column_name(target, i));
+			comma = ", ";
+		}
+}
+
+/* "c1 = prefix.c1, ..." */
+static void
+append_assignments(StringInfo sql, BddTarget *target,
+				   const BddColumns *columns, const char *prefix)
+{
+	const char *comma = "";
+
+	for (int i = 0; i < target->shape.desc->natts; i++)
+		if (bdd_column_in(columns, i))
+		{
+			const char *name = column_name(target, i);
+
+			appendStringInfo(sql, "%s%s = %s%s", comma, name, prefix, name);
+			comma = ", ";
+		}
+}
+
+static bool
+is_empty(BddTarget *target, const BddColumns *columns)
+{
+	for (int i = 0; i < target->shape.set_bytes; i++)
+		if (columns[i] != 0)
+			return false;
+	return true;
+}
+
+/*
+ * True if the columns of both are the same to the byte: equality of the type
+ * would take 1.0 and 1.00 for unchanged.
+ */
+static void
+append_same_image(StringInfo sql, BddTarget *target, const char *alias,
+				  const BddColumns *columns)
+{
+	char	   *prefix = psprintf("%s.", alias);
+
+	appendStringInfoString(sql, "ROW(");
+	append_columns(sql, target, columns, prefix);
+	appendStringInfoString(sql, ")::pg_catalog.record OPERATOR(pg_catalog.*=) ROW(");
+	append_columns(sql, target, columns, "r.");
+	appendStringInfoString(sql, ")::pg_catalog.record");
+}
+
+static void
+append_conflict(StringInfo sql, BddTarget *target, const BddColumns *update)
+{
+	appendStringInfoString(sql, " ON CONFLICT (");
+	for (int i = 0; i < target->key.count; i++)
+	{
+		BddKeyColumn *column = &target->key.columns[i];
+
+		appendStringInfo(sql, "%s%s", i > 0 ? ", " : "",
+						 column_name(target, column->attnum - 1));
+		append_collation(sql, column->collation);
+		append_opclass(sql, column->opclass);
+	}
+	if (is_empty(target, update))
+		appendStringInfoString(sql, ") DO NOTHING");
+	else
+	{
+		appendStringInfoString(sql, ") DO UPDATE SET ");
+		append_assignments(sql, target, update, "EXCLUDED.");
+	}
+}
+
+static void
+append_insert(StringInfo sql, BddTarget *target, const BddColumns *insert)
+{
+	bool		overriding = false;
+
+	for (int i = 0; i < target->shape.desc->natts; i++)
+		if (bdd_column_in(insert, i) && target->columns[i].identity_always)
+			overriding = true;
+	appendStringInfo(sql, "INSERT INTO %s AS t (", table_name(target));
+	append_columns(sql, target, insert, "");
+	appendStringInfo(sql, ")%s SELECT ",
+					 overriding ? " OVERRIDING SYSTEM VALUE" : "");
+	append_columns(sql, target, insert, "r.");
+	appendStringInfoString(sql, " FROM " BDD_ROWS_NAME " r");
+}
+
+/* ---------- statements ---------- */
+
+char *
+bdd_sql_delete(BddTarget *target)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "DELETE FROM %s%s t USING " BDD_ROWS_NAME " r WHERE ",
+					 only(target), table_name(target));
+	append_same_key(&sql, target, "t");
+	return sql.data;
+}
+
+/*
+ * For rows that give every column that an insert must have.  Rows that would
+ * change nothing are left out before they are locked, unless a trigger is to
+ * see them.
+ */
+char *
+bdd_sql_upsert(BddTarget *target, const BddWriteRules *rules,
+			   const BddColumns *update, const BddColumns *insert)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	append_insert(&sql, target, insert);
+	if (!rules->insert_triggers && !rules->update_triggers)
+	{
+		appendStringInfo(&sql, " WHERE NOT EXISTS (SELECT FROM %s%s x WHERE ",
+						 only(target), table_name(target));
+		append_same_key(&sql, target, "x");
+		if (!is_empty(target, update))
+		{
+			appendStringInfoString(&sql, " AND ");
+			append_same_image(&sql, target, "x", update);
+		}
+		appendStringInfoChar(&sql, ')');
+	}
+	append_conflict(&sql, target, update);
+	return sql.data;
+}
+
+/* For rows given in part: first those whose key is there ... */
+char *
+bdd_sql_update_existing(BddTarget *target, const BddWriteRules *rules,
+						const BddColumns *update)
+{
+	StringInfoData sql;
+
+	if (is_empty(target, update))
+		return NULL;
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "UPDATE %s%s t SET ", only(target),
+					 table_name(target));
+	append_assignments(&sql, target, update, "r.");
+	appendStringInfoString(&sql, " FROM " BDD_ROWS_NAME " r WHERE ");
+	append_same_key(&sql, target, "t");
+	if (!rules->update_triggers)
+	{
+		appendStringInfoString(&sql, " AND NOT (");
+		append_same_image(&sql, target, "t", update);
+		appendStringInfoChar(&sql, ')');
+	}
+	return sql.data;
+}
+
+/* ... then the others; a key that appears meanwhile is updated after all. */
+char *
+bdd_sql_insert_missing(BddTarget *target, const BddColumns *update,
+					   const BddColumns *insert)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	append_insert(&sql, target, insert);
+	appendStringInfo(&sql, " WHERE NOT EXISTS (SELECT FROM %s%s x WHERE ",
+					 only(target), table_name(target));
+	append_same_key(&sql, target, "x");
+	appendStringInfoChar(&sql, ')');
+	append_conflict(&sql, target, update);
+	return sql.data;
+}
+
+/* The table's row of the one key in the rows. */
+char *
+bdd_sql_select_row(BddTarget *target)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "SELECT t FROM %s%s t, " BDD_ROWS_NAME " r WHERE ",
+					 only(target), table_name(target));
+	append_same_key(&sql, target, "t");
+	return sql.data;
+}
+
+/* ---------- running ---------- */
+
+#define MAX_PLANS 256
+
+typedef struct BddPlan
+{
+	uint32		hash;			/* of statement and size class */
+	SPIPlanPtr	plan;
+	char	   *sql;
+} BddPlan;
+
+static HTAB *plans = NULL;
+
+static void
+forget_plans(void)
+{
+	HASH_SEQ_STATUS scan;
+	BddPlan    *entry;
+
+	hash_seq_init(&scan, plans);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+	{
+		SPI_freeplan(entry->plan);
+		pfree(entry->sql);
+	}
+	hash_destroy(plans);
+	plans = NULL;
+}
+
+static void
+init_plans(void)
+{
+	HASHCTL		control;
+
+	control.keysize = sizeof(uint32);
+	control.entrysize = sizeof(BddPlan);
+	plans = hash_create("batchdedup plans", MAX_PLANS, &control,
+						HASH_ELEM | HASH_BLOBS);
+}
+
+/*
+ * Few rows are looked up one by one: the planner would rather read the whole
+ * table.  The settings act on the planning only, not on what triggers run.
+ */
+static void
+make_plan(SPIPlanPtr plan, bool few)
+{
+	int			nesting = NewGUCNestLevel();
+	CachedPlan *cached;
+
+	if (few)
+	{
+		const char *const settings[] = {"enable_hashjoin", "enable_mergejoin"};
+
+		for (int i = 0; i < lengthof(settings); i++)
+			(void) set_config_option(settings[i], "off", PGC_USERSET,
+									 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
+									 false);
+	}
+	cached = SPI_plan_get_cached_plan(plan);
+	if (cached != NULL)
+		ReleaseCachedPlan(cached, CurrentResourceOwner);
+	AtEOXact_GUC(false, nesting);
+}
+
+static bool
+few_for_table(BddTarget *target, uint64 count)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID,
+										ObjectIdGetDatum(target->relid));
+	double		rows = 0;
+
+	if (HeapTupleIsValid(tuple))
+	{
+		rows = ((Form_pg_class) GETSTRUCT(tuple))->reltuples;
+		ReleaseSysCache(tuple);
+	}
+	return count < 1000 || count <= rows / 2;
+}
+
+/* A saved plan, whose dependencies the server watches. */
+static SPIPlanPtr
+plan_for(BddTarget *target, const char *sql, uint64 count)
+{
+	bool		few = few_for_table(target, count);
+	uint32		hash = hash_combine(string_hash(sql, 0), few);
+	BddPlan    *entry;
+	bool		found;
+	SPIPlanPtr	plan;
+
+	if (plans != NULL && hash_get_num_entries(plans) >= MAX_PLANS)
+		forget_plans();
+	if (plans == NULL)
+		init_plans();
+	entry = hash_search(plans, &hash, HASH_FIND, NULL);
+	if (entry != NULL && strcmp(entry->sql, sql) == 0)
+	{
+		make_plan(entry->plan, few);
+		return entry->plan;
+	}
+	plan = SPI_prepare(sql, 0, NULL);
+	if (plan == NULL || SPI_keepplan(plan) != 0)
+		elog(ERROR, "could not prepare \"%s\": %s", sql,
+			 SPI_result_code_string(SPI_result));
+	make_plan(plan, few);
+	entry = hash_search(plans, &hash, HASH_ENTER, &found);
+	if (found)
+	{
+		/* Another statement with the same hash has to make room. */
+		SPI_freeplan(entry->plan);
+		pfree(entry->sql);
+	}
+	entry->plan = plan;
+	entry->sql = MemoryContextStrdup(TopMemoryContext, sql);
+	return plan;
+}
+
+/*
+ * Runs a statement of this file on the rows, which have the table's row type.
+ * The caller is connected to SPI.  "read_only": with the active snapshot.
+ */
+void
+bdd_run_on_rows(BddTarget *target, const char *sql, Tuplestorestate *rows,
+				uint64 count, bool read_only)
+{
+	EphemeralNamedRelation relation = palloc0(sizeof(EphemeralNamedRelationData));
+	SPIPlanPtr	plan;
+	int			result;
+
+	relation->md.name = pstrdup(BDD_ROWS_NAME);
+	relation->md.reliddesc = target->relid;
+	relation->md.enrtype = ENR_NAMED_TUPLESTORE;
+	relation->md.enrtuples = count;
+	relation->reldata = rows;
+	if (SPI_register_relation(relation) != SPI_OK_REL_REGISTER)
+		elog(ERROR, "could not register the rows");
+
+	plan = plan_for(target, sql, count);
+	result = SPI_execute_plan(plan, NULL, NULL, read_only, 0);
+	if (result < 0)
+		elog(ERROR, "statement failed: %s: %s",
+			 SPI_result_code_string(result), sql);
+	(void) SPI_unregister_relation(BDD_ROWS_NAME);
+}

@@ -1,0 +1,44 @@
+/*-------------------------------------------------------------------------
+ *
+ * apply_sql.h
+ *		The statements that write rows to a target.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BDD_APPLY_SQL_H
+#define BDD_APPLY_SQL_H
+
+#include "batchdedup.h"
+
+#include "target.h"
+#include "utils/tuplestore.h"
+
+/* The rows appear in the statements under this name. */
+#define BDD_ROWS_NAME "batchdedup_rows"
+
+/* What of the table decides which statement is right. */
+typedef struct BddWriteRules
+{
+	bool		insert_triggers;	/* BEFORE INSERT for each row */
+	bool		update_triggers;	/* who must see unchanged rows, too */
+} BddWriteRules;
+
+extern BddWriteRules bdd_write_rules(BddTarget *target);
+
+extern char *bdd_sql_delete(BddTarget *target);
+extern char *bdd_sql_upsert(BddTarget *target, const BddWriteRules *rules,
+							const BddColumns *update,
+							const BddColumns *insert);
+extern char *bdd_sql_update_existing(BddTarget *target,
+									 const BddWriteRules *rules,
+									 const BddColumns *update);
+extern char *bdd_sql_insert_missing(BddTarget *target,
+									const BddColumns *update,
+									const BddColumns *insert);
+extern char *bdd_sql_select_row(BddTarget *target);
+
+extern void bdd_run_on_rows(BddTarget *target, const char *sql,
+							Tuplestorestate *rows, uint64 count,
+							bool read_only);
+
+#endif							/* BDD_APPLY_SQL_H */

@@ -1,0 +1,52 @@
+/*-------------------------------------------------------------------------
+ *
+ * batchdedup.c
+ *		Start of the library.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "batchdedup.h"
+
+#include "ddl.h"
+#include "fmgr.h"
+#include "guc.h"
+#include "launcher.h"
+#include "miscadmin.h"
+#include "shmem.h"
+#include "xact.h"
+
+PG_MODULE_MAGIC;
+
+bool		bdd_preloaded = false;
+bool		bdd_am_worker = false;
+
+extern PGDLLEXPORT void _PG_init(void);
+
+/*
+ * Without a place in shared memory no function works, but the library can be
+ * loaded: bdd_check_preloaded says what to do.
+ */
+void
+_PG_init(void)
+{
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+	bdd_preloaded = true;
+	bdd_guc_init();
+	if (IsBinaryUpgrade)
+		return;
+	bdd_shmem_init();
+	bdd_xact_init();
+	bdd_ddl_init();
+	bdd_launcher_register();
+}
+
+void
+bdd_check_preloaded(void)
+{
+	if (!bdd_preloaded)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("batchdedup is not loaded at server start"),
+				 errhint("Add batchdedup to shared_preload_libraries and restart the server.")));
+}

@@ -1,0 +1,87 @@
+/*-------------------------------------------------------------------------
+ *
+ * compat.h
+ *		What differs between PostgreSQL 15 and 19; the only place that looks
+ *		at PG_VERSION_NUM.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BDD_COMPAT_H
+#define BDD_COMPAT_H
+
+#include "postgres.h"
+
+#include "catalog/pg_class.h"
+#include "miscadmin.h"
+#include "rewrite/rewriteHandler.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
+#include "utils/acl.h"
+#include "utils/wait_event.h"
+
+#if PG_VERSION_NUM < 150000
+#error "batchdedup needs PostgreSQL 15 or newer"
+#endif
+
+/* Index of this process among all that can run transactions. */
+static inline int
+bdd_proc_index(void)
+{
+#if PG_VERSION_NUM >= 170000
+	return MyProcNumber;
+#else
+	return MyProc->pgprocno;
+#endif
+}
+
+/* The virtual transaction id of this backend's running transaction. */
+static inline VirtualTransactionId
+bdd_my_vxid(void)
+{
+	VirtualTransactionId vxid;
+
+#if PG_VERSION_NUM >= 170000
+	vxid.procNumber = MyProc->vxid.procNumber;
+	vxid.localTransactionId = MyProc->vxid.lxid;
+#else
+	vxid.backendId = MyBackendId;
+	vxid.localTransactionId = MyProc->lxid;
+#endif
+	return vxid;
+}
+
+static inline int
+bdd_new_tranche(const char *name)
+{
+#if PG_VERSION_NUM >= 190000
+	return LWLockNewTrancheId(name);
+#else
+	int			id = LWLockNewTrancheId();
+
+	LWLockRegisterTranche(id, name);
+	return id;
+#endif
+}
+
+static inline bool
+bdd_owns_relation(Oid relid, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(RelationRelationId, relid, role);
+#else
+	return pg_class_ownercheck(relid, role);
+#endif
+}
+
+/* The expression of a generated column. */
+static inline Node *
+bdd_generation_expression(Relation rel, int attnum)
+{
+#if PG_VERSION_NUM >= 180000
+	return build_generation_expression(rel, attnum);
+#else
+	return build_column_default(rel, attnum);
+#endif
+}
+
+#endif							/* BDD_COMPAT_H */

@@ -1,0 +1,65 @@
+/*-------------------------------------------------------------------------
+ *
+ * debug_point.c
+ *		Named places at which a test can stop, fail or end a process.
+ *
+ * batchdedup.debug_point = 'name:action'; the action is "wait" (until the
+ * test calls bdd_debug_release, 60 seconds at most), "error" or "exit" (the
+ * process ends at once, as if it had been terminated).  "wait" works in
+ * places where nothing may fail: it only sleeps.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "debug_point.h"
+
+#include "fmgr.h"
+#include "storage/ipc.h"
+
+#define MAX_WAIT_MS 60000
+
+BddSharedDebug *bdd_shared_debug = NULL;
+
+PG_FUNCTION_INFO_V1(bdd_debug_release);
+
+static void
+wait_for_release(void)
+{
+	uint32		seen = bdd_shared_debug->releases;
+
+	for (int i = 0; i < MAX_WAIT_MS; i++)
+	{
+		if (bdd_shared_debug->releases != seen)
+			return;
+		pg_usleep(1000L);
+	}
+}
+
+void
+bdd_debug_point_hit(const char *name)
+{
+	size_t		len = strlen(name);
+	const char *action;
+
+	if (strncmp(bdd_debug_point_setting, name, len) != 0 ||
+		bdd_debug_point_setting[len] != ':')
+		return;
+	action = bdd_debug_point_setting + len + 1;
+
+	if (strcmp(action, "wait") == 0)
+		wait_for_release();
+	else if (strcmp(action, "exit") == 0)
+		proc_exit(1);
+	else if (strcmp(action, "error") == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("debug point \"%s\" was hit", name)));
+}
+
+/* Lets every waiting process go on. Tests declare it; it is in no script. */
+Datum
+bdd_debug_release(PG_FUNCTION_ARGS)
+{
+	bdd_check_preloaded();
+	bdd_shared_debug->releases++;
+	PG_RETURN_VOID();
+}

@@ -1,0 +1,19 @@
+/*-------------------------------------------------------------------------
+ *
+ * direct.h
+ *		Writing to the table in the caller's transaction.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BDD_DIRECT_H
+#define BDD_DIRECT_H
+
+#include "batchdedup.h"
+
+#include "pending.h"
+#include "target.h"
+
+extern void bdd_direct_begin(BddTarget *target, BddPending *pending);
+extern void bdd_direct_write(BddTarget *target, const BddImage *image);
+
+#endif							/* BDD_DIRECT_H */

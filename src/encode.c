@@ -1,0 +1,538 @@
+/*-------------------------------------------------------------------------
+ *
+ * encode.c
+ *		From SQL values to pending rows.
+ *
+ * All that the caller can be told at once is checked here, in his
+ * transaction: keys, NOT NULL, privileges, size.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "encode.h"
+
+#include "access/parallel.h"
+#include "access/xact.h"
+#include "direct.h"
+#include "flush_wait.h"
+#include "guc.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "pending.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rls.h"
+#include "utils/timestamp.h"
+#include "xact.h"
+
+/* ---------- who may ---------- */
+
+/*
+ * Policies cannot be checked when the row is applied by somebody else, so a
+ * caller whom they bind does not use the buffer.
+ */
+void
+bdd_check_row_security(const BddTarget *target)
+{
+	if (target->row_security &&
+		check_enable_rls(target->relid, InvalidOid, true) == RLS_ENABLED)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("row-level security of \"%s\" applies to role \"%s\", which therefore cannot use its buffer",
+						get_rel_name(target->relid),
+						GetUserNameFromId(GetUserId(), false)),
+				 errhint("Write to the table itself.")));
+}
+
+static void
+check_columns(const BddTarget *target, const BddColumns *columns,
+			  AclMode mode)
+{
+	Oid			role = GetUserId();
+
+	if (pg_class_aclcheck(target->relid, role, mode) == ACLCHECK_OK)
+		return;
+	for (int i = 0; i < target->shape.desc->natts; i++)
+		if (bdd_column_in(columns, i) &&
+			pg_attribute_aclcheck(target->relid, i + 1, role,
+								  mode) != ACLCHECK_OK)
+			aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE,
+						   get_rel_name(target->relid));
+}
+
+/* INSERT on what is given, UPDATE on what of it may overwrite. */
+static void
+check_may_upsert(BddTarget *target, const BddColumns *update,
+				 const BddColumns *given)
+{
+	Oid			role = GetUserId();
+
+	if (target->trusted_role == role && !target->row_security)
+		return;
+	bdd_check_row_security(target);
+	check_columns(target, given, ACL_INSERT);
+	check_columns(target, update, ACL_UPDATE);
+	if (pg_class_aclmask(target->relid, role, ACL_INSERT | ACL_UPDATE,
+						 ACLMASK_ALL) == (ACL_INSERT | ACL_UPDATE))
+		target->trusted_role = role;
+}
+
+static void
+check_may_delete(BddTarget *target)
+{
+	bdd_check_row_security(target);
+	if (pg_class_aclcheck(target->relid, GetUserId(),
+						  ACL_DELETE) != ACLCHECK_OK)
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE,
+					   get_rel_name(target->relid));
+}
+
+static void
+check_transaction(const char *call)
+{
+	PreventCommandDuringRecovery(call);
+	PreventCommandIfReadOnly(call);
+	if (IsInParallelMode())
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
+				 errmsg("cannot execute %s during a parallel operation",
+						call)));
+	bdd_check_can_push();
+}
+
+/* ---------- checks of values ---------- */
+
+static void
+report_null(const BddTarget *target, int column)
+{
+	const char *name = NameStr(TupleDescAttr(target->shape.desc,
+											 column)->attname);
+	bool		is_key = false;
+
+	for (int i = 0; i < target->key.count; i++)
+		is_key = is_key || target->key.columns[i].attnum == column + 1;
+	ereport(ERROR,
+			(errcode(ERRCODE_NOT_NULL_VIOLATION),
+			 is_key ?
+			 errmsg("null value in key column \"%s\" of target \"%s\"",
+					name, get_rel_name(target->relid)) :
+			 errmsg("null value in column \"%s\" of relation \"%s\" violates not-null constraint",
+					name, get_rel_name(target->relid)),
+			 is_key && target->columns[column].identity ?
+			 errhint("The key's values are generated when a row is inserted, so they cannot find it; name another key with batchdedup.alter_target.") : 0));
+}
+
+static void
+check_not_null(const BddTarget *target, const BddValues *row)
+{
+	for (int i = 0; i < target->shape.desc->natts; i++)
+		if (row->isnull[i] && bdd_column_in(row->given, i) &&
+			TupleDescAttr(target->shape.desc, i)->attnotnull)
+			report_null(target, i);
+}
+
+static void
+check_key(const BddTarget *target, const BddValues *row)
+{
+	for (int i = 0; i < target->key.count; i++)
+	{
+		int			column = target->key.columns[i].attnum - 1;
+
+		if (!bdd_column_in(row->given, column))
+			ereport(ERROR,
+					(errcode(ERRCODE_NOT_NULL_VIOLATION),
+					 errmsg("key column \"%s\" of target \"%s\" is not given",
+							NameStr(TupleDescAttr(target->shape.desc,
+												  column)->attname),
+							get_rel_name(target->relid))));
+		if (row->isnull[column])
+			report_null(target, column);
+	}
+}
+
+static void
+check_size(const BddTarget *target, uint32 key_size, uint32 image_size)
+{
+	if (offsetof(BddSharedEntry, key) + key_size > BDD_MAX_BLOCK)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("key of %u bytes is too long for target \"%s\"",
+						key_size, get_rel_name(target->relid)),
+				 errdetail("A key has at most %d bytes.",
+						   (int) (BDD_MAX_BLOCK - offsetof(BddSharedEntry, key)))));
+	if (bdd_row_room(key_size, image_size) > bdd_largest_transaction())
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("row of %u bytes does not fit into the buffer of \"%s\"",
+						image_size, get_rel_name(target->relid)),
+				 errdetail("The largest row has %zu bytes.",
+						   bdd_largest_transaction()),
+				 errhint("Raise batchdedup.buffer_size or batchdedup.max_target_share.")));
+}
+
+/* ---------- values ---------- */
+
+void
+bdd_values_init(const BddTarget *target, BddValues *row)
+{
+	int			natts = target->shape.desc->natts;
+
+	row->values = palloc0(natts * sizeof(Datum));
+	row->isnull = palloc(natts * sizeof(bool));
+	memset(row->isnull, true, natts * sizeof(bool));
+	row->given = palloc0(target->shape.set_bytes);
+}
+
+/*
+ * NULL for a column that the server computes means that it is not given;
+ * another value for a generated column is an error, as in INSERT.
+ */
+static void
+give(const BddTarget *target, BddValues *row, int column)
+{
+	const BddColumn *described = &target->columns[column];
+
+	if (row->isnull[column] && (described->identity || described->generated))
+		return;
+	if (described->generated)
+		ereport(ERROR,
+				(errcode(ERRCODE_GENERATED_ALWAYS),
+				 errmsg("cannot give a value for column \"%s\"",
+						NameStr(TupleDescAttr(target->shape.desc,
+											  column)->attname)),
+				 errdetail("Column \"%s\" is a generated column.",
+						   NameStr(TupleDescAttr(target->shape.desc,
+												 column)->attname))));
+	bdd_column_add(row->given, column);
+}
+
+/* The values of a composite of the table's row type; none is given yet. */
+void
+bdd_values_deform(const BddTarget *target, HeapTupleHeader tuple,
+				  BddValues *row)
+{
+	HeapTupleData heap;
+
+	heap.t_len = HeapTupleHeaderGetDatumLength(tuple);
+	heap.t_data = tuple;
+	ItemPointerSetInvalid(&heap.t_self);
+	heap.t_tableOid = InvalidOid;
+	heap_deform_tuple(&heap, target->shape.desc, row->values, row->isnull);
+}
+
+/* Columns that were added after the row was made are not given. */
+void
+bdd_values_from_row(BddTarget *target, HeapTupleHeader tuple, BddValues *row)
+{
+	int			given = Min(HeapTupleHeaderGetNatts(tuple),
+							target->shape.desc->natts);
+
+	bdd_values_deform(target, tuple, row);
+	for (int i = 0; i < given; i++)
+		if (!TupleDescAttr(target->shape.desc, i)->attisdropped)
+			give(target, row, i);
+}
+
+/* ---------- jsonb ---------- */
+
+/* jsonb_populate_record, set up for the target's row type. */
+typedef struct BddJsonState
+{
+	FmgrInfo	populate;
+	Datum		empty_row;		/* all NULL: what is absent is not checked */
+} BddJsonState;
+
+static BddJsonState *
+json_state(BddTarget *target)
+{
+	MemoryContext old_context;
+	BddJsonState *state = target->json;
+	BddValues	row;
+	Node	   *argument;
+
+	if (state != NULL)
+		return state;
+	old_context = MemoryContextSwitchTo(target->context);
+	state = palloc0(sizeof(BddJsonState));
+	bdd_values_init(target, &row);
+	state->empty_row = heap_copy_tuple_as_datum(heap_form_tuple(target->shape.desc,
+																row.values,
+																row.isnull),
+												target->shape.desc);
+	fmgr_info_cxt(F_JSONB_POPULATE_RECORD, &state->populate, target->context);
+	argument = (Node *) makeNullConst(target->row_type, -1, InvalidOid);
+	fmgr_info_set_expr((Node *) makeFuncExpr(F_JSONB_POPULATE_RECORD,
+											 target->row_type,
+											 list_make2(argument,
+														makeNullConst(JSONBOID, -1, InvalidOid)),
+											 InvalidOid, InvalidOid,
+											 COERCE_EXPLICIT_CALL),
+					   &state->populate);
+	target->json = state;
+	MemoryContextSwitchTo(old_context);
+	return state;
+}
+
+/* The column that a name of a document or a record means. */
+static int
+named_column(const BddTarget *target, const char *name)
+{
+	AttrNumber	attnum = bdd_column_number(target->shape.desc, name);
+
+	if (attnum == InvalidAttrNumber)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("column \"%s\" of relation \"%s\" does not exist",
+						name, get_rel_name(target->relid))));
+	return attnum - 1;
+}
+
+/* Which columns an object names. */
+static void
+find_named(const BddTarget *target, Jsonb *object, bool *named)
+{
+	JsonbIterator *iterator = JsonbIteratorInit(&object->root);
+	JsonbValue	value;
+	JsonbIteratorToken token;
+
+	while ((token = JsonbIteratorNext(&iterator, &value, true)) != WJB_DONE)
+		if (token == WJB_KEY)
+			named[named_column(target,
+							   pnstrdup(value.val.string.val,
+										value.val.string.len))] = true;
+}
+
+/* One object; what is absent is not given. */
+void
+bdd_values_from_jsonb(BddTarget *target, Jsonb *object, BddValues *row)
+{
+	BddJsonState *state = json_state(target);
+	int			natts = target->shape.desc->natts;
+	bool	   *named = palloc0(natts * sizeof(bool));
+	Datum		populated;
+
+	if (!JB_ROOT_IS_OBJECT(object))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a row must be a JSON object"),
+				 errdetail("The document is %s.",
+						   JB_ROOT_IS_SCALAR(object) ? "a scalar" : "an array")));
+	find_named(target, object, named);
+	populated = FunctionCall2(&state->populate, state->empty_row,
+							  JsonbPGetDatum(object));
+	bdd_values_deform(target, DatumGetHeapTupleHeader(populated), row);
+	for (int i = 0; i < natts; i++)
+		if (named[i])
+			give(target, row, i);
+}
+
+/* ---------- pushing ---------- */
+
+/* The key's bytes, appended; returns their hash. */
+uint32
+bdd_values_key(BddTarget *target, const BddValues *row, StringInfo bytes)
+{
+	Datum		values[INDEX_MAX_KEYS];
+
+	check_key(target, row);
+	for (int i = 0; i < target->key.count; i++)
+		values[i] = row->values[target->key.columns[i].attnum - 1];
+	return bdd_key_encode(&target->key, values, bytes);
+}
+
+/* Reused for every row of the session. */
+static StringInfo
+key_buffer(void)
+{
+	static StringInfo buffer = NULL;
+
+	if (buffer == NULL)
+	{
+		MemoryContext old_context = MemoryContextSwitchTo(TopMemoryContext);
+
+		buffer = makeStringInfo();
+		MemoryContextSwitchTo(old_context);
+	}
+	resetStringInfo(buffer);
+	return buffer;
+}
+
+static BddPending *
+pending_of(BddTarget *target)
+{
+	BddSharedSlot *slot = bdd_target_slot(target);
+	BddPending *pending;
+
+	bdd_pending_init();
+	pending = bdd_pending_get(target->relid, target->options.target_id, slot,
+							  &target->shape);
+	pending->flush_rows = bdd_target_flush_rows(target);
+	return pending;
+}
+
+/* The image's data is in bdd_pending_context. */
+static void
+push(BddTarget *target, uint32 hash, StringInfo key, BddImage image)
+{
+	BddPending *pending = pending_of(target);
+
+	check_size(target, key->len, image.size);
+	if (pending->direct != NULL)
+	{
+		bdd_direct_write(target, &image);
+		pfree(image.data);
+		return;
+	}
+	if (bdd_above_high_water(pending->slot) && !bdd_am_worker)
+		bdd_wait_for_room(pending->slot, GetCurrentTimestamp());
+	bdd_pending_add(pending, hash, key->data, key->len, image);
+	if (bdd_pending_room() > bdd_largest_transaction())
+		bdd_direct_begin(target, pending);
+}
+
+/* Columns not given, as far as their value is known at the call. */
+static void
+add_defaults(BddTarget *target, BddValues *row, BddColumns *insert)
+{
+	for (int i = 0; i < target->shape.desc->natts; i++)
+	{
+		if (bdd_column_in(row->given, i))
+			continue;
+		row->isnull[i] = true;
+		if (target->columns[i].source == BDD_DEFAULT_AT_CALL)
+			bdd_target_default(target, i, &row->values[i], &row->isnull[i]);
+		else if (target->columns[i].source != BDD_DEFAULT_NULL)
+			continue;
+		if (!(row->isnull[i] &&
+			  TupleDescAttr(target->shape.desc, i)->attnotnull))
+			bdd_column_add(insert, i);
+	}
+}
+
+static BddImage
+make_image(BddTarget *target, BddOp op, BddValues *row,
+		   const BddColumns *update, const BddColumns *insert)
+{
+	MemoryContext old_context;
+	BddImage	image;
+
+	bdd_pending_init();
+	old_context = MemoryContextSwitchTo(bdd_pending_context);
+	image = bdd_image_from_values(&target->shape, op, row->values,
+								  row->isnull, update, insert);
+	MemoryContextSwitchTo(old_context);
+	return image;
+}
+
+/* An upsert of the columns that are given. */
+void
+bdd_push_values(BddTarget *target, BddValues *row)
+{
+	const BddShape *shape = &target->shape;
+	BddColumns *update = palloc0(2 * shape->set_bytes);
+	BddColumns *insert = update + shape->set_bytes;
+	StringInfo	key = key_buffer();
+	uint32		hash;
+
+	check_transaction("upsert()");
+	for (int i = 0; i < shape->set_bytes; i++)
+	{
+		update[i] = row->given[i] & shape->update[i];
+		insert[i] = row->given[i];
+	}
+	check_may_upsert(target, update, row->given);
+	hash = bdd_values_key(target, row, key);
+	check_not_null(target, row);
+	add_defaults(target, row, insert);
+	push(target, hash, key,
+		 make_image(target, BDD_UPSERT, row, update, insert));
+}
+
+/* An image that carries the key alone. */
+BddImage
+bdd_key_image(BddTarget *target, const BddValues *row)
+{
+	BddColumns *update = palloc0(2 * target->shape.set_bytes);
+	BddColumns *insert = update + target->shape.set_bytes;
+	BddValues	copy = *row;
+
+	for (int i = 0; i < target->key.count; i++)
+		bdd_column_add(insert, target->key.columns[i].attnum - 1);
+	return make_image(target, BDD_DELETE, &copy, update, insert);
+}
+
+void
+bdd_push_delete(BddTarget *target, BddValues *row)
+{
+	StringInfo	key = key_buffer();
+	uint32		hash;
+
+	check_transaction("delete()");
+	check_may_delete(target);
+	hash = bdd_values_key(target, row, key);
+	push(target, hash, key, bdd_key_image(target, row));
+}
+
+/* ---------- the fast way for typed rows ---------- */
+
+static bool
+has_null_it_must_not(const BddTarget *target, HeapTuple heap)
+{
+	for (int i = 0; i < target->shape.desc->natts; i++)
+		if (TupleDescAttr(target->shape.desc, i)->attnotnull &&
+			heap_attisnull(heap, i + 1, target->shape.desc))
+			return true;
+	return false;
+}
+
+/* The row as it is: every column is given, none is computed, none is wrong. */
+static void
+push_full_row(BddTarget *target, HeapTuple heap)
+{
+	Datum		values[INDEX_MAX_KEYS];
+	StringInfo	key = key_buffer();
+	MemoryContext old_context;
+	BddImage	image;
+	uint32		hash;
+	bool		isnull;
+
+	check_transaction("upsert()");
+	check_may_upsert(target, target->shape.update, target->shape.insert);
+	for (int i = 0; i < target->key.count; i++)
+		values[i] = heap_getattr(heap, target->key.columns[i].attnum,
+								 target->shape.desc, &isnull);
+	hash = bdd_key_encode(&target->key, values, key);
+	bdd_pending_init();
+	old_context = MemoryContextSwitchTo(bdd_pending_context);
+	image = bdd_image_from_full_row(heap->t_data);
+	MemoryContextSwitchTo(old_context);
+	push(target, hash, key, image);
+}
+
+/* An upsert of a value of the table's row type. */
+void
+bdd_push_row(BddTarget *target, HeapTupleHeader tuple)
+{
+	HeapTupleData heap;
+	BddValues	row;
+
+	heap.t_len = HeapTupleHeaderGetDatumLength(tuple);
+	heap.t_data = tuple;
+	ItemPointerSetInvalid(&heap.t_self);
+	heap.t_tableOid = InvalidOid;
+
+	if (target->plain_rows &&
+		HeapTupleHeaderGetNatts(tuple) == target->shape.desc->natts &&
+		!((tuple->t_infomask & HEAP_HASNULL) != 0 &&
+		  has_null_it_must_not(target, &heap)))
+	{
+		push_full_row(target, &heap);
+		return;
+	}
+	bdd_values_init(target, &row);
+	bdd_values_from_row(target, tuple, &row);
+	bdd_push_values(target, &row);
+}

@@ -1,0 +1,41 @@
+/*-------------------------------------------------------------------------
+ *
+ * encode.h
+ *		From SQL values to pending rows.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BDD_ENCODE_H
+#define BDD_ENCODE_H
+
+#include "batchdedup.h"
+
+#include "access/htup_details.h"
+#include "target.h"
+#include "utils/jsonb.h"
+
+/* Values by column number - 1, and which of them are given. */
+typedef struct BddValues
+{
+	Datum	   *values;
+	bool	   *isnull;
+	BddColumns *given;
+} BddValues;
+
+extern void bdd_values_init(const BddTarget *target, BddValues *row);
+extern void bdd_values_deform(const BddTarget *target, HeapTupleHeader tuple,
+							  BddValues *row);
+extern void bdd_values_from_jsonb(BddTarget *target, Jsonb *object,
+								  BddValues *row);
+extern void bdd_values_from_row(BddTarget *target, HeapTupleHeader tuple,
+								BddValues *row);
+
+extern void bdd_push_row(BddTarget *target, HeapTupleHeader tuple);
+extern void bdd_push_values(BddTarget *target, BddValues *row);
+extern void bdd_push_delete(BddTarget *target, BddValues *row);
+extern uint32 bdd_values_key(BddTarget *target, const BddValues *row,
+							 StringInfo bytes);
+extern BddImage bdd_key_image(BddTarget *target, const BddValues *row);
+extern void bdd_check_row_security(const BddTarget *target);
+
+#endif							/* BDD_ENCODE_H */

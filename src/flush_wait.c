@@ -1,0 +1,195 @@
+/*-------------------------------------------------------------------------
+ *
+ * flush_wait.c
+ *		Waiting until a generation is applied, or until there is room.
+ *
+ * Who waits for an apply may hold row locks that the apply needs.  Hence the
+ * wait is for the lock on the applying transaction's virtual xid: the server's
+ * deadlock detector sees it, and its victim is the waiter.  Between applies
+ * the wait is on the slot's condition variable.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "flush_wait.h"
+
+#include "guc.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/lsyscache.h"
+#include "utils/timestamp.h"
+
+/* A lost wake-up costs this long at most. */
+#define WAIT_STEP_MS 100
+
+/*
+ * Asks for all that is published now to be applied; returns the number of the
+ * generation to wait for.
+ */
+uint64
+bdd_request_flush(BddSharedSlot *slot)
+{
+	uint64		number;
+
+	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
+	number = slot->next_generation - 1;
+	if (slot->active != NULL &&
+		pg_atomic_read_u32(&slot->active->keys) == 0 &&
+		pg_atomic_read_u32(&slot->active->publishers) == 0)
+		number--;				/* nothing in it yet */
+	slot->wanted = Max(slot->wanted, number);
+	slot->failure.retry_at = 0;
+	LWLockRelease(&slot->lock);
+	if (number > slot->applied)
+		bdd_wake_worker(slot);
+	return number;
+}
+
+/* One step of waiting; the caller has prepared to sleep on slot->changed. */
+static void
+wait_step(BddSharedSlot *slot)
+{
+	VirtualTransactionId applier;
+
+	LWLockAcquire(&slot->lock, LW_SHARED);
+	applier = slot->applier;
+	LWLockRelease(&slot->lock);
+
+	CHECK_FOR_INTERRUPTS();
+	if (VirtualTransactionIdIsValid(applier))
+		(void) VirtualXactLock(applier, true);
+	(void) ConditionVariableTimedSleep(&slot->changed,
+									   VirtualTransactionIdIsValid(applier) ?
+									   1 : WAIT_STEP_MS,
+									   PG_WAIT_EXTENSION);
+}
+
+/* Raises the error of an apply that failed while we waited. */
+static void
+report_failure(BddSharedSlot *slot, const BddSharedFailure *failure,
+			   bool may_read)
+{
+	ConditionVariableCancelSleep();
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("rows of \"%s\" could not be applied",
+					get_rel_name(slot->relid)),
+			 may_read ? errdetail("SQLSTATE %s: %s",
+								  unpack_sql_state(failure->sqlstate),
+								  failure->message) :
+			 errdetail("SQLSTATE %s.", unpack_sql_state(failure->sqlstate)),
+			 errhint("Nothing is lost: the rows stay in the buffer and are tried again. See batchdedup.stat_target.")));
+}
+
+/*
+ * Waits until generations up to "number" are applied.  An apply that fails in
+ * the meantime is an error; its message is shown to who may read the table.
+ */
+void
+bdd_wait_applied(BddSharedSlot *slot, int32 target_id, uint64 number,
+				 bool may_read)
+{
+	TimestampTz started = GetCurrentTimestamp();
+
+	if (bdd_am_worker)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("a trigger that runs while rows are applied cannot wait for a flush")));
+
+	ConditionVariablePrepareToSleep(&slot->changed);
+	for (;;)
+	{
+		BddSharedFailure failure;
+		bool		done;
+
+		LWLockAcquire(&slot->lock, LW_SHARED);
+		failure = slot->failure;
+		done = slot->applied >= number || !slot->in_use ||
+			slot->target_id != target_id;
+		LWLockRelease(&slot->lock);
+
+		if (done)
+			break;
+		if (failure.count > 0 && failure.at >= started)
+			report_failure(slot, &failure, may_read);
+		wait_step(slot);
+	}
+	ConditionVariableCancelSleep();
+}
+
+/* Chunks that may be in use before "percent" is reached. */
+static bool
+above(BddSharedSlot *slot, uint32 percent)
+{
+	uint64		usable = bdd_pool->total - bdd_pool->reserve;
+
+	return pg_atomic_read_u32(&bdd_pool->used) * (uint64) 100 >=
+		usable * percent ||
+		pg_atomic_read_u32(&slot->budget.used) * (uint64) 100 >=
+		bdd_budget_limit() * (uint64) percent;
+}
+
+/* Here calls begin to wait. */
+bool
+bdd_above_high_water(BddSharedSlot *slot)
+{
+	return above(slot, 90);
+}
+
+/* Here the worker seals. */
+bool
+bdd_above_seal_mark(BddSharedSlot *slot)
+{
+	return above(slot, 50);
+}
+
+static void
+report_full(BddSharedSlot *slot)
+{
+	ConditionVariableCancelSleep();
+	ereport(ERROR,
+			(errcode(ERRCODE_OUT_OF_MEMORY),
+			 errmsg("the buffer of \"%s\" is full",
+					get_rel_name(slot->relid)),
+			 errdetail("No room came free within batchdedup.full_timeout (%d ms).",
+					   bdd_full_timeout_ms),
+			 errhint("See batchdedup.stat_target for a target that is paused or cannot be applied, or raise batchdedup.buffer_size.")));
+}
+
+/* Memory may be held by any target of the server. */
+static void
+ask_for_room(BddSharedSlot *slot)
+{
+	(void) bdd_request_flush(slot);
+	for (int i = 0; i < bdd_registry->slot_count; i++)
+	{
+		BddSharedSlot *other = &bdd_registry->slots[i];
+
+		if (other->in_use && pg_atomic_read_u32(&other->budget.used) > 0)
+			bdd_wake_worker(other);
+	}
+}
+
+/*
+ * Waits a while for memory to come free, until the target is below the
+ * high-water mark.  "started" is when the caller began to wait.  The caller
+ * has entered no generation.
+ */
+void
+bdd_wait_for_room(BddSharedSlot *slot, TimestampTz started)
+{
+	if (bdd_am_worker)
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("a trigger that runs while rows are applied found the buffer full")));
+
+	ConditionVariablePrepareToSleep(&slot->changed);
+	do
+	{
+		if (TimestampDifferenceExceeds(started, GetCurrentTimestamp(),
+									   bdd_full_timeout_ms))
+			report_full(slot);
+		ask_for_room(slot);
+		wait_step(slot);
+	} while (bdd_above_high_water(slot));
+	ConditionVariableCancelSleep();
+}

@@ -1,0 +1,162 @@
+/*-------------------------------------------------------------------------
+ *
+ * launcher.c
+ *		The process that starts a worker for each database in need of one.
+ *
+ * It is connected to no database.  A database needs a worker when one of its
+ * targets has rows and none is there:
+ *
+ *	NONE --launcher registers it--> STARTING --worker attaches--> RUNNING
+ *	  ^                                 |                            |
+ *	  +------ it failed to start -------+------- it has left --------+
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "launcher.h"
+
+#include "fmgr.h"
+#include "guc.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "registry.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+/* A worker that could not be started is tried again after this. */
+#define RESTART_MS 1000
+/* Lost wake-ups are made good after this. */
+#define NAP_MS 10000
+
+PGDLLEXPORT void bdd_launcher_main(Datum arg);
+
+void
+bdd_launcher_register(void)
+{
+	BackgroundWorker worker = {0};
+
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = 1;
+	snprintf(worker.bgw_library_name, BGW_MAXLEN, BDD_LIBRARY);
+	snprintf(worker.bgw_function_name, BGW_MAXLEN, "bdd_launcher_main");
+	snprintf(worker.bgw_name, BGW_MAXLEN, "batchdedup launcher");
+	snprintf(worker.bgw_type, BGW_MAXLEN, "batchdedup launcher");
+	RegisterBackgroundWorker(&worker);
+}
+
+/* Whether a target of the database has rows to apply. */
+static bool
+has_work(int worker)
+{
+	for (int i = 0; i < bdd_registry->slot_count; i++)
+	{
+		BddSharedSlot *slot = &bdd_registry->slots[i];
+
+		if (slot->in_use && slot->worker == worker &&
+			bdd_slot_is_buffering(slot))
+			return true;
+	}
+	return false;
+}
+
+/* NONE -> STARTING */
+static void
+start_worker(int index)
+{
+	BddSharedWorker *shared = &bdd_registry->workers[index];
+	BackgroundWorker worker = {0};
+
+	Assert(shared->state == BDD_WORKER_NONE);
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS |
+		BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	worker.bgw_main_arg = Int32GetDatum(index);
+	worker.bgw_notify_pid = MyProcPid;
+	snprintf(worker.bgw_library_name, BGW_MAXLEN, BDD_LIBRARY);
+	snprintf(worker.bgw_function_name, BGW_MAXLEN, "bdd_worker_main");
+	snprintf(worker.bgw_name, BGW_MAXLEN, "batchdedup worker for database %u",
+			 shared->database);
+	snprintf(worker.bgw_type, BGW_MAXLEN, "batchdedup worker");
+
+	shared->started_at = GetCurrentTimestamp();
+	if (RegisterDynamicBackgroundWorker(&worker, NULL))
+		shared->state = BDD_WORKER_STARTING;
+	else
+		ereport(LOG,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("batchdedup cannot start a worker for database %u: no worker process is free",
+						shared->database),
+				 errhint("Raise max_worker_processes.")));
+}
+
+/*
+ * Looks after one database; returns true if it must be looked at again soon.
+ * STARTING -> NONE happens here when a worker did not attach in time.
+ */
+static bool
+tend(int index)
+{
+	BddSharedWorker *worker = &bdd_registry->workers[index];
+	bool		recent = !TimestampDifferenceExceeds(worker->started_at,
+													 GetCurrentTimestamp(),
+													 RESTART_MS);
+	bool		again = false;
+
+	LWLockAcquire(&bdd_registry->worker_lock, LW_EXCLUSIVE);
+	if (worker->state == BDD_WORKER_STARTING && !recent)
+		worker->state = BDD_WORKER_NONE;
+	if (worker->state == BDD_WORKER_STARTING)
+		again = true;
+	else if (worker->state == BDD_WORKER_NONE && recent)
+		again = true;
+	else if (worker->state == BDD_WORKER_NONE && has_work(index))
+	{
+		start_worker(index);
+		again = true;
+	}
+	LWLockRelease(&bdd_registry->worker_lock);
+	return again;
+}
+
+static void
+forget_launcher(int code, Datum arg)
+{
+	bdd_registry->launcher = NULL;
+}
+
+void
+bdd_launcher_main(Datum arg)
+{
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+	BackgroundWorkerUnblockSignals();
+	on_shmem_exit(forget_launcher, (Datum) 0);
+	bdd_registry->launcher = MyLatch;
+
+	while (!ShutdownRequestPending)
+	{
+		bool		again = false;
+
+		ResetLatch(MyLatch);
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+		for (int i = 0; i < bdd_registry->slot_count; i++)
+			if (OidIsValid(bdd_registry->workers[i].database))
+				again |= tend(i);
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 again ? RESTART_MS / 10 : NAP_MS,
+						 PG_WAIT_EXTENSION);
+		CHECK_FOR_INTERRUPTS();
+	}
+	proc_exit(0);
+}

@@ -1,0 +1,405 @@
+/*-------------------------------------------------------------------------
+ *
+ * read.c
+ *		SQL functions that read rows: get() and buffered().
+ *
+ * A statement takes a generation's rows from the buffer if its snapshot does
+ * not see the transaction that applies them, else from the table.  Applied
+ * generations stay until no such snapshot is left, so table plus buffer is
+ * exact.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "batchdedup.h"
+
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/transam.h"
+#include "access/xact.h"
+#include "apply.h"
+#include "apply_sql.h"
+#include "catalog/pg_type.h"
+#include "encode.h"
+#include "executor/executor.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "optimizer/optimizer.h"
+#include "pending.h"
+#include "spi_util.h"
+#include "storage/procarray.h"
+#include "target.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/fmgrprotos.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/tuplestore.h"
+#include "utils/typcache.h"
+
+PG_FUNCTION_INFO_V1(bdd_get);
+PG_FUNCTION_INFO_V1(bdd_buffered);
+
+/* ---------- which generations ---------- */
+
+/* Whether the snapshot finds the generation's rows in the table. */
+static bool
+table_has_it(const BddSharedGeneration *generation, Snapshot snapshot)
+{
+	TransactionId xid = generation->apply_xid;
+
+	if (!TransactionIdIsValid(xid))
+		return generation->state == BDD_APPLIED;
+	return !XidInMVCCSnapshot(xid, snapshot) &&
+		!TransactionIdIsInProgress(xid) && TransactionIdDidCommit(xid);
+}
+
+/*
+ * The generation after number "after" whose rows the snapshot needs, or NULL.
+ * The caller holds the slot lock, which keeps the generation in memory.
+ */
+static BddSharedGeneration *
+next_needed(BddSharedSlot *slot, uint64 after, Snapshot snapshot)
+{
+	BddSharedGeneration *generation = slot->oldest;
+
+	while (generation != NULL && (generation->number <= after ||
+								  table_has_it(generation, snapshot)))
+		generation = generation->next;
+	return generation;
+}
+
+/* The key's rows in the buffer. */
+static void
+collect_published_key(BddSharedSlot *slot, uint32 hash, StringInfo key,
+					  Snapshot snapshot, BddRows *rows)
+{
+	BddSharedGeneration *generation;
+	uint64		number = 0;
+
+	LWLockAcquire(&slot->lock, LW_SHARED);
+	while ((generation = next_needed(slot, number, snapshot)) != NULL)
+	{
+		number = generation->number;
+		bdd_collect_key(generation, hash, key->data, key->len, rows);
+	}
+	LWLockRelease(&slot->lock);
+}
+
+/*
+ * All rows in the buffer.  The lock is let go between partitions; what is
+ * freed meanwhile was applied.
+ */
+static void
+collect_published(BddSharedSlot *slot, Snapshot snapshot, BddRows *rows)
+{
+	uint64		number = 0;
+	bool		more = true;
+
+	while (more)
+	{
+		uint64		after = number;
+
+		for (int i = 0; i < BDD_PARTITIONS && more; i++)
+		{
+			BddSharedGeneration *generation;
+
+			CHECK_FOR_INTERRUPTS();
+			LWLockAcquire(&slot->lock, LW_SHARED);
+			generation = next_needed(slot, after, snapshot);
+			if (generation != NULL &&
+				(i == 0 || generation->number == number))
+			{
+				number = generation->number;
+				bdd_collect_partition(generation, i, false, rows);
+			}
+			else if (generation == NULL)
+				more = false;
+			LWLockRelease(&slot->lock);
+		}
+	}
+}
+
+/* ---------- what the transaction itself has pending ---------- */
+
+/* Pending rows are newer than all that is published. */
+static void
+add_pending_row(BddPendingRow *row, BddRows *rows)
+{
+	bdd_rows_add(rows, PG_UINT64_MAX - bdd_pending_ordinal +
+				 row->newest->ordinal, &row->newest->image);
+}
+
+static void
+collect_pending(BddPending *pending, BddRows *rows)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &pending->set.rows)
+		add_pending_row(dlist_container(BddPendingRow, target_link, iter.cur),
+						rows);
+}
+
+static void
+collect_pending_key(BddPending *pending, uint32 hash, StringInfo key,
+					BddRows *rows)
+{
+	BddPendingRow *row = bdd_pending_lookup(pending, hash, key->data,
+											key->len);
+
+	if (row != NULL)
+		add_pending_row(row, rows);
+}
+
+/* ---------- get ---------- */
+
+static BddTarget *
+open_for_reading(Oid relid)
+{
+	BddTarget  *target = bdd_target_open(relid, AccessShareLock);
+
+	if (pg_class_aclcheck(relid, GetUserId(), ACL_SELECT) != ACLCHECK_OK)
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(relid));
+	bdd_check_row_security(target);
+	if (target->slot == NULL)
+		target->slot = bdd_slot_find(target->options.target_id);
+	return target;
+}
+
+/*
+ * The buffer's rows of a key.  Where one key has several spellings all rows
+ * are compared with it.
+ */
+static void
+collect_key(BddTarget *target, const BddValues *given, Snapshot snapshot,
+			BddRows *rows)
+{
+	BddPending *pending = bdd_pending_find(target->relid);
+	StringInfoData key;
+	uint32		hash;
+
+	initStringInfo(&key);
+	hash = bdd_values_key(target, given, &key);
+	if (target->key.exact)
+	{
+		if (target->slot != NULL)
+			collect_published_key(target->slot, hash, &key, snapshot, rows);
+		if (pending != NULL)
+			collect_pending_key(pending, hash, &key, rows);
+		return;
+	}
+	if (target->slot != NULL)
+		collect_published(target->slot, snapshot, rows);
+	if (pending != NULL)
+		collect_pending(pending, rows);
+	bdd_rows_keep_key(target, rows, bdd_key_image(target, given));
+}
+
+/* The table's row of the key, or NULL; read as the caller. */
+static HeapTupleHeader
+table_row(BddTarget *target, const BddImage *key, MemoryContext context)
+{
+	Tuplestorestate *store = tuplestore_begin_heap(false, false, work_mem);
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(target->shape.desc,
+													&TTSOpsMinimalTuple);
+	HeapTupleHeader row = NULL;
+
+	ExecStoreMinimalTuple(bdd_image_tuple(&target->shape, key), slot, false);
+	tuplestore_puttupleslot(store, slot);
+	ExecDropSingleTupleTableSlot(slot);
+
+	bdd_spi_connect();
+	bdd_run_on_rows(target, bdd_sql_select_row(target), store, 1, true);
+	if (SPI_processed > 0)
+	{
+		MemoryContext old_context;
+		bool		isnull;
+		Datum		value = SPI_getbinval(SPI_tuptable->vals[0],
+										  SPI_tuptable->tupdesc, 1, &isnull);
+
+		old_context = MemoryContextSwitchTo(context);
+		row = (HeapTupleHeader) PG_DETOAST_DATUM_COPY(value);
+		MemoryContextSwitchTo(old_context);
+	}
+	bdd_spi_finish();
+	tuplestore_end(store);
+	return row;
+}
+
+/* Generated columns follow from the others. */
+static void
+compute_generated(BddTarget *target, Datum *values, bool *isnull)
+{
+	Relation	rel = table_open(target->relid, NoLock);
+	ExprContext *econtext = CreateStandaloneExprContext();
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(target->shape.desc,
+													&TTSOpsVirtual);
+
+	for (int i = 0; i < target->shape.desc->natts; i++)
+	{
+		ExprState  *state;
+
+		if (!target->columns[i].generated)
+			continue;
+		isnull[i] = true;
+		memcpy(slot->tts_values, values, slot->tts_tupleDescriptor->natts *
+			   sizeof(Datum));
+		memcpy(slot->tts_isnull, isnull, slot->tts_tupleDescriptor->natts *
+			   sizeof(bool));
+		ExecStoreVirtualTuple(slot);
+		econtext->ecxt_scantuple = slot;
+		state = ExecInitExpr(expression_planner((Expr *) bdd_generation_expression(rel, i + 1)),
+							 NULL);
+		values[i] = ExecEvalExpr(state, econtext, &isnull[i]);
+		values[i] = isnull[i] ? (Datum) 0 :
+			datumCopy(values[i],
+					  TupleDescAttr(target->shape.desc, i)->attbyval,
+					  TupleDescAttr(target->shape.desc, i)->attlen);
+		ExecClearTuple(slot);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	FreeExprContext(econtext, true);
+	table_close(rel, NoLock);
+}
+
+/* What the buffer's row makes of the table's, which may be NULL. */
+static void
+overlay(BddTarget *target, const BddImage *image, HeapTupleHeader row,
+		BddValues *result)
+{
+	const BddColumns *update = bdd_image_update(&target->shape, image);
+	BddValues	buffered;
+
+	bdd_values_init(target, &buffered);
+	bdd_image_deform(&target->shape, image, buffered.values, buffered.isnull);
+	if (row == NULL || image->op == BDD_REPLACE)
+		*result = buffered;
+	else
+	{
+		bdd_values_init(target, result);
+		bdd_values_deform(target, row, result);
+		for (int i = 0; i < target->shape.desc->natts; i++)
+			if (bdd_column_in(update, i))
+			{
+				result->values[i] = buffered.values[i];
+				result->isnull[i] = buffered.isnull[i];
+			}
+	}
+	compute_generated(target, result->values, result->isnull);
+}
+
+static Datum
+row_as_jsonb(Datum row)
+{
+	char	   *json = TextDatumGetCString(DirectFunctionCall1(row_to_json,
+															   row));
+
+	return DirectFunctionCall1(jsonb_in, CStringGetDatum(json));
+}
+
+static Datum
+values_as_jsonb(BddTarget *target, const BddValues *row)
+{
+	HeapTuple	tuple = heap_form_tuple(target->shape.desc, row->values,
+										row->isnull);
+
+	return row_as_jsonb(heap_copy_tuple_as_datum(tuple, target->shape.desc));
+}
+
+/* The row as one snapshot of table and buffer shows it; NULL: there is none. */
+static bool
+get_row(BddTarget *target, const BddValues *given, Datum *json)
+{
+	BddRows		rows = {0};
+	BddImage	key = bdd_key_image(target, given);
+	BddImage   *image = NULL;
+	HeapTupleHeader row = NULL;
+	BddValues	result;
+
+	collect_key(target, given, GetActiveSnapshot(), &rows);
+	bdd_rows_fold_equal(target, &rows);
+	if (rows.count > 0)
+		image = &rows.rows[0].image;
+	if (image == NULL || image->op == BDD_UPSERT)
+		row = table_row(target, &key, CurrentMemoryContext);
+	if (image == NULL)
+	{
+		if (row != NULL)
+			*json = row_as_jsonb(HeapTupleHeaderGetDatum(row));
+		return row != NULL;
+	}
+	if (image->op == BDD_DELETE)
+		return false;
+	overlay(target, image, row, &result);
+	*json = values_as_jsonb(target, &result);
+	return true;
+}
+
+/* get(regclass, jsonb): the row as it is once all is applied, or NULL */
+Datum
+bdd_get(PG_FUNCTION_ARGS)
+{
+	BddTarget  *target;
+	BddValues	given;
+	Datum		json;
+	bool		found;
+
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("target and key must not be null")));
+	target = open_for_reading(PG_GETARG_OID(0));
+	bdd_values_init(target, &given);
+	bdd_values_from_jsonb(target, PG_GETARG_JSONB_P(1), &given);
+
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	found = get_row(target, &given, &json);
+	PopActiveSnapshot();
+	if (!found)
+		PG_RETURN_NULL();
+	PG_RETURN_DATUM(json);
+}
+
+/* ---------- buffered ---------- */
+
+/*
+ * buffered(NULL::t): what is published and not yet in the table, a row for
+ * each key; columns that were not given are null, deletes are left out.
+ */
+Datum
+bdd_buffered(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	Oid			row_type = get_fn_expr_argtype(fcinfo->flinfo, 0);
+	Oid			relid = get_typ_typrelid(row_type);
+	BddTarget  *target;
+	BddRows		rows = {0};
+
+	if (!OidIsValid(relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("type %s is not the row type of a table",
+						format_type_be(row_type)),
+				 errhint("Call it as batchdedup.buffered(NULL::my_table).")));
+	InitMaterializedSRF(fcinfo, 0);
+	target = open_for_reading(relid);
+	if (target->slot != NULL)
+		collect_published(target->slot, GetTransactionSnapshot(), &rows);
+	bdd_rows_fold_equal(target, &rows);
+	for (uint64 i = 0; i < rows.count; i++)
+	{
+		BddValues	row;
+
+		if (rows.rows[i].image.op == BDD_DELETE)
+			continue;
+		overlay(target, &rows.rows[i].image, NULL, &row);
+		tuplestore_putvalues(result->setResult, result->setDesc, row.values,
+							 row.isnull);
+	}
+	return (Datum) 0;
+}

@@ -1,0 +1,400 @@
+/*-------------------------------------------------------------------------
+ *
+ * registry.c
+ *		The targets of the server in shared memory, and their generations.
+ *
+ * A generation goes active -> sealed -> applied -> free; each step is one
+ * function here.  A transaction enters under the registry lock (shared) and
+ * a target is sealed under it (exclusive), so a transaction enters all its
+ * targets at one moment between two seals.
+ *
+ * Lock order: registry, slot, partition; the pool's spinlock last.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "registry.h"
+
+#include "access/transam.h"
+#include "utils/timestamp.h"
+
+BddSharedRegistry *bdd_registry = NULL;
+
+/* ---------- waking ---------- */
+
+void
+bdd_wake_launcher(void)
+{
+	Latch	   *latch = bdd_registry->launcher;
+
+	if (latch != NULL)
+		SetLatch(latch);
+}
+
+/*
+ * Wakes the worker of the target's database, or the launcher to start one.
+ * The caller has changed something before that the worker will find: a worker
+ * that leaves clears its latch first and then looks once more.
+ */
+void
+bdd_wake_worker(BddSharedSlot *slot)
+{
+	Latch	   *latch;
+
+	pg_memory_barrier();
+	latch = bdd_registry->workers[slot->worker].latch;
+	if (latch != NULL)
+		SetLatch(latch);
+	else
+		bdd_wake_launcher();
+}
+
+/* ---------- slots ---------- */
+
+static BddSharedSlot *
+find_slot(int32 target_id)
+{
+	for (int i = 0; i < bdd_registry->slot_count; i++)
+	{
+		BddSharedSlot *slot = &bdd_registry->slots[i];
+
+		if (slot->in_use && slot->database == MyDatabaseId &&
+			slot->target_id == target_id)
+			return slot;
+	}
+	return NULL;
+}
+
+BddSharedSlot *
+bdd_slot_find(int32 target_id)
+{
+	BddSharedSlot *slot;
+
+	LWLockAcquire(&bdd_registry->lock, LW_SHARED);
+	slot = find_slot(target_id);
+	LWLockRelease(&bdd_registry->lock);
+	return slot;
+}
+
+BddSharedSlot *
+bdd_slot_find_by_table(Oid relid)
+{
+	BddSharedSlot *found = NULL;
+
+	LWLockAcquire(&bdd_registry->lock, LW_SHARED);
+	for (int i = 0; i < bdd_registry->slot_count && found == NULL; i++)
+	{
+		BddSharedSlot *slot = &bdd_registry->slots[i];
+
+		if (slot->in_use && slot->database == MyDatabaseId &&
+			slot->relid == relid)
+			found = slot;
+	}
+	LWLockRelease(&bdd_registry->lock);
+	return found;
+}
+
+/* The database's entry in workers; there are as many as slots. */
+static int
+worker_index(void)
+{
+	int			free_index = -1;
+
+	for (int i = 0; i < bdd_registry->slot_count; i++)
+	{
+		if (bdd_registry->workers[i].database == MyDatabaseId)
+			return i;
+		if (free_index < 0 && bdd_registry->workers[i].database == InvalidOid)
+			free_index = i;
+	}
+	Assert(free_index >= 0);
+	bdd_registry->workers[free_index].database = MyDatabaseId;
+	return free_index;
+}
+
+static void
+init_slot(BddSharedSlot *slot, int32 target_id, Oid relid, uint64 applied)
+{
+	slot->database = MyDatabaseId;
+	slot->relid = relid;
+	slot->target_id = target_id;
+	slot->worker = worker_index();
+	slot->oldest = NULL;
+	slot->active = NULL;
+	slot->next_generation = applied + 1;
+	slot->applied = applied;
+	slot->wanted = 0;
+	SetInvalidVirtualTransactionId(slot->applier);
+	memset(&slot->failure, 0, sizeof(slot->failure));
+	memset(&slot->counts, 0, sizeof(slot->counts));
+	for (int i = 0; i < BDD_PARTITIONS; i++)
+	{
+		slot->partitions[i].received = 0;
+		slot->partitions[i].coalesced = 0;
+	}
+	slot->in_use = true;
+}
+
+/*
+ * The target's slot, made if there is none: its generations are numbered
+ * from applied + 1.  NULL: batchdedup.max_targets are in use.
+ */
+BddSharedSlot *
+bdd_slot_create(int32 target_id, Oid relid, uint64 applied)
+{
+	BddSharedSlot *slot;
+
+	LWLockAcquire(&bdd_registry->lock, LW_EXCLUSIVE);
+	slot = find_slot(target_id);
+	for (int i = 0; i < bdd_registry->slot_count && slot == NULL; i++)
+		if (!bdd_registry->slots[i].in_use)
+		{
+			slot = &bdd_registry->slots[i];
+			init_slot(slot, target_id, relid, applied);
+		}
+	LWLockRelease(&bdd_registry->lock);
+	return slot;
+}
+
+/* The last target of a database frees the database's worker entry. */
+static void
+release_worker_index(int worker)
+{
+	for (int i = 0; i < bdd_registry->slot_count; i++)
+		if (bdd_registry->slots[i].in_use &&
+			bdd_registry->slots[i].worker == worker)
+			return;
+	if (bdd_registry->workers[worker].state == BDD_WORKER_NONE)
+		bdd_registry->workers[worker].database = InvalidOid;
+}
+
+/*
+ * Gives the slot up, with whatever is buffered.  The caller has an exclusive
+ * lock on the table, or the database is gone.
+ */
+void
+bdd_slot_free(BddSharedSlot *slot, int32 target_id)
+{
+	LWLockAcquire(&bdd_registry->lock, LW_EXCLUSIVE);
+	if (slot->in_use && slot->target_id == target_id)
+	{
+		LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
+		while (slot->oldest != NULL)
+		{
+			BddSharedGeneration *generation = slot->oldest;
+
+			slot->oldest = generation->next;
+			bdd_generation_free(generation);
+		}
+		slot->active = NULL;
+		slot->in_use = false;
+		LWLockRelease(&slot->lock);
+		release_worker_index(slot->worker);
+	}
+	LWLockRelease(&bdd_registry->lock);
+	ConditionVariableBroadcast(&slot->changed);
+}
+
+/* Whether there are rows that are not applied; caller holds slot lock. */
+static bool
+is_unapplied(const BddSharedGeneration *generation)
+{
+	return generation->state != BDD_APPLIED &&
+		(pg_atomic_read_u32((pg_atomic_uint32 *) &generation->keys) > 0 ||
+		 pg_atomic_read_u32((pg_atomic_uint32 *) &generation->publishers) > 0);
+}
+
+bool
+bdd_slot_is_buffering(BddSharedSlot *slot)
+{
+	bool		buffering = false;
+
+	LWLockAcquire(&slot->lock, LW_SHARED);
+	for (BddSharedGeneration *generation = slot->oldest;
+		 generation != NULL && !buffering; generation = generation->next)
+		buffering = is_unapplied(generation);
+	LWLockRelease(&slot->lock);
+	return buffering;
+}
+
+/* ---------- entering and leaving ---------- */
+
+/* Caller holds the registry lock exclusively. */
+static bool
+start_generation(BddSharedSlot *slot)
+{
+	BddSharedGeneration *generation;
+	BddSharedGeneration **link = &slot->oldest;
+
+	Assert(slot->active == NULL);
+	generation = bdd_generation_create(slot->partitions, &slot->budget,
+									   slot->next_generation);
+	if (generation == NULL)
+		return false;
+	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
+	while (*link != NULL)
+		link = &(*link)->next;
+	*link = generation;
+	slot->active = generation;
+	slot->next_generation++;
+	LWLockRelease(&slot->lock);
+	return true;
+}
+
+/*
+ * Enters the target's active generation, or returns NULL if there is none:
+ * bdd_prepare_to_enter makes one.  The caller holds the registry lock, shared,
+ * while it enters all its targets.
+ */
+BddSharedGeneration *
+bdd_enter(BddSharedSlot *slot)
+{
+	BddSharedGeneration *generation = slot->active;
+
+	Assert(LWLockHeldByMe(&bdd_registry->lock));
+	if (generation != NULL)
+	{
+		Assert(generation->state == BDD_ACTIVE);
+		pg_atomic_fetch_add_u32(&generation->publishers, 1);
+	}
+	return generation;
+}
+
+/* Makes sure that there is a generation to enter; false: no memory. */
+bool
+bdd_prepare_to_enter(BddSharedSlot *slot)
+{
+	bool		ready;
+
+	LWLockAcquire(&bdd_registry->lock, LW_EXCLUSIVE);
+	ready = slot->active != NULL || start_generation(slot);
+	LWLockRelease(&bdd_registry->lock);
+	return ready;
+}
+
+/* The worker waits for the last publisher of a sealed generation. */
+void
+bdd_leave(BddSharedSlot *slot, BddSharedGeneration *generation)
+{
+	bool		active = generation == slot->active;
+
+	/* Afterwards the generation may be gone. */
+	if (pg_atomic_fetch_sub_u32(&generation->publishers, 1) == 1 && !active)
+		bdd_wake_worker(slot);
+}
+
+/* ---------- from active to free ---------- */
+
+/* active -> sealed; does nothing if the active generation has no rows. */
+void
+bdd_seal(BddSharedSlot *slot)
+{
+	LWLockAcquire(&bdd_registry->lock, LW_EXCLUSIVE);
+	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
+	if (slot->active != NULL && is_unapplied(slot->active))
+	{
+		Assert(slot->active->state == BDD_ACTIVE);
+		slot->active->state = BDD_SEALED;
+		slot->active = NULL;
+	}
+	LWLockRelease(&slot->lock);
+	LWLockRelease(&bdd_registry->lock);
+}
+
+/*
+ * The oldest generation with a number above "after" that is to be applied, or
+ * NULL.
+ */
+BddSharedGeneration *
+bdd_next_sealed(BddSharedSlot *slot, uint64 after)
+{
+	BddSharedGeneration *generation;
+
+	LWLockAcquire(&slot->lock, LW_SHARED);
+	for (generation = slot->oldest; generation != NULL;
+		 generation = generation->next)
+		if (generation->state == BDD_SEALED && generation->number > after)
+			break;
+	LWLockRelease(&slot->lock);
+	return generation;
+}
+
+/* Whether nobody can change the sealed generation any more; or it is gone. */
+bool
+bdd_is_quiet(BddSharedSlot *slot, uint64 number)
+{
+	bool		quiet = true;
+
+	LWLockAcquire(&slot->lock, LW_SHARED);
+	for (BddSharedGeneration *generation = slot->oldest; generation != NULL;
+		 generation = generation->next)
+		if (generation->number == number)
+			quiet = generation->state != BDD_ACTIVE &&
+				pg_atomic_read_u32(&generation->publishers) == 0;
+	LWLockRelease(&slot->lock);
+	pg_memory_barrier();
+	return quiet;
+}
+
+/*
+ * The transaction that applies the generation; readers decide by it whether
+ * the table or the buffer has the rows.
+ */
+void
+bdd_generation_applying(BddSharedSlot *slot, BddSharedGeneration *generation,
+						TransactionId xid)
+{
+	Assert(pg_atomic_read_u32(&generation->publishers) == 0);
+	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
+	Assert(generation->state == BDD_SEALED);
+	generation->apply_xid = xid;
+	LWLockRelease(&slot->lock);
+}
+
+/*
+ * sealed -> applied, for all generations up to "number", after the commit of
+ * the transaction that applied them.
+ */
+void
+bdd_generation_applied(BddSharedSlot *slot, uint64 number)
+{
+	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
+	for (BddSharedGeneration *generation = slot->oldest;
+		 generation != NULL && generation->number <= number;
+		 generation = generation->next)
+	{
+		Assert(generation->state != BDD_ACTIVE);
+		generation->state = BDD_APPLIED;
+	}
+	slot->applied = Max(slot->applied, number);
+	memset(&slot->failure, 0, sizeof(slot->failure));
+	LWLockRelease(&slot->lock);
+	ConditionVariableBroadcast(&slot->changed);
+}
+
+/*
+ * applied -> free, for generations whose apply every snapshot sees that a
+ * transaction not older than "horizon" has; FirstNormalTransactionId - 1
+ * (InvalidTransactionId) frees them all.
+ */
+void
+bdd_free_applied(BddSharedSlot *slot, TransactionId horizon)
+{
+	bool		freed = false;
+
+	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
+	while (slot->oldest != NULL && slot->oldest->state == BDD_APPLIED)
+	{
+		BddSharedGeneration *generation = slot->oldest;
+
+		if (TransactionIdIsValid(horizon) &&
+			TransactionIdIsValid(generation->apply_xid) &&
+			!TransactionIdPrecedes(generation->apply_xid, horizon))
+			break;
+		slot->oldest = generation->next;
+		bdd_generation_free(generation);
+		freed = true;
+	}
+	LWLockRelease(&slot->lock);
+	if (freed)
+		ConditionVariableBroadcast(&slot->changed);
+}

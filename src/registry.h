@@ -1,0 +1,129 @@
+/*-------------------------------------------------------------------------
+ *
+ * registry.h
+ *		The targets of the server in shared memory, and their generations.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BDD_REGISTRY_H
+#define BDD_REGISTRY_H
+
+#include "batchdedup.h"
+
+#include "memtable.h"
+#include "storage/condition_variable.h"
+#include "storage/latch.h"
+#include "storage/lock.h"
+
+#define BDD_MESSAGE_SIZE 256
+
+/* What the last failed apply of a target said; slot lock. */
+typedef struct BddSharedFailure
+{
+	uint64		count;			/* failures in a row; 0: none */
+	int			sqlstate;
+	TimestampTz at;
+	TimestampTz retry_at;
+	char		message[BDD_MESSAGE_SIZE];
+} BddSharedFailure;
+
+/* Counters of what applies did; slot lock, written by whoever applied. */
+typedef struct BddSharedCounts
+{
+	uint64		inserted;
+	uint64		updated;
+	uint64		unchanged;
+	uint64		deleted;
+	uint64		flushes;
+	uint64		failed_flushes;
+	uint64		applied_rows;	/* rows of the buffer that were applied */
+	TimestampTz last_flush_at;
+	int64		last_flush_us;	/* duration */
+} BddSharedCounts;
+
+/*
+ * A target.  Identity is written under the registry lock (exclusive) and
+ * read under it (shared), or by who holds a lock on the table.  "active" is
+ * written under the registry and the slot lock (both exclusive).
+ */
+typedef struct BddSharedSlot
+{
+	bool		in_use;
+	Oid			database;
+	Oid			relid;
+	int32		target_id;
+	int			worker;			/* index into workers; constant while in use */
+
+	LWLock		lock;			/* guards what follows */
+	BddSharedGeneration *oldest;	/* list to newest, "active" included */
+	BddSharedGeneration *active;	/* last of the list, or NULL */
+	uint64		next_generation;
+	uint64		applied;		/* generations up to this one are applied */
+	uint64		wanted;			/* flush() asks for generations up to here */
+	VirtualTransactionId applier;	/* transaction that applies, or invalid */
+	BddSharedFailure failure;
+	BddSharedCounts counts;
+
+	ConditionVariable changed;	/* "applied", "failure" or memory changed */
+	BddSharedBudget budget;
+	BddSharedPartition *partitions; /* BDD_PARTITIONS; constant */
+} BddSharedSlot;
+
+/* A database with targets, and its worker; worker lock. */
+typedef enum BddWorkerState
+{
+	BDD_WORKER_NONE,
+	BDD_WORKER_STARTING,		/* registered by the launcher */
+	BDD_WORKER_RUNNING
+} BddWorkerState;
+
+typedef struct BddSharedWorker
+{
+	Oid			database;		/* InvalidOid: free; registry lock */
+	BddWorkerState state;
+	int			pid;
+	Latch	   *latch;			/* of the worker, or NULL; read without lock:
+								 * a stale one is only a needless wake-up */
+	TimestampTz started_at;
+	Oid			target;			/* table it applies now, or InvalidOid */
+	uint64		generation;
+} BddSharedWorker;
+
+typedef struct BddSharedRegistry
+{
+	LWLock		lock;			/* entering: shared; sealing, slots: exclusive */
+	LWLock		worker_lock;
+	int			partition_tranche;
+	int			slot_count;		/* constant */
+	Latch	   *launcher;		/* or NULL; read without lock */
+	BddSharedWorker *workers;	/* slot_count */
+	BddSharedSlot *slots;		/* slot_count */
+} BddSharedRegistry;
+
+extern BddSharedRegistry *bdd_registry;
+
+extern BddSharedSlot *bdd_slot_find(int32 target_id);
+extern BddSharedSlot *bdd_slot_find_by_table(Oid relid);
+extern BddSharedSlot *bdd_slot_create(int32 target_id, Oid relid,
+									  uint64 applied);
+extern void bdd_slot_free(BddSharedSlot *slot, int32 target_id);
+extern bool bdd_slot_is_buffering(BddSharedSlot *slot);
+
+extern bool bdd_prepare_to_enter(BddSharedSlot *slot);
+extern BddSharedGeneration *bdd_enter(BddSharedSlot *slot);
+extern void bdd_leave(BddSharedSlot *slot, BddSharedGeneration *generation);
+
+extern void bdd_seal(BddSharedSlot *slot);
+extern BddSharedGeneration *bdd_next_sealed(BddSharedSlot *slot,
+											uint64 after);
+extern bool bdd_is_quiet(BddSharedSlot *slot, uint64 number);
+extern void bdd_generation_applying(BddSharedSlot *slot,
+									BddSharedGeneration *generation,
+									TransactionId xid);
+extern void bdd_generation_applied(BddSharedSlot *slot, uint64 number);
+extern void bdd_free_applied(BddSharedSlot *slot, TransactionId horizon);
+
+extern void bdd_wake_worker(BddSharedSlot *slot);
+extern void bdd_wake_launcher(void);
+
+#endif							/* BDD_REGISTRY_H */

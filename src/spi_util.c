@@ -1,0 +1,84 @@
+/*-------------------------------------------------------------------------
+ *
+ * spi_util.c
+ *		SQL from C: as whom, and with which plan.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "spi_util.h"
+
+#include "access/table.h"
+#include "miscadmin.h"
+#include "target.h"
+#include "utils/guc.h"
+#include "utils/rel.h"
+
+static void
+become(Oid role, int security, BddIdentity *saved)
+{
+	GetUserIdAndSecContext(&saved->role, &saved->security);
+	saved->guc_nesting = NewGUCNestLevel();
+	SetUserIdAndSecContext(role, saved->security | security);
+	(void) set_config_option("search_path", "pg_catalog, pg_temp",
+							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+							 true, 0, false);
+}
+
+/*
+ * Become a table's owner, to write its rows: whatever runs then cannot get at
+ * the rights of the process, nor leave something behind that would.
+ */
+void
+bdd_become_owner_of(Oid owner, BddIdentity *saved)
+{
+	become(owner, SECURITY_LOCAL_USERID_CHANGE |
+		   SECURITY_RESTRICTED_OPERATION | SECURITY_NOFORCE_RLS, saved);
+}
+
+/* Become who may write our own tables. */
+void
+bdd_become_extension_owner(BddIdentity *saved)
+{
+	Relation	rel = table_open(bdd_catalog_relation("target_option"),
+								 AccessShareLock);
+	Oid			owner = rel->rd_rel->relowner;
+
+	table_close(rel, AccessShareLock);
+	become(owner, SECURITY_LOCAL_USERID_CHANGE, saved);
+}
+
+void
+bdd_become_again(const BddIdentity *saved)
+{
+	AtEOXact_GUC(false, saved->guc_nesting);
+	SetUserIdAndSecContext(saved->role, saved->security);
+}
+
+void
+bdd_spi_connect(void)
+{
+	int			result = SPI_connect();
+
+	if (result != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed: %s", SPI_result_code_string(result));
+}
+
+void
+bdd_spi_finish(void)
+{
+	(void) SPI_finish();
+}
+
+/* Runs one statement; returns the number of rows. */
+uint64
+bdd_spi_run(const char *sql, int nargs, Oid *types, Datum *values,
+			const char *nulls)
+{
+	int			result = SPI_execute_with_args(sql, nargs, types, values,
+											   nulls, false, 0);
+
+	if (result < 0)
+		elog(ERROR, "statement failed: %s: %s",
+			 SPI_result_code_string(result), sql);
+	return SPI_processed;
+}

@@ -1,0 +1,605 @@
+/*-------------------------------------------------------------------------
+ *
+ * target.c
+ *		Targets as a backend sees them: the catalog row and the table.
+ *
+ * Who uses a BddTarget holds a lock on the table; taking it has processed the
+ * invalidations that alter_target, drop_target and DDL have sent for the
+ * table.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "target.h"
+
+#include "access/genam.h"
+#include "access/relation.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_attribute.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
+#include "executor/executor.h"
+#include "guc.h"
+#include "optimizer/optimizer.h"
+#include "pending.h"
+#include "rewrite/rewriteHandler.h"
+#include "storage/lmgr.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+typedef struct BddTargetEntry
+{
+	Oid			relid;
+	BddTarget  *target;
+} BddTargetEntry;
+
+static HTAB *target_cache = NULL;
+static BddTarget *retired_targets = NULL;
+static BddTarget *last_of_row_type = NULL;
+static uint64 invalidations = 0;
+
+/* Columns of batchdedup.target_option, in the order of its definition. */
+enum
+{
+	OPTION_TARGET_ID = 1,
+	OPTION_TARGET,
+	OPTION_KEY_COLUMNS,
+	OPTION_UPDATE_COLUMNS,
+	OPTION_FLUSH_INTERVAL,
+	OPTION_FLUSH_ROWS,
+	OPTION_PAUSED
+};
+
+/* ---------- catalog ---------- */
+
+/* OID of a relation in our schema; InvalidOid: no extension here. */
+Oid
+bdd_catalog_relation(const char *name)
+{
+	Oid			schema = get_namespace_oid(BDD_SCHEMA, true);
+
+	return OidIsValid(schema) ? get_relname_relid(name, schema) : InvalidOid;
+}
+
+static List *
+names_of(Datum array)
+{
+	List	   *names = NIL;
+	Datum	   *elements;
+	int			count;
+
+	deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false,
+					  TYPALIGN_INT, &elements, NULL, &count);
+	for (int i = 0; i < count; i++)
+		names = lappend(names, TextDatumGetCString(elements[i]));
+	return names;
+}
+
+static int
+interval_ms(const Interval *interval)
+{
+	int64		days = interval->month * INT64CONST(30) + interval->day;
+	int64		ms = interval->time / 1000 + days * (USECS_PER_DAY / 1000);
+
+	return (int) Min(ms, INT_MAX);
+}
+
+static void
+parse_options(Relation rel, HeapTuple tuple, BddOptions *options)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	Datum		values[OPTION_PAUSED];
+	bool		isnull[OPTION_PAUSED];
+
+	heap_deform_tuple(tuple, desc, values, isnull);
+	options->target_id = DatumGetInt32(values[OPTION_TARGET_ID - 1]);
+	options->relid = DatumGetObjectId(values[OPTION_TARGET - 1]);
+	options->key_columns = names_of(values[OPTION_KEY_COLUMNS - 1]);
+	options->default_update = isnull[OPTION_UPDATE_COLUMNS - 1];
+	options->update_columns = options->default_update ? NIL :
+		names_of(values[OPTION_UPDATE_COLUMNS - 1]);
+	options->flush_interval_ms = isnull[OPTION_FLUSH_INTERVAL - 1] ? -1 :
+		interval_ms(DatumGetIntervalP(values[OPTION_FLUSH_INTERVAL - 1]));
+	options->flush_rows = isnull[OPTION_FLUSH_ROWS - 1] ? -1 :
+		DatumGetInt32(values[OPTION_FLUSH_ROWS - 1]);
+	options->paused = DatumGetBool(values[OPTION_PAUSED - 1]);
+}
+
+/*
+ * Reads a table's options; false: it is no target.  Privileges of the caller
+ * on our own tables do not matter here.
+ */
+bool
+bdd_options_read(Oid relid, BddOptions *options)
+{
+	Oid			catalog = bdd_catalog_relation("target_option");
+	Oid			index = bdd_catalog_relation("target_option_target_key");
+	Relation	rel;
+	SysScanDesc scan;
+	ScanKeyData key;
+	HeapTuple	tuple;
+	Snapshot	snapshot;
+
+	if (!OidIsValid(catalog) || !OidIsValid(index))
+		return false;
+	rel = table_open(catalog, AccessShareLock);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	ScanKeyInit(&key, OPTION_TARGET, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(relid));
+	scan = systable_beginscan(rel, index, true, snapshot, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+		parse_options(rel, tuple, options);
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, AccessShareLock);
+	return HeapTupleIsValid(tuple);
+}
+
+/* OIDs of all targets of the database, in OID order. */
+List *
+bdd_all_targets(void)
+{
+	List	   *relids = NIL;
+	Oid			catalog = bdd_catalog_relation("target_option");
+	Oid			index = bdd_catalog_relation("target_option_target_key");
+	Relation	rel;
+	SysScanDesc scan;
+	Snapshot	snapshot;
+	HeapTuple	tuple;
+	bool		isnull;
+
+	if (!OidIsValid(catalog) || !OidIsValid(index))
+		return NIL;
+	rel = table_open(catalog, AccessShareLock);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	scan = systable_beginscan(rel, index, true, snapshot, 0, NULL);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+		relids = lappend_oid(relids,
+							 DatumGetObjectId(heap_getattr(tuple,
+														   OPTION_TARGET,
+														   RelationGetDescr(rel),
+														   &isnull)));
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, AccessShareLock);
+	list_sort(relids, list_oid_cmp);
+	return relids;
+}
+
+/* The generation up to which the target is applied. */
+static uint64
+read_mark(int32 target_id)
+{
+	Relation	rel = table_open(bdd_catalog_relation("mark"),
+								 AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		isnull;
+	uint64		mark = 0;
+
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT4EQ,
+				Int32GetDatum(target_id));
+	scan = systable_beginscan(rel, bdd_catalog_relation("mark_pkey"), true,
+							  snapshot, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+		mark = DatumGetInt64(heap_getattr(tuple, 2, RelationGetDescr(rel),
+										  &isnull));
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, AccessShareLock);
+	return mark;
+}
+
+/* ---------- building ---------- */
+
+AttrNumber
+bdd_column_number(TupleDesc desc, const char *name)
+{
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(desc, i);
+
+		if (!attribute->attisdropped &&
+			strcmp(NameStr(attribute->attname), name) == 0)
+			return i + 1;
+	}
+	return InvalidAttrNumber;
+}
+
+static AttrNumber
+option_column(const BddTarget *target, const char *name)
+{
+	AttrNumber	attnum = bdd_column_number(target->shape.desc, name);
+
+	if (attnum == InvalidAttrNumber)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("column \"%s\" of target \"%s\" does not exist any more",
+						name, get_rel_name(target->relid)),
+				 errhint("Change the target's columns with batchdedup.alter_target.")));
+	return attnum;
+}
+
+static void
+describe_default(Relation rel, int i, BddColumn *column)
+{
+	Form_pg_attribute attribute = TupleDescAttr(RelationGetDescr(rel), i);
+	Expr	   *expr;
+
+	column->generated = attribute->attgenerated != '\0';
+	column->identity = attribute->attidentity != '\0';
+	column->identity_always =
+		attribute->attidentity == ATTRIBUTE_IDENTITY_ALWAYS;
+	if (attribute->attisdropped || column->generated)
+		column->source = BDD_DEFAULT_NONE;
+	else if (column->identity)
+		column->source = BDD_DEFAULT_AT_APPLY;
+	else if ((expr = (Expr *) build_column_default(rel, i + 1)) == NULL)
+		column->source = BDD_DEFAULT_NULL;
+	else if (contain_volatile_functions((Node *) expr))
+		column->source = BDD_DEFAULT_AT_APPLY;
+	else
+	{
+		column->source = BDD_DEFAULT_AT_CALL;
+		column->default_expr = expression_planner(expr);
+	}
+}
+
+static void
+describe_columns(BddTarget *target, Relation rel)
+{
+	BddShape   *shape = &target->shape;
+	int			natts = shape->desc->natts;
+
+	shape->set_bytes = (natts + 7) / 8;
+	shape->update = palloc0(3 * shape->set_bytes);
+	shape->insert = shape->update + shape->set_bytes;
+	shape->required = shape->insert + shape->set_bytes;
+	target->columns = palloc0(natts * sizeof(BddColumn));
+	target->plain_rows = true;
+	for (int i = 0; i < natts; i++)
+	{
+		BddColumn  *column = &target->columns[i];
+
+		describe_default(rel, i, column);
+		if (column->generated || column->identity)
+			target->plain_rows = false;
+		if (column->source == BDD_DEFAULT_NONE)
+			continue;
+		bdd_column_add(shape->insert, i);
+		if (column->source == BDD_DEFAULT_NULL &&
+			TupleDescAttr(shape->desc, i)->attnotnull)
+			bdd_column_add(shape->required, i);
+	}
+}
+
+static bool
+is_key_column(const BddTarget *target, AttrNumber attnum)
+{
+	for (int i = 0; i < target->key.count; i++)
+		if (target->key.columns[i].attnum == attnum)
+			return true;
+	return false;
+}
+
+static void
+describe_update_columns(BddTarget *target)
+{
+	BddShape   *shape = &target->shape;
+	ListCell   *cell;
+
+	foreach(cell, target->options.update_columns)
+		bdd_column_add(shape->update,
+					   option_column(target, lfirst(cell)) - 1);
+	for (int i = 0; i < shape->desc->natts && target->options.default_update; i++)
+		if (bdd_column_in(shape->insert, i) &&
+			!target->columns[i].identity_always &&
+			!is_key_column(target, i + 1))
+			bdd_column_add(shape->update, i);
+}
+
+/*
+ * A full row leaves nothing of an older one if it overwrites all columns and
+ * cannot differ from it in how the key is spelled.
+ */
+static bool
+full_row_covers(const BddTarget *target)
+{
+	for (int i = 0; i < target->shape.desc->natts; i++)
+		if (bdd_column_in(target->shape.insert, i) &&
+			!bdd_column_in(target->shape.update, i) &&
+			!is_key_column(target, i + 1))
+			return false;
+	return target->key.one_spelling;
+}
+
+static void
+describe_key(BddTarget *target, Relation rel)
+{
+	AttrNumber	attnums[INDEX_MAX_KEYS];
+	int			count = 0;
+	ListCell   *cell;
+
+	foreach(cell, target->options.key_columns)
+		attnums[count++] = option_column(target, lfirst(cell));
+	target->key_index = bdd_key_index(rel, attnums, count);
+	if (!OidIsValid(target->key_index))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("target \"%s\" has no unique index on its key any more",
+						RelationGetRelationName(rel)),
+				 errhint("Create a unique index on the key columns, or name another key with batchdedup.alter_target.")));
+	bdd_key_describe(rel, target->key_index, attnums, count, &target->key);
+	target->shape.exact = target->key.exact;
+}
+
+/* Builds the target in a memory context of its own. */
+static BddTarget *
+build_target(Relation rel, const BddOptions *options, MemoryContext context)
+{
+	static uint64 last_serial = 0;
+	BddTarget  *target = palloc0(sizeof(BddTarget));
+
+	target->serial = ++last_serial;
+	target->relid = RelationGetRelid(rel);
+	target->context = context;
+	target->options = *options;
+	target->row_type = rel->rd_rel->reltype;
+	target->owner = rel->rd_rel->relowner;
+	target->row_security = rel->rd_rel->relrowsecurity;
+	target->shape.desc = CreateTupleDescCopyConstr(RelationGetDescr(rel));
+	describe_columns(target, rel);
+	describe_key(target, rel);
+	describe_update_columns(target);
+	target->shape.covers = full_row_covers(target);
+	target->slot = bdd_slot_find(options->target_id);
+	target->valid = true;
+	return target;
+}
+
+static BddTarget *
+load_target(Oid relid)
+{
+	Relation	rel = relation_open(relid, AccessShareLock);
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
+												  "batchdedup target",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext old_context = MemoryContextSwitchTo(context);
+	BddOptions	options;
+	BddTarget  *target = NULL;
+
+	if (bdd_options_read(relid, &options))
+	{
+		target = build_target(rel, &options, context);
+		MemoryContextSetParent(context, TopMemoryContext);
+	}
+	MemoryContextSwitchTo(old_context);
+	if (target == NULL)
+		MemoryContextDelete(context);
+	relation_close(rel, AccessShareLock);
+	return target;
+}
+
+/* ---------- cache ---------- */
+
+static void
+invalidate_one(BddTargetEntry *entry)
+{
+	if (entry->target != NULL)
+		entry->target->valid = false;
+}
+
+/* relid InvalidOid: everything. */
+static void
+relation_changed(Datum arg, Oid relid)
+{
+	HASH_SEQ_STATUS scan;
+	BddTargetEntry *entry;
+
+	invalidations++;
+	if (OidIsValid(relid))
+	{
+		entry = hash_search(target_cache, &relid, HASH_FIND, NULL);
+		if (entry != NULL)
+			invalidate_one(entry);
+		return;
+	}
+	hash_seq_init(&scan, target_cache);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+		invalidate_one(entry);
+}
+
+/* Roles changed: what was found out about privileges may be wrong. */
+static void
+roles_changed(Datum arg, int cacheid, uint32 hashvalue)
+{
+	HASH_SEQ_STATUS scan;
+	BddTargetEntry *entry;
+
+	hash_seq_init(&scan, target_cache);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+		if (entry->target != NULL)
+			entry->target->trusted_role = InvalidOid;
+}
+
+static void
+init_cache(void)
+{
+	HASHCTL		control;
+
+	control.keysize = sizeof(Oid);
+	control.entrysize = sizeof(BddTargetEntry);
+	target_cache = hash_create("batchdedup targets", 64, &control,
+							   HASH_ELEM | HASH_BLOBS);
+	CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, roles_changed, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHOID, roles_changed, (Datum) 0);
+}
+
+/* Old targets go when no pending row can refer to them. */
+static void
+free_retired(void)
+{
+	if (bdd_pending_targets != NULL)
+		return;
+	while (retired_targets != NULL)
+	{
+		BddTarget  *target = retired_targets;
+
+		retired_targets = target->retired;
+		MemoryContextDelete(target->context);
+	}
+}
+
+/*
+ * The target of a table, or NULL if it is none.  The caller holds a lock on
+ * the table.
+ */
+BddTarget *
+bdd_target_lookup(Oid relid)
+{
+	BddTargetEntry *entry;
+	BddTarget  *target;
+	uint64		seen;
+	bool		found;
+
+	if (target_cache == NULL)
+		init_cache();
+	entry = hash_search(target_cache, &relid, HASH_FIND, NULL);
+	if (entry != NULL && entry->target != NULL && entry->target->valid)
+		return entry->target;
+
+	free_retired();
+	seen = invalidations;
+	target = load_target(relid);
+	if (target != NULL && seen != invalidations)
+		target->valid = false;	/* news came while it was built */
+	entry = hash_search(target_cache, &relid, HASH_ENTER, &found);
+	if (found && entry->target != NULL)
+	{
+		entry->target->retired = retired_targets;
+		retired_targets = entry->target;
+	}
+	last_of_row_type = NULL;
+	entry->target = target;
+	return target;
+}
+
+/* Locks the table and returns its target; an error if it is none. */
+BddTarget *
+bdd_target_open(Oid relid, LOCKMODE lockmode)
+{
+	BddTarget  *target;
+
+	bdd_check_preloaded();
+	LockRelationOid(relid, lockmode);
+	if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid)))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation with OID %u does not exist", relid)));
+	target = bdd_target_lookup(relid);
+	if (target == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("table \"%s\" is not a target of batchdedup",
+						get_rel_name(relid)),
+				 errhint("SELECT batchdedup.create_target('%s');",
+						 quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
+													get_rel_name(relid)))));
+	return target;
+}
+
+/* The target whose table has the row type, locked for writing. */
+BddTarget *
+bdd_target_of_row_type(Oid row_type)
+{
+	BddTarget  *last = last_of_row_type;
+	Oid			relid;
+
+	bdd_check_preloaded();
+	if (last != NULL && last->row_type == row_type)
+	{
+		LockRelationOid(last->relid, RowExclusiveLock);
+		/* The lock may have brought news; then this one is retired. */
+		if (last == last_of_row_type && last->valid)
+			return last;
+	}
+	relid = get_typ_typrelid(row_type);
+	if (!OidIsValid(relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("the row is of type %s, which is not a table's row type",
+						format_type_be(row_type)),
+				 errhint("Cast it, as in ROW(...)::my_table, or use batchdedup.upsert_record.")));
+	last_of_row_type = NULL;
+	last = bdd_target_open(relid, RowExclusiveLock);
+	last_of_row_type = last;
+	return last;
+}
+
+/* The target's slot in shared memory, made if need be. */
+BddSharedSlot *
+bdd_target_slot(BddTarget *target)
+{
+	int32		id = target->options.target_id;
+
+	if (target->slot != NULL)
+		return target->slot;
+	target->slot = bdd_slot_create(id, target->relid, read_mark(id));
+	if (target->slot == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("all %d slots for targets are in use",
+						bdd_max_targets),
+				 errhint("Raise batchdedup.max_targets and restart the server.")));
+	return target->slot;
+}
+
+int
+bdd_target_flush_interval(const BddTarget *target)
+{
+	return target->options.flush_interval_ms >= 0 ?
+		target->options.flush_interval_ms : bdd_flush_interval_ms;
+}
+
+int
+bdd_target_flush_rows(const BddTarget *target)
+{
+	return target->options.flush_rows >= 0 ?
+		target->options.flush_rows : bdd_flush_rows;
+}
+
+/* ---------- defaults ---------- */
+
+/* Evaluates a default of kind BDD_DEFAULT_AT_CALL, as the caller. */
+void
+bdd_target_default(BddTarget *target, int column, Datum *value, bool *isnull)
+{
+	BddColumn  *described = &target->columns[column];
+	MemoryContext old_context;
+
+	Assert(described->source == BDD_DEFAULT_AT_CALL);
+	if (described->default_state == NULL)
+	{
+		old_context = MemoryContextSwitchTo(target->context);
+		if (target->econtext == NULL)
+			target->econtext = CreateStandaloneExprContext();
+		described->default_state = ExecInitExpr(described->default_expr, NULL);
+		MemoryContextSwitchTo(old_context);
+	}
+	*value = ExecEvalExpr(described->default_state, target->econtext, isnull);
+}

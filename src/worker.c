@@ -1,0 +1,515 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker.c
+ *		The process that applies what is buffered for a database.
+ *
+ * It seals a target's active generation when its oldest row is old enough,
+ * when it has keys enough, when memory runs low, or when flush() asks; waits
+ * until the generation is quiet; and applies it.  An apply that fails is
+ * tried again later, with all its rows.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "batchdedup.h"
+
+#include "access/transam.h"
+#include "access/xact.h"
+#include "apply.h"
+#include "debug_point.h"
+#include "flush_wait.h"
+#include "fmgr.h"
+#include "guc.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "registry.h"
+#include "storage/ipc.h"
+#include "storage/lmgr.h"
+#include "storage/procarray.h"
+#include "target.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+PGDLLEXPORT void bdd_worker_main(Datum arg);
+
+static BddSharedWorker *my_worker = NULL;
+static int	my_index = 0;
+
+/* ---------- states of the worker ---------- */
+
+/* STARTING -> RUNNING; false: there is one already. */
+static bool
+attach(void)
+{
+	bool		attached = false;
+
+	LWLockAcquire(&bdd_registry->worker_lock, LW_EXCLUSIVE);
+	if (my_worker->state != BDD_WORKER_RUNNING &&
+		OidIsValid(my_worker->database))
+	{
+		my_worker->state = BDD_WORKER_RUNNING;
+		my_worker->pid = MyProcPid;
+		my_worker->started_at = GetCurrentTimestamp();
+		my_worker->latch = MyLatch;
+		attached = true;
+	}
+	LWLockRelease(&bdd_registry->worker_lock);
+	return attached;
+}
+
+/* RUNNING -> NONE */
+static void
+detach(int code, Datum arg)
+{
+	LWLockAcquire(&bdd_registry->worker_lock, LW_EXCLUSIVE);
+	Assert(my_worker->state == BDD_WORKER_RUNNING);
+	my_worker->state = BDD_WORKER_NONE;
+	my_worker->latch = NULL;
+	my_worker->pid = 0;
+	my_worker->target = InvalidOid;
+	/* The launcher may start the next one at once. */
+	my_worker->started_at = 0;
+	LWLockRelease(&bdd_registry->worker_lock);
+	bdd_wake_launcher();
+}
+
+static void
+report_applying(Oid target, uint64 generation)
+{
+	LWLockAcquire(&bdd_registry->worker_lock, LW_EXCLUSIVE);
+	my_worker->target = target;
+	my_worker->generation = generation;
+	LWLockRelease(&bdd_registry->worker_lock);
+}
+
+/* ---------- applying ---------- */
+
+/* Waiters see the transaction that they wait for. */
+static void
+set_applier(BddSharedSlot *slot, bool applying)
+{
+	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
+	if (applying)
+		slot->applier = bdd_my_vxid();
+	else
+		SetInvalidVirtualTransactionId(slot->applier);
+	LWLockRelease(&slot->lock);
+}
+
+/*
+ * In a transaction: applies the target's next generation if it is this one
+ * and nobody has changed anything meanwhile.  The lock on the table comes
+ * before any look at the target, for drop_target and the like.
+ */
+static bool
+apply_locked(BddSharedSlot *slot, Oid relid, uint64 number,
+			 BddApplyCounts *counts)
+{
+	BddSharedGeneration *generation;
+	BddTarget  *target;
+
+	if (!ConditionalLockRelationOid(relid, RowExclusiveLock))
+		LockRelationOid(relid, RowExclusiveLock);
+	target = bdd_target_lookup(relid);
+	if (target == NULL || target->slot != slot)
+		return false;
+	generation = bdd_next_sealed(slot, 0);
+	if (generation == NULL || generation->number != number ||
+		!bdd_is_quiet(slot, number))
+		return false;
+	(void) bdd_apply_generation(target, generation, counts);
+	return true;
+}
+
+static void
+apply_in_transaction(BddSharedSlot *slot, Oid relid, uint64 number)
+{
+	TimestampTz started = GetCurrentTimestamp();
+	BddApplyCounts counts = {0};
+	bool		applied;
+
+	StartTransactionCommand();
+	set_applier(slot, true);
+	PushActiveSnapshot(GetTransactionSnapshot());
+	pgstat_report_activity(STATE_RUNNING, psprintf("batchdedup: apply generation " UINT64_FORMAT " of table %u",
+												   number, relid));
+	applied = apply_locked(slot, relid, number, &counts);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	bdd_debug_point("applied");
+	if (applied)
+	{
+		bdd_apply_count(slot, &counts, started);
+		bdd_generation_applied(slot, number);
+	}
+	set_applier(slot, false);
+}
+
+/* ---------- failures ---------- */
+
+static int
+backoff_ms(uint64 failures)
+{
+	int64		ms = bdd_retry_backoff_ms;
+
+	for (uint64 i = 1; i < failures && ms < 60000; i++)
+		ms *= 2;
+	return (int) Min(ms, 60000);
+}
+
+static void
+note_failure(BddSharedSlot *slot, const ErrorData *error)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
+	slot->failure.count++;
+	slot->failure.sqlstate = error->sqlerrcode;
+	slot->failure.at = now;
+	slot->failure.retry_at =
+		TimestampTzPlusMilliseconds(now, backoff_ms(slot->failure.count));
+	strlcpy(slot->failure.message, error->message, BDD_MESSAGE_SIZE);
+	slot->counts.failed_flushes++;
+	slot->wanted = 0;			/* its flush() has had its answer */
+	SetInvalidVirtualTransactionId(slot->applier);
+	LWLockRelease(&slot->lock);
+	ConditionVariableBroadcast(&slot->changed);
+}
+
+/*
+ * After an error in an apply: all its rows stay.  The log names the target
+ * and the kind of error; the message may hold values, and is shown in
+ * stat_target to who may read the table.
+ */
+static void
+recover(BddSharedSlot *slot, Oid relid, MemoryContext context)
+{
+	ErrorData  *error;
+
+	HOLD_INTERRUPTS();
+	MemoryContextSwitchTo(context);
+	error = CopyErrorData();
+	FlushErrorState();
+	AbortCurrentTransaction();
+	note_failure(slot, error);
+	ereport(LOG,
+			(errcode(error->sqlerrcode),
+			 errmsg("batchdedup could not apply rows of table %u: SQLSTATE %s",
+					relid, unpack_sql_state(error->sqlerrcode)),
+			 errdetail("The rows stay in the buffer and are tried again.")));
+	FreeErrorData(error);
+	RESUME_INTERRUPTS();
+}
+
+static void
+apply_generation(BddSharedSlot *slot, Oid relid, uint64 number)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	report_applying(relid, number);
+	PG_TRY();
+	{
+		apply_in_transaction(slot, relid, number);
+	}
+	PG_CATCH();
+	{
+		recover(slot, relid, context);
+	}
+	PG_END_TRY();
+	report_applying(InvalidOid, 0);
+	MemoryContextSwitchTo(context);
+	pgstat_report_stat(true);
+	pgstat_report_activity(STATE_IDLE, NULL);
+}
+
+/* ---------- what is due ---------- */
+
+/* What the worker needs to know of a target, without a transaction. */
+typedef struct BddDue
+{
+	bool		paused;
+	int			flush_interval_ms;
+	int			flush_rows;
+} BddDue;
+
+/* False: the target is gone. */
+static bool
+read_due(Oid relid, BddDue *due)
+{
+	BddOptions	options;
+	bool		found;
+
+	StartTransactionCommand();
+	found = bdd_options_read(relid, &options);
+	if (found)
+	{
+		due->paused = options.paused;
+		due->flush_interval_ms = options.flush_interval_ms >= 0 ?
+			options.flush_interval_ms : bdd_flush_interval_ms;
+		due->flush_rows = options.flush_rows >= 0 ?
+			options.flush_rows : bdd_flush_rows;
+	}
+	CommitTransactionCommand();
+	return found;
+}
+
+/*
+ * Milliseconds until the active generation is due; 0: now, -1: it has no
+ * rows or time does not count.
+ */
+static long
+due_in(BddSharedSlot *slot, const BddDue *due)
+{
+	long		wait = -1;
+
+	LWLockAcquire(&slot->lock, LW_SHARED);
+	if (slot->active != NULL && pg_atomic_read_u32(&slot->active->keys) > 0)
+	{
+		uint32		keys = pg_atomic_read_u32(&slot->active->keys);
+		TimestampTz first = pg_atomic_read_u64(&slot->active->first_at);
+
+		if (slot->wanted >= slot->active->number ||
+			(due->flush_rows > 0 && keys >= due->flush_rows) ||
+			bdd_above_seal_mark(slot))
+			wait = 0;
+		else if (due->flush_interval_ms > 0)
+			wait = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+												   TimestampTzPlusMilliseconds(first,
+																			   due->flush_interval_ms));
+	}
+	else if (slot->active != NULL && slot->wanted >= slot->active->number)
+		wait = 1;				/* a publisher is about to bring the first row */
+	LWLockRelease(&slot->lock);
+	return wait;
+}
+
+/* Milliseconds until a failed target is to be tried again; 0: now. */
+static long
+retry_in(BddSharedSlot *slot)
+{
+	TimestampTz at;
+
+	LWLockAcquire(&slot->lock, LW_SHARED);
+	at = slot->failure.count > 0 ? slot->failure.retry_at : 0;
+	LWLockRelease(&slot->lock);
+	return at == 0 ? 0 :
+		TimestampDifferenceMilliseconds(GetCurrentTimestamp(), at);
+}
+
+static long
+sooner(long a, long b)
+{
+	return a < 0 ? b : b < 0 ? a : Min(a, b);
+}
+
+/* Applies what is sealed; returns when to come back, or -1. */
+static long
+apply_sealed(BddSharedSlot *slot, Oid relid)
+{
+	BddSharedGeneration *generation;
+
+	while (!ShutdownRequestPending &&
+		   (generation = bdd_next_sealed(slot, 0)) != NULL)
+	{
+		uint64		number = generation->number;
+		long		wait = retry_in(slot);
+
+		if (wait > 0)
+			return wait;
+		bdd_wait_quiet(slot, number);
+		bdd_debug_point("quiet");
+		apply_generation(slot, relid, number);
+	}
+	return -1;
+}
+
+/* Old snapshots may need applied generations, but not as much as writers. */
+static bool
+free_what_is_applied(BddSharedSlot *slot)
+{
+	TransactionId horizon = InvalidTransactionId;
+	bool		left;
+
+	LWLockAcquire(&slot->lock, LW_SHARED);
+	left = slot->oldest != NULL && slot->oldest->state == BDD_APPLIED;
+	LWLockRelease(&slot->lock);
+	if (!left)
+		return false;
+	if (!bdd_above_seal_mark(slot))
+	{
+		StartTransactionCommand();
+		horizon = GetOldestNonRemovableTransactionId(NULL);
+		CommitTransactionCommand();
+	}
+	bdd_free_applied(slot, horizon);
+	LWLockAcquire(&slot->lock, LW_SHARED);
+	left = slot->oldest != NULL && slot->oldest->state == BDD_APPLIED;
+	LWLockRelease(&slot->lock);
+	return left;
+}
+
+/* One target; returns milliseconds until it wants attention, or -1. */
+static long
+tend(BddSharedSlot *slot)
+{
+	Oid			relid = slot->relid;
+	BddDue		due;
+	long		wait = -1;
+
+	if (bdd_slot_is_buffering(slot))
+	{
+		if (!read_due(relid, &due))
+			return -1;
+		if (!due.paused)
+		{
+			wait = due_in(slot, &due);
+			if (wait == 0)
+			{
+				bdd_seal(slot);
+				wait = -1;
+			}
+			wait = sooner(wait, apply_sealed(slot, relid));
+			/* More may have come while we applied. */
+			if (bdd_slot_is_buffering(slot))
+				wait = sooner(wait, Max(due_in(slot, &due), -1));
+		}
+	}
+	if (free_what_is_applied(slot))
+		wait = sooner(wait, 1000);
+	return wait;
+}
+
+static long
+tend_all(void)
+{
+	long		wait = -1;
+
+	for (int i = 0; i < bdd_registry->slot_count; i++)
+	{
+		BddSharedSlot *slot = &bdd_registry->slots[i];
+
+		if (slot->in_use && slot->worker == my_index)
+			wait = sooner(wait, tend(slot));
+	}
+	return wait;
+}
+
+/* ---------- main ---------- */
+
+/*
+ * Settings of roles and databases are not meant for us: a timeout would end
+ * every apply, and a read-only default would prevent it.
+ */
+static void
+override_settings(void)
+{
+	static const char *const settings[][2] = {
+		{"statement_timeout", "0"},
+		{"idle_in_transaction_session_timeout", "0"},
+		{"default_transaction_read_only", "off"},
+		{"default_transaction_isolation", "read committed"},
+		{"default_transaction_deferrable", "off"},
+		{"synchronous_commit", "local"},
+		{"row_security", "on"},
+		{"track_counts", "on"},
+		{"jit", "off"},
+		{"max_parallel_workers_per_gather", "0"},
+		{"session_replication_role", "origin"},
+		/* A waiter for our apply shall be the victim of a deadlock. */
+		{"deadlock_timeout", "1h"},
+	};
+	char	   *lock_timeout = psprintf("%d", bdd_lock_timeout_ms);
+
+	for (int i = 0; i < lengthof(settings); i++)
+		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET,
+						PGC_S_OVERRIDE);
+	SetConfigOption("lock_timeout", lock_timeout, PGC_SUSET, PGC_S_OVERRIDE);
+	pfree(lock_timeout);
+}
+
+static void
+reload_settings(void)
+{
+	if (!ConfigReloadPending)
+		return;
+	ConfigReloadPending = false;
+	ProcessConfigFile(PGC_SIGHUP);
+	override_settings();
+}
+
+/* Idle for long enough, and nothing came since the latch was cleared. */
+static bool
+may_leave(TimestampTz idle_since)
+{
+	bool		work = false;
+
+	if (!TimestampDifferenceExceeds(idle_since, GetCurrentTimestamp(),
+									bdd_worker_idle_timeout_ms))
+		return false;
+	my_worker->latch = NULL;
+	pg_memory_barrier();
+	for (int i = 0; i < bdd_registry->slot_count && !work; i++)
+	{
+		BddSharedSlot *slot = &bdd_registry->slots[i];
+
+		work = slot->in_use && slot->worker == my_index &&
+			slot->oldest != NULL && bdd_slot_is_buffering(slot);
+	}
+	if (work)
+		my_worker->latch = MyLatch;
+	return !work;
+}
+
+static void
+main_loop(void)
+{
+	TimestampTz idle_since = GetCurrentTimestamp();
+
+	while (!ShutdownRequestPending)
+	{
+		long		wait;
+
+		ResetLatch(MyLatch);
+		reload_settings();
+		wait = tend_all();
+		if (wait >= 0)
+			idle_since = GetCurrentTimestamp();
+		else
+		{
+			if (may_leave(idle_since))
+				break;
+			wait = Max(bdd_worker_idle_timeout_ms, 10);
+		}
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 wait, PG_WAIT_EXTENSION);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+void
+bdd_worker_main(Datum arg)
+{
+	my_index = DatumGetInt32(arg);
+	my_worker = &bdd_registry->workers[my_index];
+	bdd_am_worker = true;
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+	BackgroundWorkerUnblockSignals();
+	if (!attach())
+		proc_exit(0);
+	before_shmem_exit(detach, (Datum) 0);
+	BackgroundWorkerInitializeConnectionByOid(my_worker->database, InvalidOid,
+											  0);
+	override_settings();
+	SetConfigOption("application_name", "batchdedup worker", PGC_USERSET,
+					PGC_S_SESSION);
+	main_loop();
+	proc_exit(0);
+}

@@ -1,0 +1,161 @@
+# Random programs: several sessions upsert, delete, roll back, flush and read,
+# on a few targets and few keys. Whatever they do, the tables must end as if
+# the same statements had run on plain tables one transaction after the other.
+#
+# Seeds are fixed. What fails is made as small as possible and printed as SQL,
+# with the seed:
+#
+#   BDD_SEED=4711 prove … t/010_random_programs.pl       one program again
+#   BDD_SEED=100000-199999 prove …                       many others
+#
+# and
+#   BDD_PROGRAMS=n         how many programs (from seed 1)
+#   BDD_MAX_FAILURES=n     stop after so many (3)
+#   BDD_SHRINK_SECONDS=n   how long to look for a smaller program (60)
+#   BDD_ANY_ORDER=1        take every order of transactions that the contract
+#                          allows, not only that of the COMMITs
+#   BDD_PRINT=1            print the programs before they run
+#   BDD_STANDIN=file.sql   test the test: SQL that makes the schema batchdedup
+#                          with functions of its own, instead of the extension
+#
+# The parts: RandomShapes (tables and values), RandomProgram (the generator),
+# RandomSql (steps as SQL), RandomModel and RandomOracle (what must come out),
+# RandomRunner (the server) and RandomShrink.
+
+use strict;
+use warnings;
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+use Encode qw(encode_utf8);
+use Time::HiRes qw(time);
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use RandomProgram;
+use RandomRunner;
+use RandomShapes qw(shapes);
+use RandomShrink;
+
+my $standin = $ENV{BDD_STANDIN};
+my $max_failures = $ENV{BDD_MAX_FAILURES} // 3;
+my $shrink_seconds = $ENV{BDD_SHRINK_SECONDS} // 60;
+
+sub first_and_last_seed
+{
+	my $seeds = $ENV{BDD_SEED};
+	return (1, $ENV{BDD_PROGRAMS} // 3000) unless defined $seeds;
+	my ($first, $last) = $seeds =~ /^(\d+)(?:-(\d+))?$/ or BAIL_OUT("BDD_SEED: a number, or two with a hyphen");
+	return ($first, $last // $first);
+}
+
+sub start_server
+{
+	my $node = PostgreSQL::Test::Cluster->new('random');
+	$node->init;
+	$node->append_conf('postgresql.conf', "shared_preload_libraries = 'batchdedup'") unless $standin;
+	$node->append_conf('postgresql.conf', "autovacuum_naptime = 5s\nmax_prepared_transactions = 2");
+	$node->start;
+	return $node;
+}
+
+# The handles of Test::Utils take bytes only.
+sub say_it { return diag(encode_utf8(join('', @_))); }
+
+# ---- failures ----------------------------------------------------------
+
+# How often a program must run to fail: not every time if a worker's timing
+# matters, never if an earlier program is at fault.
+sub runs_to_fail
+{
+	my ($runner, $program, $kind, $tries) = @_;
+	my @fails = grep { my $f = $runner->run($program); $f && $f->{kind} eq $kind } 1 .. $tries;
+	return @fails == $tries ? 1 : @fails ? 8 : 0;
+}
+
+sub smaller_program
+{
+	my ($runner, $program, $kind) = @_;
+	$runner->set_patience(2);
+	my $slow = $kind =~ /^(crash|error 57014)$/;
+	my $runs = runs_to_fail($runner, $program, $kind, $slow ? 2 : 5);
+	return (undef, undef) unless $runs;
+	my $last;
+	my $small = RandomShrink::shrink(
+		$program,
+		seconds => $shrink_seconds * ($slow ? 4 : 1),
+		is_valid => sub { RandomProgram::is_valid($_[0], $runner->{shape_of}) },
+		test => sub {
+			my ($candidate) = @_;
+			for (1 .. $runs)
+			{
+				my $failure = $runner->run($candidate);
+				return $last = $failure if $failure && $failure->{kind} eq $kind;
+			}
+			return 0;
+		});
+	$runner->set_patience(20);
+	return ($small, $last);
+}
+
+sub report
+{
+	my ($runner, $program, $failure) = @_;
+	my $where = sub { defined $_[0]{step} ? "$_[0]{kind} at step $_[0]{step}" : $_[0]{kind} };
+	say_it("seed $program->{seed}: " . $where->($failure) . "\n$failure->{text}");
+	my ($small, $last) = smaller_program($runner, $program, $failure->{kind});
+	say_it($small ? 'the smallest program found:' : 'it does not fail alone; the program:');
+	say_it(RandomProgram::to_text($small // $program, $runner->{shape_of}));
+	say_it($where->($last) . "\n$last->{text}") if $last;
+	say_it("again: BDD_SEED=$program->{seed}");
+	say_it(log_tail($runner->{node})) if $failure->{kind} eq 'crash';
+	return;
+}
+
+# What the server said when it went down.
+sub log_tail
+{
+	my ($node) = @_;
+	my @lines = grep { /PANIC|TRAP|FATAL|terminated by signal/ } split(/\n/, slurp_file($node->logfile));
+	return join("\n", @lines > 10 ? @lines[ -10 .. -1 ] : @lines);
+}
+
+# ---- the run -----------------------------------------------------------
+
+sub run_programs
+{
+	my ($runner, $first, $last) = @_;
+	my ($failures, $ran) = (0, 0);
+	for my $seed ($first .. $last)
+	{
+		my $program = RandomProgram::generate($seed, shapes(), $runner->{shape_of});
+		say_it("seed $seed\n" . RandomProgram::to_text($program, $runner->{shape_of})) if $ENV{BDD_PRINT};
+		my $failure = $runner->run($program);
+		$ran++;
+		next unless $failure;
+		report($runner, $program, $failure);
+		last if ++$failures >= $max_failures;
+	}
+	return ($ran, $failures);
+}
+
+my ($first, $last) = first_and_last_seed();
+my $node = start_server();
+my $runner = RandomRunner->new(
+	node => $node,
+	any_order => $ENV{BDD_ANY_ORDER},
+	extension_sql => $standin ? slurp_file($standin) : 'CREATE EXTENSION batchdedup');
+
+my $start = time();
+my ($ran, $failures) = run_programs($runner, $first, $last);
+my $seconds = time() - $start;
+
+my $count = $runner->{count};
+note(sprintf('%d programs in %.0f s, %.0f per second; in %d of them transactions overlap on a key',
+	$ran, $seconds, $ran / $seconds, $runner->{overlapping} // 0));
+note(join(', ', map { "$_ $count->{$_}" } sort keys %$count));
+is($failures, 0, "$ran random programs (seeds $first to $last) end as plain statements do");
+
+$runner->disconnect;
+$node->stop;
+done_testing();

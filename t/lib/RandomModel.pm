@@ -1,0 +1,510 @@
+package RandomModel;
+
+# What should come out, on strings in memory: what each step of a program must
+# return, which error it must raise, and what the tables hold at the end.
+#
+# The model takes any sequence of steps, sensible or not (ROLLBACK outside of a
+# transaction, a savepoint that is not there). So a program stays a program
+# when steps are taken out of it, which is all that the shrinker does.
+#
+# Transactions become visible in the order of their COMMITs. RandomOracle asks
+# the same fold() for the other orders that the contract allows.
+
+use strict;
+use warnings;
+
+# Cells that are known only by the server; no text starts with a zero byte.
+use constant VOLATILE => "\0volatile";
+use constant GENERATED => "\0generated";
+use constant LEARNED => "\0learned";
+
+sub new
+{
+	my ($class, $program, $shape_of) = @_;
+	my $self = bless {
+		program => $program,
+		shapes => [ map { $shape_of->{ $_->{shape} } } @{ $program->{targets} } ],
+		updates => [],
+		state => [ map { {} } @{ $program->{targets} } ],
+		plain_only => [ map { {} } @{ $program->{targets} } ],
+		paused => {},
+		committed => [],
+		violations => [],
+		sessions => [],
+		invalid => undef,
+	}, $class;
+	for my $t (0 .. $#{ $self->{shapes} })
+	{
+		my $update = $program->{targets}[$t]{update} // $self->{shapes}[$t]{update};
+		$self->{updates}[$t] = { map { $_ => 1 } @$update };
+	}
+	$self->session($_) for 1 .. $program->{sessions};
+	my $n = 0;
+	for my $init (@{ $program->{initial} })
+	{
+		my $op = $self->upsert_op($init->{t}, $init->{row}, 1, undef, [ 'initial', $n++ ]);
+		$self->apply($self->{state}, $op);
+	}
+	$self->{initial} = [ map { { %$_ } } @{ $self->{state} } ];
+	return $self;
+}
+
+sub session
+{
+	my ($self, $s) = @_;
+	return $self->{sessions}[$s] //= { tx => undef, aborted => 0 };
+}
+
+sub shape { return $_[0]{shapes}[ $_[1] ]; }
+
+# ---- rows --------------------------------------------------------------
+
+# One row of an upsert as the model sees it. In a typed row every column is
+# given, except NULL for an identity column; otherwise the named ones are.
+sub upsert_op
+{
+	my ($self, $t, $row, $typed, $now, $at) = @_;
+	my $shape = $self->shape($t);
+	my $key = $shape->{measured_keys}[ $row->{k} ];
+	my %given;
+	my $full = 1;
+	for my $col (grep { !$_->{iskey} && ($_->{kind} // '') !~ /^(generated|always)$/ } @{ $shape->{cols} })
+	{
+		my $name = $col->{name};
+		my $named = exists $row->{v}{$name};
+		my $value = $row->{v}{$name};
+		if ($typed ? ($col->{kind} // '') eq 'identity' && !defined $value : !$named)
+		{
+			$full = 0 unless $typed;
+			next;
+		}
+		$given{$name} = defined $value ? $col->{values}[$value]{text} : undef;
+	}
+	return {
+		t => $t, kind => 'upsert', class => $key->{class}, given => \%given, full => $full,
+		key => [ map { $_->{text} } @{ $key->{parts} } ], now => $now, at => $at
+	};
+}
+
+sub delete_op
+{
+	my ($self, $t, $k, $at) = @_;
+	my $key = $self->shape($t)->{measured_keys}[$k];
+	return { t => $t, kind => 'delete', class => $key->{class}, at => $at };
+}
+
+sub default_cell
+{
+	my ($col, $now) = @_;
+	my $default = $col->{default};
+	my $kind = $col->{kind} // '';
+	return GENERATED if $kind eq 'generated';
+	return VOLATILE if $kind eq 'identity' || $kind eq 'always';
+	return undef unless defined $default;
+	return $$default if ref $default;
+	return $default eq 'now' ? $now : VOLATILE;
+}
+
+sub new_row
+{
+	my ($self, $op) = @_;
+	my $shape = $self->shape($op->{t});
+	my %row;
+	for my $col (grep { !$_->{iskey} } @{ $shape->{cols} })
+	{
+		my $name = $col->{name};
+		$row{$name} = exists $op->{given}{$name} ? $op->{given}{$name} : default_cell($col, $op->{now});
+		push @{ $self->{violations} }, { at => $op->{at}, column => $name }
+		  if $col->{notnull} && !defined $row{$name};
+	}
+	@row{ @{ $shape->{key} } } = @{ $op->{key} };
+	return \%row;
+}
+
+# What one operation makes of a row, or of no row.
+sub changed
+{
+	my ($self, $row, $op) = @_;
+	return undef if $op->{kind} eq 'delete';
+	return $self->new_row($op) unless $row;
+	my %new = %$row;
+	for my $name (grep { $self->{updates}[ $op->{t} ]{$_} } keys %{ $op->{given} })
+	{
+		$new{$name} = $op->{given}{$name};
+	}
+	return \%new;
+}
+
+sub apply
+{
+	my ($self, $state, $op) = @_;
+	my $rows = $state->[ $op->{t} ];
+	my $new = $self->changed($rows->{ $op->{class} }, $op);
+	delete $rows->{ $op->{class} };
+	$rows->{ $op->{class} } = $new if $new;
+	return;
+}
+
+# The tables after some operations: what the oracle compares orders with.
+sub fold
+{
+	my ($self, $state, @ops) = @_;
+	my @new = map { { %$_ } } @$state;
+	$self->apply(\@new, $_) for @ops;
+	return \@new;
+}
+
+# A row as a session sees it: what is committed, then its own operations.
+sub view
+{
+	my ($self, $s, $t, $class) = @_;
+	my $row = $self->{state}[$t]{$class};
+	my $tx = $self->session($s)->{tx} or return $row;
+	for my $op (grep { $_->{t} == $t && $_->{class} == $class } @{ $tx->{ops} })
+	{
+		$row = $self->changed($row, $op);
+	}
+	return $row;
+}
+
+# ---- steps -------------------------------------------------------------
+
+# What works in a transaction that has failed.
+my $always_runs = qr/^(commit|rollback|commit_chain|rollback_chain|rollback_to|prepare|reconnect)$/;
+
+# Take a step. $now is now() in the session, as far as the caller knows it.
+# Returns {error => pattern} or what the step must return.
+sub step
+{
+	my ($self, $i, $step, $now) = @_;
+	my $session = $self->session($step->{s});
+	my $method = "step_$step->{op}";
+	return { error => '25P02' } if $session->{aborted} && $step->{op} !~ /$always_runs/;
+	my $expect = $self->$method($i, $step, $session, $now);
+	$self->fail_statement($session) if $expect->{error};
+	return $expect;
+}
+
+sub fail_statement
+{
+	my ($self, $session) = @_;
+	$session->{aborted} = 1 if $session->{tx};
+	return;
+}
+
+sub note_step
+{
+	my ($self, $session, $i, $step, $now) = @_;
+	push @{ $session->{tx}{steps} }, [ $i, $step, $now ];
+	return;
+}
+
+sub new_tx
+{
+	my ($i, $step) = @_;
+	return { s => $step->{s}, start => $i, iso => $step->{iso}, ops => [], savepoints => [], steps => [] };
+}
+
+sub step_begin
+{
+	my ($self, $i, $step, $session) = @_;
+	$session->{tx} //= new_tx($i, $step);
+	return {};
+}
+
+sub step_commit
+{
+	my ($self, $i, $step, $session) = @_;
+	my $tx = $session->{tx};
+	$self->publish($i, $tx) if $tx && !$session->{aborted};
+	@$session{qw(tx aborted)} = (undef, 0);
+	return {};
+}
+
+sub step_rollback
+{
+	my ($self, $i, $step, $session) = @_;
+	@$session{qw(tx aborted)} = (undef, 0);
+	return {};
+}
+
+sub step_reconnect { goto &step_rollback; }
+
+sub step_sleep { return {}; }
+
+# Sooner or later another worker goes on.
+sub step_kill_worker { return {}; }
+
+sub step_commit_chain
+{
+	my ($self, $i, $step, $session) = @_;
+	my $tx = $session->{tx} or return { error => '25P01' };
+	$self->step_commit($i, $step, $session);
+	$session->{tx} = new_tx($i, $tx);
+	return {};
+}
+
+sub step_rollback_chain
+{
+	my ($self, $i, $step, $session) = @_;
+	my $tx = $session->{tx} or return { error => '25P01' };
+	@$session{qw(tx aborted)} = (new_tx($i, $tx), 0);
+	return {};
+}
+
+# PREPARE TRANSACTION with pending rows is refused, which ends the transaction
+# as any failure of it does. Of a failed transaction it is a ROLLBACK.
+sub step_prepare
+{
+	my ($self, $i, $step, $session) = @_;
+	my $tx = $session->{tx};
+	my $refused = $tx && !$session->{aborted};
+	$self->{invalid} = 'PREPARE TRANSACTION without pending rows' if $refused && !@{ $tx->{ops} };
+	$self->step_rollback($i, $step, $session);
+	return $refused ? { error => '0A000' } : {};
+}
+
+sub step_savepoint
+{
+	my ($self, $i, $step, $session) = @_;
+	my $tx = $session->{tx} or return { error => '25P01' };
+	push @{ $tx->{savepoints} }, [ $step->{name}, scalar @{ $tx->{ops} } ];
+	$self->note_step($session, $i, $step);
+	return {};
+}
+
+# The newest savepoint of that name, or -1.
+sub find_savepoint
+{
+	my ($tx, $name) = @_;
+	my $n = $#{ $tx->{savepoints} };
+	$n-- while $n >= 0 && $tx->{savepoints}[$n][0] ne $name;
+	return $n;
+}
+
+sub step_rollback_to
+{
+	my ($self, $i, $step, $session) = @_;
+	my $tx = $session->{tx} or return { error => '25P01' };
+	my $n = find_savepoint($tx, $step->{name});
+	return { error => '3B001' } if $n < 0;
+	$#{ $tx->{savepoints} } = $n;
+	$#{ $tx->{ops} } = $tx->{savepoints}[$n][1] - 1;
+	$session->{aborted} = 0;
+	$self->note_step($session, $i, $step);
+	return {};
+}
+
+sub step_release
+{
+	my ($self, $i, $step, $session) = @_;
+	my $tx = $session->{tx} or return { error => '25P01' };
+	my $n = find_savepoint($tx, $step->{name});
+	return { error => '3B001' } if $n < 0;
+	$#{ $tx->{savepoints} } = $n - 1;
+	$self->note_step($session, $i, $step);
+	return {};
+}
+
+sub publish
+{
+	my ($self, $i, $tx) = @_;
+	$tx->{commit} = $i;
+	push @{ $self->{committed} }, $tx;
+	for my $op (@{ $tx->{ops} })
+	{
+		$self->apply($self->{state}, $op);
+		$self->{plain_only}[ $op->{t} ]{ $op->{class} } = 'no' unless $op->{full};
+		$self->{plain_only}[ $op->{t} ]{ $op->{class} } //= 'yes';
+	}
+	return;
+}
+
+# Run code that adds operations to the session's transaction, or makes one.
+sub in_tx
+{
+	my ($self, $i, $step, $session, $now, $code) = @_;
+	my $auto = !$session->{tx};
+	$session->{tx} //= new_tx($i, $step);
+	$code->($session->{tx});
+	$self->note_step($session, $i, $step, $now);
+	$self->step_commit($i, $step, $session) if $auto;
+	return {};
+}
+
+# Operations of a transaction. Each is looked at right away, since a plain
+# table would refuse it right away, even if it is rolled back later.
+sub add_ops
+{
+	my ($self, $tx, @ops) = @_;
+	for my $op (@ops)
+	{
+		push @{ $tx->{ops} }, $op;
+		$self->view($tx->{s}, $op->{t}, $op->{class});
+	}
+	return;
+}
+
+my %typed = map { $_ => 1 } qw(record record_many array prepared_record prepared_array);
+sub is_typed { return $typed{ $_[0] }; }
+
+my %error_of = (
+	unknown => '42703',
+	null_key => '23502|22004',
+	null_value => '23502',
+	bad_type => '22P02|22007',
+	null_row => '22004',
+	division => '22012',
+);
+
+sub ops_of
+{
+	my ($self, $i, $step, $now) = @_;
+	my @ops;
+	my $n = 0;
+	for my $row (@{ $step->{rows} })
+	{
+		my $at = [ $i, $n++, $step ];
+		push @ops, $step->{op} eq 'delete'
+		  ? $self->delete_op($step->{t}, $row->{k}, $at)
+		  : $self->upsert_op($step->{t}, $row, is_typed($step->{form}), $now, $at);
+	}
+	return @ops;
+}
+
+sub step_upsert
+{
+	my ($self, $i, $step, $session, $now) = @_;
+	return { error => $error_of{ $step->{bad} } } if $step->{bad};
+	return $self->in_tx($i, $step, $session, $now, sub { $self->add_ops($_[0], $self->ops_of($i, $step, $now)) });
+}
+
+sub step_delete { goto &step_upsert; }
+
+# A DO block: parts in subtransactions, some of which fail and are caught.
+sub add_parts
+{
+	my ($self, $tx, $i, $parts, $now) = @_;
+	for my $part (@$parts)
+	{
+		my $before = @{ $tx->{ops} };
+		$part->{op} eq 'sub'
+		  ? $self->add_parts($tx, $i, $part->{parts}, $now)
+		  : $self->add_ops($tx, $self->ops_of($i, $part, $now));
+		$#{ $tx->{ops} } = $before - 1 if $part->{raise};
+	}
+	return;
+}
+
+sub step_block
+{
+	my ($self, $i, $step, $session, $now) = @_;
+	return $self->in_tx($i, $step, $session, $now, sub { $self->add_parts($_[0], $i, $step->{parts}, $now) });
+}
+
+sub step_flush
+{
+	my ($self, $i, $step, $session) = @_;
+	my @ts = @{ $step->{ts} };
+	if (!@ts && %{ $self->{paused} })
+	{
+		$self->{invalid} = 'the contract does not say what flush() does beside a paused target';
+	}
+	return { error => '55000' } if grep { $self->{paused}{$_} } @ts;
+	@ts = 0 .. $#{ $self->{shapes} } unless @ts;
+	return { tables => \@ts };
+}
+
+sub step_pause
+{
+	my ($self, $i, $step, $session) = @_;
+	$self->{invalid} = "$step->{op} in a transaction" if $session->{tx};
+	$self->{paused}{ $step->{t} } = 1;
+	return {};
+}
+
+sub step_resume
+{
+	my ($self, $i, $step, $session) = @_;
+	$self->{invalid} = "$step->{op} in a transaction" if $session->{tx};
+	delete $self->{paused}{ $step->{t} };
+	return {};
+}
+
+# A plain writer beside the buffer, right after a flush: ordered with it.
+sub step_plain
+{
+	my ($self, $i, $step, $session, $now) = @_;
+	$self->{invalid} = 'a plain statement in a transaction' if $session->{tx};
+	$self->{invalid} = 'a plain statement on a paused target' if $self->{paused}{ $step->{t} };
+	my $at = [ $i, 0, $step ];
+	my $op = $step->{row}
+	  ? $self->upsert_op($step->{t}, $step->{row}, 1, $now, $at)
+	  : $self->delete_op($step->{t}, $step->{k}, $at);
+	return $self->in_tx($i, $step, $session, $now, sub { $self->add_ops($_[0], $op) });
+}
+
+sub step_get
+{
+	my ($self, $i, $step, $session) = @_;
+	# below READ COMMITTED nobody said how old the answer may be
+	return {} if $session->{tx} && $session->{tx}{iso};
+	my $class = $self->shape($step->{t})->{measured_keys}[ $step->{k} ]{class};
+	return { row => $self->view($step->{s}, $step->{t}, $class), class => $class, get => 1 };
+}
+
+# The table overlaid with buffered() is the truth for keys that were written
+# by full rows only, where every column takes the newest value.
+sub step_buffered
+{
+	my ($self, $i, $step, $session) = @_;
+	return {} if $session->{tx} && $session->{tx}{iso};
+	my $t = $step->{t};
+	my %exact;
+	for my $class (keys %{ $self->{state}[$t] })
+	{
+		my $history = $self->{plain_only}[$t]{$class} // 'untouched';
+		$exact{$class} = $self->{state}[$t]{$class} if $history ne 'no';
+	}
+	return { exact => \%exact };
+}
+
+sub finish
+{
+	my ($self) = @_;
+	$self->step_rollback(0, undef, $_) for grep { $_ } @{ $self->{sessions} };
+	$self->{paused} = {};
+	return;
+}
+
+# ---- comparing ---------------------------------------------------------
+
+sub cell_differs
+{
+	my ($expected, $actual) = @_;
+	return defined $actual unless defined $expected;
+	return !defined $actual if $expected eq VOLATILE;
+	return 0 if $expected eq GENERATED;
+	$expected = substr($expected, length LEARNED) if index($expected, LEARNED) == 0;
+	return !defined $actual || $expected ne $actual;
+}
+
+# Whether the server's and the plain table's value of a cell can be compared.
+sub is_exact
+{
+	my ($expected) = @_;
+	return !defined $expected || $expected ne VOLATILE && index($expected, LEARNED) != 0;
+}
+
+# Remember a value that a sequence gave: from now on it must stay.
+sub learn
+{
+	my ($self, $t, $class, $name, $actual) = @_;
+	my $row = $self->{state}[$t]{$class};
+	return unless defined $row->{$name} && $row->{$name} eq VOLATILE;
+	# a row of the state may be shared with an older state
+	$self->{state}[$t]{$class} = { %$row, $name => LEARNED . $actual };
+	return;
+}
+
+1;

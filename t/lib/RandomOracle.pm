@@ -1,0 +1,152 @@
+package RandomOracle;
+
+# The yardstick: the tables end as if the same statements had run one after
+# the other, T1 before T2 whenever T1's COMMIT returned before T2's first
+# upsert of the key.
+#
+# Sessions are driven from one process, so COMMITs do not overlap and the
+# order of COMMITs is what we expect. legal_order() looks for another order
+# that the contract would allow, and plain_script() runs any order as plain
+# statements, so that the model cannot be wrong in the same way as the buffer.
+
+use strict;
+use warnings;
+use RandomModel;
+
+# ---- orders ------------------------------------------------------------
+
+sub key_of { return "$_[0]{t}:$_[0]{class}"; }
+
+# The first step at which a transaction touches each key.
+sub first_touch
+{
+	my ($tx) = @_;
+	my %first;
+	$first{ key_of($_) } //= $_->{at}[0] for @{ $tx->{ops} };
+	return \%first;
+}
+
+# The transactions that can matter for some keys: those that touch them, and
+# those that are tied to these by other keys.
+sub related
+{
+	my ($txs, @keys) = @_;
+	my %keys = map { $_ => 1 } @keys;
+	my %in;
+	my $before = -1;
+	while (keys %in != $before)
+	{
+		$before = keys %in;
+		for my $n (grep { !$in{$_} } 0 .. $#$txs)
+		{
+			my @touched = keys %{ first_touch($txs->[$n]) };
+			next unless grep { $keys{$_} } @touched;
+			$in{$n} = 1;
+			$keys{$_} = 1 for @touched;
+		}
+	}
+	return map { $txs->[$_] } sort { $a <=> $b } keys %in;
+}
+
+sub must_precede
+{
+	my ($first, $second) = @_;
+	my ($f, $s) = (first_touch($first), first_touch($second));
+	return scalar grep { exists $f->{$_} && $first->{commit} < $s->{$_} } keys %$s;
+}
+
+# Whether other orders than that of the COMMITs would be legal and different:
+# programs in which sessions really meet.
+sub has_choice
+{
+	my ($model) = @_;
+	my @txs = @{ $model->{committed} };
+	for my $n (1 .. $#txs)
+	{
+		my $touched = first_touch($txs[$n]);
+		for my $before (@txs[ 0 .. $n - 1 ])
+		{
+			my $first = first_touch($before);
+			return 1 if !must_precede($before, $txs[$n]) && grep { exists $touched->{$_} } keys %$first;
+		}
+	}
+	return 0;
+}
+
+# Visit every legal order of some transactions until the visitor is content.
+sub each_order
+{
+	my ($txs, $visit, $limit) = @_;
+	my @before = map { my $n = $_; [ grep { $_ != $n && must_precede($txs->[$_], $txs->[$n]) } 0 .. $#$txs ] } 0 .. $#$txs;
+	my (@order, %used);
+	my $walk;
+	$walk = sub {
+		return undef if $$limit-- <= 0;
+		return $visit->(map { $txs->[$_] } @order) ? [ map { $txs->[$_] } @order ] : undef if @order == @$txs;
+		for my $n (grep { !$used{$_} } 0 .. $#$txs)
+		{
+			next if grep { !$used{$_} } @{ $before[$n] };
+			$used{$n} = 1;
+			push @order, $n;
+			my $found = $walk->();
+			return $found if $found;
+			pop @order;
+			delete $used{$n};
+		}
+		return undef;
+	};
+	my $found = $walk->();
+	undef $walk;
+	return $found;
+}
+
+# A legal order that ends with the rows that were read, or undef. $rows is a
+# list per target of {class => {column => text}}.
+sub legal_order
+{
+	my ($model, $rows, @keys) = @_;
+	my @txs = related($model->{committed}, @keys);
+	my $limit = 20_000;
+	my $order = each_order(\@txs, sub {
+			my $state = $model->fold($model->{initial}, map { @{ $_->{ops} } } @_);
+			return !grep { row_differs($state, $rows, $_) } @keys;
+	}, \$limit);
+	return undef unless $order;
+	# those that touch none of these keys stay in order of their COMMITs
+	my %in = map { $_->{commit} => 1 } @$order;
+	return [ @$order, grep { !$in{ $_->{commit} } } @{ $model->{committed} } ];
+}
+
+sub row_differs
+{
+	my ($state, $rows, $key) = @_;
+	my ($t, $class) = split(/:/, $key);
+	my ($expected, $actual) = ($state->[$t]{$class}, $rows->[$t]{$class});
+	return !!$expected ne !!$actual unless $expected && $actual;
+	return scalar grep { RandomModel::cell_differs($expected->{$_}, $actual->{$_}) } keys %$expected;
+}
+
+sub order_text
+{
+	my ($order) = @_;
+	return join(', ', map { "session $_->{s} committed at step $_->{commit}" } @$order);
+}
+
+# ---- plain statements --------------------------------------------------
+
+# What the sessions did, in plain statements and one transaction after the
+# other. Statements that were refused left no trace and are left out.
+sub plain_script
+{
+	my ($sql, $order) = @_;
+	my @script;
+	for my $tx (@$order)
+	{
+		push @script, 'BEGIN';
+		push @script, $sql->oracle_statements($_->[1], $_->[2]) for @{ $tx->{steps} };
+		push @script, 'COMMIT';
+	}
+	return @script;
+}
+
+1;
