@@ -445,6 +445,7 @@ static BddFlush *
 start_flush(Oid relid, bool named)
 {
 	BddTarget  *target;
+	BddOptions	options;
 	BddFlush   *flush;
 
 	if (!named && !may_write(relid))
@@ -453,9 +454,10 @@ start_flush(Oid relid, bool named)
 	if (!may_write(relid))
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(relid));
 	notice_pending(target);
-	if (target->options.paused && !named)
+	/* Read now: resume() takes no lock that we would have to wait for. */
+	if (!bdd_options_read(relid, &options) || (options.paused && !named))
 		return NULL;
-	if (target->options.paused)
+	if (options.paused)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("target \"%s\" is paused", get_rel_name(relid)),

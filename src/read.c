@@ -368,8 +368,9 @@ bdd_get(PG_FUNCTION_ARGS)
 /* ---------- buffered ---------- */
 
 /*
- * buffered(NULL::t): what is published and not yet in the table, a row for
- * each key; columns that were not given are null, deletes are left out.
+ * buffered(NULL::t): what is published and not in the table as the calling
+ * statement's snapshot shows it, a row for each key; columns that were not
+ * given are null, deletes are left out.
  */
 Datum
 bdd_buffered(PG_FUNCTION_ARGS)
@@ -389,7 +390,7 @@ bdd_buffered(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	target = open_for_reading(relid);
 	if (target->slot != NULL)
-		collect_published(target->slot, GetTransactionSnapshot(), &rows);
+		collect_published(target->slot, GetActiveSnapshot(), &rows);
 	bdd_rows_fold_equal(target, &rows);
 	for (uint64 i = 0; i < rows.count; i++)
 	{

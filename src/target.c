@@ -324,7 +324,7 @@ full_row_covers(const BddTarget *target)
 			!bdd_column_in(target->shape.update, i) &&
 			!is_key_column(target, i + 1))
 			return false;
-	return target->key.one_spelling;
+	return target->key.exact && target->key.one_spelling;
 }
 
 static void

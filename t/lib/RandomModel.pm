@@ -208,6 +208,7 @@ sub new_tx
 sub step_begin
 {
 	my ($self, $i, $step, $session) = @_;
+	$self->{invalid} = 'an isolation level in the middle of a transaction' if $session->{tx} && $step->{iso};
 	$session->{tx} //= new_tx($i, $step);
 	return {};
 }

@@ -224,7 +224,7 @@ sub random_step_of
 	return { op => 'flush', ts => $self->some_targets } if $op eq 'flush';
 	return { op => 'get', t => $t, k => pick(@{ $self->{keys}[$t] }) } if $op eq 'get';
 	return { op => 'buffered', t => $t } if $op eq 'buffered';
-	return { op => 'begin', chance(0.05) ? (iso => 'REPEATABLE READ') : () } if $op eq 'begin';
+	return { op => 'begin', !$session->{tx} && chance(0.05) ? (iso => 'REPEATABLE READ') : () } if $op eq 'begin';
 	return { op => 'savepoint', name => pick('a', 'b', 'c') } if $op eq 'savepoint';
 	return { op => $op, name => $self->savepoint_name($session) } if $op eq 'rollback_to' || $op eq 'release';
 	return $self->random_plain if $op eq 'plain';
@@ -329,6 +329,31 @@ sub is_valid
 	return !$model->{invalid} && !@{ $model->{violations} };
 }
 
+sub add_step
+{
+	my ($self, $step) = @_;
+	my $i = @{ $self->{program}{steps} };
+	push @{ $self->{program}{steps} }, $step;
+	$self->{model}->step($i, $step, "now$i");
+	return;
+}
+
+# Most transactions that are still open get their COMMIT.
+sub close_sessions
+{
+	my ($self) = @_;
+	my @open = grep { $self->{model}->session($_)->{tx} } 1 .. $self->{program}{sessions};
+	for my $s (shuffle(@open))
+	{
+		my $session = $self->{model}->session($s);
+		my $savepoint = $session->{tx}{savepoints}[0];
+		$self->add_step({ s => $s, op => 'rollback_to', name => $savepoint->[0] })
+		  if $session->{aborted} && $savepoint;
+		$self->add_step({ s => $s, op => 'commit' }) if chance(0.85);
+	}
+	return;
+}
+
 sub generate
 {
 	my ($seed, $shapes, $shape_of) = @_;
@@ -337,12 +362,8 @@ sub generate
 	my $self = bless { program => $program, shapes => [ map { $shape_of->{ $_->{shape} } } @{ $program->{targets} } ] };
 	$self->{keys} = [ map { $self->choose_keys($_) } 0 .. $#{ $program->{targets} } ];
 	$self->{model} = RandomModel->new($program, $shape_of);
-	for my $i (0 .. 5 + int rand pick(10, 25, 50))
-	{
-		my $step = $self->random_step;
-		push @{ $program->{steps} }, $step;
-		$self->{model}->step($i, $step, "now$i");
-	}
+	$self->add_step($self->random_step) for 0 .. 5 + int rand pick(10, 25, 50);
+	$self->close_sessions;
 	repair($program, $shape_of);
 	return $program;
 }

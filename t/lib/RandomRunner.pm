@@ -495,9 +495,9 @@ sub with_watchdog
 	POSIX::sigaction(POSIX::SIGALRM, $action);
 	alarm HANG_SECONDS;
 	my $result = eval { $code->() };
-	my $error = $@;
+	my ($error, $state) = ($@, $DBI::state);
 	alarm 0;
-	return $error ? failure('error', undef, $error) : $result;
+	return $error ? failure("error $state", undef, $error) : $result;
 }
 
 # Bring the server back to where the next program can start.
