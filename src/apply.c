@@ -379,13 +379,17 @@ void
 bdd_wait_quiet(BddSharedSlot *slot, uint64 number)
 {
 	while (!bdd_is_quiet(slot, number))
-	{
-		(void) WaitLatch(MyLatch,
-						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 1, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-	}
+		bdd_wait_quiet_step();
+}
+
+void
+bdd_wait_quiet_step(void)
+{
+	(void) WaitLatch(MyLatch,
+					 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 1, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
 }
 
 /* False: generations up to this one were applied before. */
@@ -451,12 +455,17 @@ bdd_apply_generation(BddTarget *target, BddSharedGeneration *generation,
 
 /* Adds what was applied to the target's counters. */
 void
-bdd_apply_count(BddSharedSlot *slot, const BddApplyCounts *counts,
-				TimestampTz started)
+bdd_apply_count(BddSharedSlot *slot, int32 target_id,
+				const BddApplyCounts *counts, TimestampTz started)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
 	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
+	if (!bdd_slot_belongs_to(slot, target_id))
+	{
+		LWLockRelease(&slot->lock);
+		return;
+	}
 	slot->counts.inserted += counts->inserted;
 	slot->counts.updated += counts->updated;
 	slot->counts.unchanged += counts->unchanged;

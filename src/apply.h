@@ -30,9 +30,10 @@ extern void bdd_write_rows(BddTarget *target, BddRows *rows,
 extern bool bdd_apply_generation(BddTarget *target,
 								 BddSharedGeneration *generation,
 								 BddApplyCounts *counts);
-extern void bdd_apply_count(BddSharedSlot *slot, const BddApplyCounts *counts,
-							TimestampTz started);
+extern void bdd_apply_count(BddSharedSlot *slot, int32 target_id,
+							const BddApplyCounts *counts, TimestampTz started);
 extern void bdd_apply_here(BddTarget *target);
+extern void bdd_wait_quiet_step(void);
 extern void bdd_wait_quiet(BddSharedSlot *slot, uint64 number);
 
 #endif							/* BDD_APPLY_H */

@@ -18,13 +18,12 @@
 #include "catalog/objectaccess.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_database.h"
-#include "catalog/pg_extension.h"
 #include "catalog/pg_type.h"
-#include "commands/extension.h"
 #include "commands/tablecmds.h"
 #include "miscadmin.h"
 #include "pending.h"
 #include "registry.h"
+#include "storage/lmgr.h"
 #include "spi_util.h"
 #include "target.h"
 #include "tcop/utility.h"
@@ -104,19 +103,26 @@ forget_dropped_table(Oid relid)
 	bdd_become_again(&saved);
 }
 
-/* With the extension all targets of the database go. */
+/*
+ * With the extension all targets of the database go.  The locks keep those
+ * out who would go on to use their slots.
+ */
 static void
 forget_all_targets(void)
 {
-	for (int i = 0; i < bdd_registry->slot_count; i++)
-	{
-		BddSharedSlot *slot = &bdd_registry->slots[i];
+	ListCell   *cell;
 
-		if (!slot->in_use || slot->database != MyDatabaseId)
-			continue;
-		refuse_if_buffered(slot->relid, "drop the extension with");
-		bdd_at_commit_free_slot(slot);
-		CacheInvalidateRelcacheByRelid(slot->relid);
+	foreach(cell, bdd_all_targets())
+	{
+		Oid			relid = lfirst_oid(cell);
+		BddSharedSlot *slot;
+
+		LockRelationOid(relid, ShareRowExclusiveLock);
+		refuse_if_buffered(relid, "drop the extension with");
+		slot = bdd_slot_find_by_table(relid);
+		if (slot != NULL)
+			bdd_at_commit_free_slot(slot);
+		CacheInvalidateRelcacheByRelid(relid);
 	}
 }
 
@@ -128,12 +134,11 @@ object_dropped(Oid class, Oid object, int sub_object)
 	{
 		if (!can_be_target(object))
 			return;
+		if (object == bdd_catalog_relation("target_option"))
+			forget_all_targets();
 		refuse_if_buffered(object, "drop");
 		forget_dropped_table(object);
 	}
-	else if (class == ExtensionRelationId &&
-			 object == get_extension_oid(BDD_LIBRARY, true))
-		forget_all_targets();
 	else if (class == DatabaseRelationId)
 		bdd_at_commit_free_database(object);
 }

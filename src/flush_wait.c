@@ -103,8 +103,8 @@ bdd_wait_applied(BddSharedSlot *slot, int32 target_id, uint64 number,
 
 		LWLockAcquire(&slot->lock, LW_SHARED);
 		failure = slot->failure;
-		done = slot->applied >= number || !slot->in_use ||
-			slot->target_id != target_id;
+		done = slot->applied >= number ||
+			!bdd_slot_belongs_to(slot, target_id);
 		LWLockRelease(&slot->lock);
 
 		if (done)

@@ -63,10 +63,13 @@ table_has_it(const BddSharedGeneration *generation, Snapshot snapshot)
  * The caller holds the slot lock, which keeps the generation in memory.
  */
 static BddSharedGeneration *
-next_needed(BddSharedSlot *slot, uint64 after, Snapshot snapshot)
+next_needed(BddTarget *target, uint64 after, Snapshot snapshot)
 {
+	BddSharedSlot *slot = target->slot;
 	BddSharedGeneration *generation = slot->oldest;
 
+	if (!bdd_slot_belongs_to(slot, target->options.target_id))
+		return NULL;
 	while (generation != NULL && (generation->number <= after ||
 								  table_has_it(generation, snapshot)))
 		generation = generation->next;
@@ -75,14 +78,15 @@ next_needed(BddSharedSlot *slot, uint64 after, Snapshot snapshot)
 
 /* The key's rows in the buffer. */
 static void
-collect_published_key(BddSharedSlot *slot, uint32 hash, StringInfo key,
+collect_published_key(BddTarget *target, uint32 hash, StringInfo key,
 					  Snapshot snapshot, BddRows *rows)
 {
+	BddSharedSlot *slot = target->slot;
 	BddSharedGeneration *generation;
 	uint64		number = 0;
 
 	LWLockAcquire(&slot->lock, LW_SHARED);
-	while ((generation = next_needed(slot, number, snapshot)) != NULL)
+	while ((generation = next_needed(target, number, snapshot)) != NULL)
 	{
 		number = generation->number;
 		bdd_collect_key(generation, hash, key->data, key->len, rows);
@@ -95,8 +99,9 @@ collect_published_key(BddSharedSlot *slot, uint32 hash, StringInfo key,
  * freed meanwhile was applied.
  */
 static void
-collect_published(BddSharedSlot *slot, Snapshot snapshot, BddRows *rows)
+collect_published(BddTarget *target, Snapshot snapshot, BddRows *rows)
 {
+	BddSharedSlot *slot = target->slot;
 	uint64		number = 0;
 	bool		more = true;
 
@@ -110,7 +115,7 @@ collect_published(BddSharedSlot *slot, Snapshot snapshot, BddRows *rows)
 
 			CHECK_FOR_INTERRUPTS();
 			LWLockAcquire(&slot->lock, LW_SHARED);
-			generation = next_needed(slot, after, snapshot);
+			generation = next_needed(target, after, snapshot);
 			if (generation != NULL &&
 				(i == 0 || generation->number == number))
 			{
@@ -187,13 +192,13 @@ collect_key(BddTarget *target, const BddValues *given, Snapshot snapshot,
 	if (target->key.exact)
 	{
 		if (target->slot != NULL)
-			collect_published_key(target->slot, hash, &key, snapshot, rows);
+			collect_published_key(target, hash, &key, snapshot, rows);
 		if (pending != NULL)
 			collect_pending_key(pending, hash, &key, rows);
 		return;
 	}
 	if (target->slot != NULL)
-		collect_published(target->slot, snapshot, rows);
+		collect_published(target, snapshot, rows);
 	if (pending != NULL)
 		collect_pending(pending, rows);
 	bdd_rows_keep_key(target, rows, bdd_key_image(target, given));
@@ -390,7 +395,7 @@ bdd_buffered(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	target = open_for_reading(relid);
 	if (target->slot != NULL)
-		collect_published(target->slot, GetActiveSnapshot(), &rows);
+		collect_published(target, GetActiveSnapshot(), &rows);
 	bdd_rows_fold_equal(target, &rows);
 	for (uint64 i = 0; i < rows.count; i++)
 	{

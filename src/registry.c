@@ -114,6 +114,7 @@ worker_index(void)
 static void
 init_slot(BddSharedSlot *slot, int32 target_id, Oid relid, uint64 applied)
 {
+	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
 	slot->database = MyDatabaseId;
 	slot->relid = relid;
 	slot->target_id = target_id;
@@ -132,6 +133,7 @@ init_slot(BddSharedSlot *slot, int32 target_id, Oid relid, uint64 applied)
 		slot->partitions[i].coalesced = 0;
 	}
 	slot->in_use = true;
+	LWLockRelease(&slot->lock);
 }
 
 /*
@@ -192,6 +194,17 @@ bdd_slot_free(BddSharedSlot *slot, int32 target_id)
 	}
 	LWLockRelease(&bdd_registry->lock);
 	ConditionVariableBroadcast(&slot->changed);
+}
+
+/*
+ * Whether the slot is still the target's; the caller holds its lock.  Who has
+ * no lock on the table that keeps drop_target out asks before he looks.
+ */
+bool
+bdd_slot_belongs_to(const BddSharedSlot *slot, int32 target_id)
+{
+	return slot->in_use && slot->database == MyDatabaseId &&
+		slot->target_id == target_id;
 }
 
 /* Whether there are rows that are not applied; caller holds slot lock. */
@@ -355,9 +368,14 @@ bdd_generation_applying(BddSharedSlot *slot, BddSharedGeneration *generation,
  * the transaction that applied them.
  */
 void
-bdd_generation_applied(BddSharedSlot *slot, uint64 number)
+bdd_generation_applied(BddSharedSlot *slot, int32 target_id, uint64 number)
 {
 	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
+	if (!bdd_slot_belongs_to(slot, target_id))
+	{
+		LWLockRelease(&slot->lock);
+		return;
+	}
 	for (BddSharedGeneration *generation = slot->oldest;
 		 generation != NULL && generation->number <= number;
 		 generation = generation->next)

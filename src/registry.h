@@ -107,6 +107,7 @@ extern BddSharedSlot *bdd_slot_find_by_table(Oid relid);
 extern BddSharedSlot *bdd_slot_create(int32 target_id, Oid relid,
 									  uint64 applied);
 extern void bdd_slot_free(BddSharedSlot *slot, int32 target_id);
+extern bool bdd_slot_belongs_to(const BddSharedSlot *slot, int32 target_id);
 extern bool bdd_slot_is_buffering(BddSharedSlot *slot);
 
 extern bool bdd_prepare_to_enter(BddSharedSlot *slot);
@@ -120,7 +121,8 @@ extern bool bdd_is_quiet(BddSharedSlot *slot, uint64 number);
 extern void bdd_generation_applying(BddSharedSlot *slot,
 									BddSharedGeneration *generation,
 									TransactionId xid);
-extern void bdd_generation_applied(BddSharedSlot *slot, uint64 number);
+extern void bdd_generation_applied(BddSharedSlot *slot, int32 target_id,
+								   uint64 number);
 extern void bdd_free_applied(BddSharedSlot *slot, TransactionId horizon);
 
 extern void bdd_wake_worker(BddSharedSlot *slot);

@@ -146,24 +146,26 @@ bdd_options_read(Oid relid, BddOptions *options)
 	return HeapTupleIsValid(tuple);
 }
 
-/* OIDs of all targets of the database, in OID order. */
+/*
+ * OIDs of all targets of the database, in OID order.  Without an index: DROP
+ * EXTENSION asks when that is gone already.
+ */
 List *
 bdd_all_targets(void)
 {
 	List	   *relids = NIL;
 	Oid			catalog = bdd_catalog_relation("target_option");
-	Oid			index = bdd_catalog_relation("target_option_target_key");
 	Relation	rel;
 	SysScanDesc scan;
 	Snapshot	snapshot;
 	HeapTuple	tuple;
 	bool		isnull;
 
-	if (!OidIsValid(catalog) || !OidIsValid(index))
+	if (!OidIsValid(catalog))
 		return NIL;
 	rel = table_open(catalog, AccessShareLock);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	scan = systable_beginscan(rel, index, true, snapshot, 0, NULL);
+	scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 		relids = lappend_oid(relids,
 							 DatumGetObjectId(heap_getattr(tuple,

@@ -66,14 +66,25 @@ attach(void)
 static void
 detach(int code, Datum arg)
 {
+	for (int i = 0; i < bdd_registry->slot_count; i++)
+	{
+		BddSharedSlot *slot = &bdd_registry->slots[i];
+
+		if (slot->in_use && slot->worker == my_index)
+		{
+			LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
+			SetInvalidVirtualTransactionId(slot->applier);
+			LWLockRelease(&slot->lock);
+		}
+	}
 	LWLockAcquire(&bdd_registry->worker_lock, LW_EXCLUSIVE);
 	Assert(my_worker->state == BDD_WORKER_RUNNING);
 	my_worker->state = BDD_WORKER_NONE;
 	my_worker->latch = NULL;
 	my_worker->pid = 0;
 	my_worker->target = InvalidOid;
-	/* The launcher may start the next one at once. */
-	my_worker->started_at = 0;
+	/* The launcher may start the next one at once, unless this one failed. */
+	my_worker->started_at = code == 0 ? 0 : GetCurrentTimestamp();
 	LWLockRelease(&bdd_registry->worker_lock);
 	bdd_wake_launcher();
 }
@@ -91,10 +102,10 @@ report_applying(Oid target, uint64 generation)
 
 /* Waiters see the transaction that they wait for. */
 static void
-set_applier(BddSharedSlot *slot, bool applying)
+set_applier(BddSharedSlot *slot, int32 target_id, bool applying)
 {
 	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
-	if (applying)
+	if (applying && bdd_slot_belongs_to(slot, target_id))
 		slot->applier = bdd_my_vxid();
 	else
 		SetInvalidVirtualTransactionId(slot->applier);
@@ -107,16 +118,16 @@ set_applier(BddSharedSlot *slot, bool applying)
  * before any look at the target, for drop_target and the like.
  */
 static bool
-apply_locked(BddSharedSlot *slot, Oid relid, uint64 number,
+apply_locked(BddSharedSlot *slot, int32 target_id, Oid relid, uint64 number,
 			 BddApplyCounts *counts)
 {
 	BddSharedGeneration *generation;
 	BddTarget  *target;
 
-	if (!ConditionalLockRelationOid(relid, RowExclusiveLock))
-		LockRelationOid(relid, RowExclusiveLock);
+	LockRelationOid(relid, RowExclusiveLock);
 	target = bdd_target_lookup(relid);
-	if (target == NULL || target->slot != slot)
+	if (target == NULL || target->slot != slot ||
+		target->options.target_id != target_id)
 		return false;
 	generation = bdd_next_sealed(slot, 0);
 	if (generation == NULL || generation->number != number ||
@@ -127,27 +138,28 @@ apply_locked(BddSharedSlot *slot, Oid relid, uint64 number,
 }
 
 static void
-apply_in_transaction(BddSharedSlot *slot, Oid relid, uint64 number)
+apply_in_transaction(BddSharedSlot *slot, int32 target_id, Oid relid,
+					 uint64 number)
 {
 	TimestampTz started = GetCurrentTimestamp();
 	BddApplyCounts counts = {0};
 	bool		applied;
 
 	StartTransactionCommand();
-	set_applier(slot, true);
+	set_applier(slot, target_id, true);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	pgstat_report_activity(STATE_RUNNING, psprintf("batchdedup: apply generation " UINT64_FORMAT " of table %u",
 												   number, relid));
-	applied = apply_locked(slot, relid, number, &counts);
+	applied = apply_locked(slot, target_id, relid, number, &counts);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	bdd_debug_point("applied");
 	if (applied)
 	{
-		bdd_apply_count(slot, &counts, started);
-		bdd_generation_applied(slot, number);
+		bdd_apply_count(slot, target_id, &counts, started);
+		bdd_generation_applied(slot, target_id, number);
 	}
-	set_applier(slot, false);
+	set_applier(slot, target_id, false);
 }
 
 /* ---------- failures ---------- */
@@ -163,11 +175,16 @@ backoff_ms(uint64 failures)
 }
 
 static void
-note_failure(BddSharedSlot *slot, const ErrorData *error)
+note_failure(BddSharedSlot *slot, int32 target_id, const ErrorData *error)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
 	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
+	if (!bdd_slot_belongs_to(slot, target_id))
+	{
+		LWLockRelease(&slot->lock);
+		return;
+	}
 	slot->failure.count++;
 	slot->failure.sqlstate = error->sqlerrcode;
 	slot->failure.at = now;
@@ -187,7 +204,8 @@ note_failure(BddSharedSlot *slot, const ErrorData *error)
  * stat_target to who may read the table.
  */
 static void
-recover(BddSharedSlot *slot, Oid relid, MemoryContext context)
+recover(BddSharedSlot *slot, int32 target_id, Oid relid,
+		MemoryContext context)
 {
 	ErrorData  *error;
 
@@ -196,7 +214,7 @@ recover(BddSharedSlot *slot, Oid relid, MemoryContext context)
 	error = CopyErrorData();
 	FlushErrorState();
 	AbortCurrentTransaction();
-	note_failure(slot, error);
+	note_failure(slot, target_id, error);
 	ereport(LOG,
 			(errcode(error->sqlerrcode),
 			 errmsg("batchdedup could not apply rows of table %u: SQLSTATE %s",
@@ -207,18 +225,19 @@ recover(BddSharedSlot *slot, Oid relid, MemoryContext context)
 }
 
 static void
-apply_generation(BddSharedSlot *slot, Oid relid, uint64 number)
+apply_generation(BddSharedSlot *slot, int32 target_id, Oid relid,
+				 uint64 number)
 {
 	MemoryContext context = CurrentMemoryContext;
 
 	report_applying(relid, number);
 	PG_TRY();
 	{
-		apply_in_transaction(slot, relid, number);
+		apply_in_transaction(slot, target_id, relid, number);
 	}
 	PG_CATCH();
 	{
-		recover(slot, relid, context);
+		recover(slot, target_id, relid, context);
 	}
 	PG_END_TRY();
 	report_applying(InvalidOid, 0);
@@ -307,9 +326,17 @@ sooner(long a, long b)
 	return a < 0 ? b : b < 0 ? a : Min(a, b);
 }
 
+/* Like bdd_wait_quiet, but leaves when the worker is to leave. */
+static void
+wait_quiet(BddSharedSlot *slot, uint64 number)
+{
+	while (!ShutdownRequestPending && !bdd_is_quiet(slot, number))
+		bdd_wait_quiet_step();
+}
+
 /* Applies what is sealed; returns when to come back, or -1. */
 static long
-apply_sealed(BddSharedSlot *slot, Oid relid)
+apply_sealed(BddSharedSlot *slot, int32 target_id, Oid relid)
 {
 	BddSharedGeneration *generation;
 
@@ -321,9 +348,10 @@ apply_sealed(BddSharedSlot *slot, Oid relid)
 
 		if (wait > 0)
 			return wait;
-		bdd_wait_quiet(slot, number);
+		wait_quiet(slot, number);
 		bdd_debug_point("quiet");
-		apply_generation(slot, relid, number);
+		if (!ShutdownRequestPending)
+			apply_generation(slot, target_id, relid, number);
 	}
 	return -1;
 }
@@ -357,6 +385,7 @@ free_what_is_applied(BddSharedSlot *slot)
 static long
 tend(BddSharedSlot *slot)
 {
+	int32		target_id = slot->target_id;
 	Oid			relid = slot->relid;
 	BddDue		due;
 	long		wait = -1;
@@ -373,7 +402,7 @@ tend(BddSharedSlot *slot)
 				bdd_seal(slot);
 				wait = -1;
 			}
-			wait = sooner(wait, apply_sealed(slot, relid));
+			wait = sooner(wait, apply_sealed(slot, target_id, relid));
 			/* More may have come while we applied. */
 			if (bdd_slot_is_buffering(slot))
 				wait = sooner(wait, Max(due_in(slot, &due), -1));
@@ -506,7 +535,7 @@ bdd_worker_main(Datum arg)
 		proc_exit(0);
 	before_shmem_exit(detach, (Datum) 0);
 	BackgroundWorkerInitializeConnectionByOid(my_worker->database, InvalidOid,
-											  0);
+											  BGWORKER_BYPASS_ALLOWCONN);
 	override_settings();
 	SetConfigOption("application_name", "batchdedup worker", PGC_USERSET,
 					PGC_S_SESSION);

@@ -123,7 +123,8 @@ run_actions(void)
 				free_slots_of(action->database);
 				break;
 			case MARK_APPLIED:
-				bdd_generation_applied(action->slot, action->number);
+				bdd_generation_applied(action->slot, action->target_id,
+									   action->number);
 				bdd_wake_worker(action->slot);
 				break;
 			case WAKE_WORKER:
