@@ -73,11 +73,21 @@ static const struct
 	{ARG_MERGE, "merge", NULL},
 	{ARG_VERSION_COLUMN, "version_column", NULL},
 	{ARG_LOGGED, "logged", "false"},
-	{ARG_MODE, "mode", "buffered"},
-	{ARG_ON_FULL, "on_full", "wait"},
 	{ARG_GUARD, "guard", "off"},
 	{ARG_FLUSH_GROUP, "flush_group", NULL},
 	{ARG_COALESCE_ROWS, "coalesce_rows", "true"},
+};
+
+/* Arguments with a list of values; the first is the default. */
+static const struct
+{
+	int			position;
+	const char *name;
+	const char *const values[4];
+	const char *later;			/* a value that is not there yet, or NULL */
+}			choices[] = {
+	{ARG_MODE, "mode", {"buffered", "direct"}, "shadow"},
+	{ARG_ON_FULL, "on_full", {"wait", "error", "direct"}, NULL},
 };
 
 static const char *
@@ -112,6 +122,40 @@ check_later_arguments(FunctionCallInfo fcinfo)
 				 errhint("The only value for now is %s.", allowed) :
 				 errhint("Leave it out.")));
 	}
+}
+
+static void
+check_choice(int choice, const char *value)
+{
+	StringInfoData list;
+
+	initStringInfo(&list);
+	for (int i = 0; choices[choice].values[i] != NULL; i++)
+	{
+		if (strcmp(value, choices[choice].values[i]) == 0)
+			return;
+		appendStringInfo(&list, "%s%s", i > 0 ? ", " : "",
+						 choices[choice].values[i]);
+	}
+	if (choices[choice].later != NULL &&
+		strcmp(value, choices[choice].later) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("argument %s => '%s' is not supported yet",
+						choices[choice].name, value)));
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("argument %s cannot be \"%s\"", choices[choice].name,
+					value),
+			 errhint("Its values are: %s.", list.data)));
+}
+
+static void
+check_choices(FunctionCallInfo fcinfo)
+{
+	for (int i = 0; i < lengthof(choices); i++)
+		if (!PG_ARGISNULL(choices[i].position))
+			check_choice(i, argument_text(fcinfo, choices[i].position));
 }
 
 /*
@@ -482,11 +526,12 @@ insert_target(FunctionCallInfo fcinfo, Oid relid, List *key, List *update,
 			  bool default_update)
 {
 	Oid			types[] = {REGCLASSOID, TEXTARRAYOID, TEXTARRAYOID,
-	INTERVALOID, INT4OID};
+	INTERVALOID, INT4OID, TEXTOID, TEXTOID};
 	Datum		values[] = {ObjectIdGetDatum(relid), names_datum(key),
 		names_datum(update), PG_GETARG_DATUM(ARG_FLUSH_INTERVAL),
-	PG_GETARG_DATUM(ARG_FLUSH_ROWS)};
-	char		nulls[] = "     ";
+		PG_GETARG_DATUM(ARG_FLUSH_ROWS), PG_GETARG_DATUM(ARG_MODE),
+	PG_GETARG_DATUM(ARG_ON_FULL)};
+	char		nulls[] = "       ";
 
 	if (default_update)
 		nulls[2] = 'n';
@@ -494,10 +539,14 @@ insert_target(FunctionCallInfo fcinfo, Oid relid, List *key, List *update,
 		nulls[3] = 'n';
 	if (PG_ARGISNULL(ARG_FLUSH_ROWS))
 		nulls[4] = 'n';
+	if (PG_ARGISNULL(ARG_MODE))
+		nulls[5] = 'n';
+	if (PG_ARGISNULL(ARG_ON_FULL))
+		nulls[6] = 'n';
 	change_catalog(relid,
 				   "INSERT INTO batchdedup.target_option "
-				   "(target, key_columns, update_columns, flush_interval, flush_rows) "
-				   "VALUES ($1, $2, $3, $4, $5)",
+				   "(target, key_columns, update_columns, flush_interval, flush_rows, mode, on_full) "
+				   "VALUES ($1, $2, $3, $4, $5, coalesce($6, 'buffered'), coalesce($7, 'wait'))",
 				   lengthof(types), types, values, nulls);
 }
 
@@ -512,6 +561,7 @@ bdd_create_target(PG_FUNCTION_ARGS)
 	Oid			key_index;
 
 	check_later_arguments(fcinfo);
+	check_choices(fcinfo);
 	check_flush_arguments(fcinfo);
 	/* Conflicts with itself: one registration at a time. */
 	rel = relation_open(relid, ShareUpdateExclusiveLock);
@@ -574,8 +624,8 @@ typedef struct BddChanges
 {
 	StringInfoData set;
 	int			count;			/* of parameters, $1 included */
-	Oid			types[8];
-	Datum		values[8];
+	Oid			types[12];
+	Datum		values[12];
 } BddChanges;
 
 static void
@@ -613,6 +663,13 @@ collect_resets(List *names, BddChanges *changes, bool *reset_key,
 			add_reset(changes, name);
 			continue;
 		}
+		for (int i = 0; i < lengthof(choices); i++)
+			if (strcmp(name, choices[i].name) == 0)
+			{
+				add_change(changes, name, TEXTOID,
+						   CStringGetTextDatum(choices[i].values[0]));
+				known = true;
+			}
 		if (strcmp(name, "key") == 0)
 			*reset_key = known = true;
 		else if (strcmp(name, "update_columns") == 0)
@@ -670,6 +727,7 @@ bdd_alter_target(PG_FUNCTION_ARGS)
 	bool		reset_update = false;
 
 	check_later_arguments(fcinfo);
+	check_choices(fcinfo);
 	check_flush_arguments(fcinfo);
 	check_owner(relid);
 	initStringInfo(&changes.set);
@@ -683,6 +741,8 @@ bdd_alter_target(PG_FUNCTION_ARGS)
 		target = close_target(relid);
 		collect_columns(fcinfo, target, reset_key, reset_update, &changes);
 	}
+	else if (!PG_ARGISNULL(ARG_MODE))
+		target = close_target(relid);
 	else
 		target = bdd_target_open(relid, ShareUpdateExclusiveLock);
 	if (!PG_ARGISNULL(ARG_FLUSH_INTERVAL))
@@ -691,6 +751,10 @@ bdd_alter_target(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(ARG_FLUSH_ROWS))
 		add_change(&changes, "flush_rows", INT4OID,
 				   PG_GETARG_DATUM(ARG_FLUSH_ROWS));
+	for (int i = 0; i < lengthof(choices); i++)
+		if (!PG_ARGISNULL(choices[i].position))
+			add_change(&changes, choices[i].name, TEXTOID,
+					   PG_GETARG_DATUM(choices[i].position));
 	if (changes.set.len > 0)
 	{
 		changes.types[0] = REGCLASSOID;

@@ -34,17 +34,23 @@
  * Policies cannot be checked when the row is applied by somebody else, so a
  * caller whom they bind does not use the buffer.
  */
+static bool
+row_security_binds(const BddTarget *target)
+{
+	return target->row_security &&
+		check_enable_rls(target->relid, InvalidOid, true) == RLS_ENABLED;
+}
+
 void
 bdd_check_row_security(const BddTarget *target)
 {
-	if (target->row_security &&
-		check_enable_rls(target->relid, InvalidOid, true) == RLS_ENABLED)
+	if (row_security_binds(target))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("row-level security of \"%s\" applies to role \"%s\", which therefore cannot use its buffer",
+				 errmsg("row-level security of \"%s\" applies to role \"%s\", who therefore cannot read its buffer",
 						get_rel_name(target->relid),
 						GetUserNameFromId(GetUserId(), false)),
-				 errhint("Write to the table itself.")));
+				 errhint("Read the table itself.")));
 }
 
 static void
@@ -70,9 +76,8 @@ check_may_upsert(BddTarget *target, const BddColumns *update,
 {
 	Oid			role = GetUserId();
 
-	if (target->trusted_role == role && !target->row_security)
+	if (target->trusted_role == role)
 		return;
-	bdd_check_row_security(target);
 	check_columns(target, given, ACL_INSERT);
 	check_columns(target, update, ACL_UPDATE);
 	if (pg_class_aclmask(target->relid, role, ACL_INSERT | ACL_UPDATE,
@@ -83,7 +88,6 @@ check_may_upsert(BddTarget *target, const BddColumns *update,
 static void
 check_may_delete(BddTarget *target)
 {
-	bdd_check_row_security(target);
 	if (pg_class_aclcheck(target->relid, GetUserId(),
 						  ACL_DELETE) != ACLCHECK_OK)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE,
@@ -373,21 +377,44 @@ pending_of(BddTarget *target)
 	return pending;
 }
 
+/* Whether rows of this caller do not go through the buffer. */
+static bool
+bypasses_buffer(const BddTarget *target)
+{
+	return !bdd_enabled || target->options.mode == BDD_MODE_DIRECT ||
+		row_security_binds(target);
+}
+
+/* The buffer is nearly full; true: the row is to be written directly. */
+static bool
+make_room(const BddTarget *target, BddPending *pending)
+{
+	if (bdd_am_worker || !bdd_above_high_water(pending->slot))
+		return false;
+	if (target->options.on_full == BDD_FULL_DIRECT)
+		return true;
+	if (target->options.on_full == BDD_FULL_ERROR)
+		bdd_report_full(pending->slot);
+	bdd_wait_for_room(pending->slot, GetCurrentTimestamp());
+	return false;
+}
+
 /* The image's data is in bdd_pending_context. */
 static void
 push(BddTarget *target, uint32 hash, StringInfo key, BddImage image)
 {
 	BddPending *pending = pending_of(target);
 
-	check_size(target, key->len, image.size);
+	if (pending->direct == NULL &&
+		(bypasses_buffer(target) || make_room(target, pending)))
+		bdd_direct_begin(target, pending);
 	if (pending->direct != NULL)
 	{
 		bdd_direct_write(target, &image);
 		pfree(image.data);
 		return;
 	}
-	if (bdd_above_high_water(pending->slot) && !bdd_am_worker)
-		bdd_wait_for_room(pending->slot, GetCurrentTimestamp());
+	check_size(target, key->len, image.size);
 	bdd_pending_add(pending, hash, key->data, key->len, image);
 	if (bdd_pending_room() > bdd_largest_transaction())
 		bdd_direct_begin(target, pending);

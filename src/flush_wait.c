@@ -142,17 +142,26 @@ bdd_above_seal_mark(BddSharedSlot *slot)
 	return above(slot, 50);
 }
 
+/* on_full => 'error', or nobody made room in time. */
 static void
-report_full(BddSharedSlot *slot)
+report_full(BddSharedSlot *slot, bool waited)
 {
 	ConditionVariableCancelSleep();
 	ereport(ERROR,
 			(errcode(ERRCODE_OUT_OF_MEMORY),
 			 errmsg("the buffer of \"%s\" is full",
 					get_rel_name(slot->relid)),
+			 waited ?
 			 errdetail("No room came free within batchdedup.full_timeout (%d ms).",
-					   bdd_full_timeout_ms),
+					   bdd_full_timeout_ms) : 0,
 			 errhint("See batchdedup.stat_target for a target that is paused or cannot be applied, or raise batchdedup.buffer_size.")));
+}
+
+void
+bdd_report_full(BddSharedSlot *slot)
+{
+	bdd_wake_worker(slot);
+	report_full(slot, false);
 }
 
 /* Memory may be held by any target of the server. */
@@ -187,7 +196,7 @@ bdd_wait_for_room(BddSharedSlot *slot, TimestampTz started)
 	{
 		if (TimestampDifferenceExceeds(started, GetCurrentTimestamp(),
 									   bdd_full_timeout_ms))
-			report_full(slot);
+			report_full(slot, true);
 		ask_for_room(slot);
 		wait_step(slot);
 	} while (bdd_above_high_water(slot));

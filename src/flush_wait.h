@@ -17,6 +17,7 @@ extern void bdd_wait_applied(BddSharedSlot *slot, int32 target_id,
 							 uint64 number, bool may_read);
 extern bool bdd_above_high_water(BddSharedSlot *slot);
 extern bool bdd_above_seal_mark(BddSharedSlot *slot);
+extern void bdd_report_full(BddSharedSlot *slot);
 extern void bdd_wait_for_room(BddSharedSlot *slot, TimestampTz started);
 
 #endif							/* BDD_FLUSH_WAIT_H */

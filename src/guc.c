@@ -9,6 +9,7 @@
 
 #include "utils/guc.h"
 
+bool		bdd_enabled = true;
 int			bdd_buffer_size_kb = 65536;
 double		bdd_max_target_share = 0.5;
 int			bdd_flush_interval_ms = 2000;
@@ -83,6 +84,10 @@ define_waiting_settings(void)
 void
 bdd_guc_init(void)
 {
+	DefineCustomBoolVariable("batchdedup.enabled",
+							 "Off: every call writes to the table in the caller's transaction.",
+							 NULL, &bdd_enabled, true,
+							 PGC_USERSET, 0, NULL, NULL, NULL);
 	define_memory_settings();
 	define_flush_settings();
 	define_waiting_settings();

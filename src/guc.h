@@ -10,6 +10,7 @@
 
 #include "batchdedup.h"
 
+extern bool bdd_enabled;
 extern int	bdd_buffer_size_kb;
 extern double bdd_max_target_share;
 extern int	bdd_flush_interval_ms;

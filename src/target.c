@@ -57,6 +57,8 @@ enum
 	OPTION_UPDATE_COLUMNS,
 	OPTION_FLUSH_INTERVAL,
 	OPTION_FLUSH_ROWS,
+	OPTION_MODE,
+	OPTION_ON_FULL,
 	OPTION_PAUSED
 };
 
@@ -94,6 +96,23 @@ interval_ms(const Interval *interval)
 	return (int) Min(ms, INT_MAX);
 }
 
+/* Names of modes and of what to do when full, as in the catalog. */
+static BddMode
+parse_mode(Datum value)
+{
+	return strcmp(TextDatumGetCString(value), "direct") == 0 ?
+		BDD_MODE_DIRECT : BDD_MODE_BUFFERED;
+}
+
+static BddOnFull
+parse_on_full(Datum value)
+{
+	const char *name = TextDatumGetCString(value);
+
+	return strcmp(name, "error") == 0 ? BDD_FULL_ERROR :
+		strcmp(name, "direct") == 0 ? BDD_FULL_DIRECT : BDD_FULL_WAIT;
+}
+
 static void
 parse_options(Relation rel, HeapTuple tuple, BddOptions *options)
 {
@@ -112,6 +131,8 @@ parse_options(Relation rel, HeapTuple tuple, BddOptions *options)
 		interval_ms(DatumGetIntervalP(values[OPTION_FLUSH_INTERVAL - 1]));
 	options->flush_rows = isnull[OPTION_FLUSH_ROWS - 1] ? -1 :
 		DatumGetInt32(values[OPTION_FLUSH_ROWS - 1]);
+	options->mode = parse_mode(values[OPTION_MODE - 1]);
+	options->on_full = parse_on_full(values[OPTION_ON_FULL - 1]);
 	options->paused = DatumGetBool(values[OPTION_PAUSED - 1]);
 }
 

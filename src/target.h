@@ -35,6 +35,20 @@ typedef struct BddColumn
 	ExprState  *default_state;	/* made at first use */
 } BddColumn;
 
+typedef enum BddMode
+{
+	BDD_MODE_BUFFERED,
+	BDD_MODE_DIRECT				/* in the caller's transaction */
+} BddMode;
+
+/* What a call does when the buffer is full. */
+typedef enum BddOnFull
+{
+	BDD_FULL_WAIT,
+	BDD_FULL_ERROR,
+	BDD_FULL_DIRECT
+} BddOnFull;
+
 /* The row of batchdedup.target_option. */
 typedef struct BddOptions
 {
@@ -45,6 +59,8 @@ typedef struct BddOptions
 	bool		default_update; /* every column outside the key */
 	int			flush_interval_ms;	/* -1: the setting */
 	int			flush_rows;		/* -1: the setting */
+	BddMode		mode;
+	BddOnFull	on_full;
 	bool		paused;
 } BddOptions;
 
