@@ -12,176 +12,25 @@
  */
 #include "apply.h"
 
-#include "access/nbtree.h"
 #include "access/relation.h"
 #include "access/xact.h"
 #include "apply_sql.h"
+#include "bisect.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type_d.h"
+#include "dead_letter.h"
 #include "debug_point.h"
 #include "executor/tuptable.h"
+#include "keyorder.h"
 #include "miscadmin.h"
 #include "spi_util.h"
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
-#include "utils/sortsupport.h"
+#include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 #include "xact.h"
-
-/* ---------- key order ---------- */
-
-typedef struct BddSortRow
-{
-	Datum	   *keys;
-	BddRow		row;
-} BddSortRow;
-
-typedef struct BddSorter
-{
-	int			count;
-	SortSupportData keys[INDEX_MAX_KEYS];
-} BddSorter;
-
-static void
-init_sorter(BddTarget *target, BddSorter *sorter)
-{
-	memset(sorter, 0, sizeof(*sorter));
-	sorter->count = target->key.count;
-	for (int i = 0; i < sorter->count; i++)
-	{
-		BddKeyColumn *column = &target->key.columns[i];
-		SortSupport sort = &sorter->keys[i];
-
-		sort->ssup_cxt = CurrentMemoryContext;
-		sort->ssup_collation = column->collation;
-		sort->ssup_attno = column->attnum;
-		PrepareSortSupportFromOrderingOp(get_opfamily_member(column->opfamily,
-															 column->input_type,
-															 column->input_type,
-															 BTLessStrategyNumber),
-										 sort);
-	}
-}
-
-static int
-compare_keys(const BddSortRow *a, const BddSortRow *b, BddSorter *sorter)
-{
-	for (int i = 0; i < sorter->count; i++)
-	{
-		int			order = ApplySortComparator(a->keys[i], false,
-												b->keys[i], false,
-												&sorter->keys[i]);
-
-		if (order != 0)
-			return order;
-	}
-	return 0;
-}
-
-static int
-compare_rows(const void *a, const void *b, void *sorter)
-{
-	const BddSortRow *left = a;
-	const BddSortRow *right = b;
-	int			order = compare_keys(left, right, sorter);
-
-	if (order != 0)
-		return order;
-	return left->row.sequence < right->row.sequence ? -1 :
-		left->row.sequence > right->row.sequence ? 1 : 0;
-}
-
-static void
-extract_keys(BddTarget *target, const BddImage *image, Datum *keys)
-{
-	HeapTupleData heap;
-	bool		isnull;
-
-	bdd_tuple_as_heap(bdd_image_tuple(&target->shape, image), &heap);
-	for (int i = 0; i < target->key.count; i++)
-	{
-		keys[i] = heap_getattr(&heap, target->key.columns[i].attnum,
-							   target->shape.desc, &isnull);
-		Assert(!isnull);
-	}
-}
-
-static BddSortRow *
-sort_rows(BddTarget *target, BddRows *rows, BddSorter *sorter)
-{
-	int			count = target->key.count;
-	BddSortRow *sorted = MemoryContextAllocHuge(CurrentMemoryContext,
-												rows->count *
-												sizeof(BddSortRow));
-	Datum	   *keys = MemoryContextAllocHuge(CurrentMemoryContext,
-											  rows->count * count *
-											  sizeof(Datum));
-
-	for (uint64 i = 0; i < rows->count; i++)
-	{
-		sorted[i].row = rows->rows[i];
-		sorted[i].keys = keys + i * count;
-		extract_keys(target, &sorted[i].row.image, sorted[i].keys);
-	}
-	qsort_arg(sorted, rows->count, sizeof(BddSortRow), compare_rows, sorter);
-	return sorted;
-}
-
-/*
- * Sorts the rows by key and leaves one for each, which says what all rows of
- * the key say in sequence order.
- */
-void
-bdd_rows_fold_equal(BddTarget *target, BddRows *rows)
-{
-	BddSorter	sorter;
-	BddSortRow *sorted;
-	uint64		kept = 0;
-
-	if (rows->count == 0)
-		return;
-	init_sorter(target, &sorter);
-	sorted = sort_rows(target, rows, &sorter);
-	for (uint64 i = 0; i < rows->count; i++)
-	{
-		if (i > 0 && compare_keys(&sorted[i - 1], &sorted[i], &sorter) == 0)
-		{
-			BddRow	   *folded = &rows->rows[kept - 1];
-
-			folded->image = bdd_image_fold(&target->shape, &folded->image,
-										   &sorted[i].row.image);
-			folded->sequence = sorted[i].row.sequence;
-		}
-		else
-			rows->rows[kept++] = sorted[i].row;
-	}
-	rows->count = kept;
-	pfree(sorted);
-}
-
-/* Leaves the rows whose key equals that of "key". */
-void
-bdd_rows_keep_key(BddTarget *target, BddRows *rows, BddImage key)
-{
-	BddSorter	sorter;
-	BddSortRow	wanted;
-	BddSortRow	row;
-	uint64		kept = 0;
-
-	init_sorter(target, &sorter);
-	wanted.keys = palloc(target->key.count * sizeof(Datum));
-	row.keys = palloc(target->key.count * sizeof(Datum));
-	extract_keys(target, &key, wanted.keys);
-	for (uint64 i = 0; i < rows->count; i++)
-	{
-		extract_keys(target, &rows->rows[i].image, row.keys);
-		if (compare_keys(&row, &wanted, &sorter) == 0)
-			rows->rows[kept++] = rows->rows[i];
-	}
-	rows->count = kept;
-}
 
 /* ---------- writing ---------- */
 
@@ -267,37 +116,39 @@ write_group(BddTarget *target, const BddWriteRules *rules, BddGroup *group)
 }
 
 static void
-delete_rows(BddTarget *target, BddRows *rows, TupleTableSlot *slot)
+delete_rows(BddTarget *target, const BddRow *rows, uint64 count,
+			TupleTableSlot *slot)
 {
 	Tuplestorestate *store = NULL;
-	uint64		count = 0;
+	uint64		deletes = 0;
 
-	for (uint64 i = 0; i < rows->count; i++)
+	for (uint64 i = 0; i < count; i++)
 	{
-		if (rows->rows[i].image.op == BDD_UPSERT)
+		if (rows[i].image.op == BDD_UPSERT)
 			continue;
 		if (store == NULL)
 			store = new_store();
-		put_row(store, slot, target, &rows->rows[i].image);
-		count++;
+		put_row(store, slot, target, &rows[i].image);
+		deletes++;
 	}
 	if (store == NULL)
 		return;
-	bdd_run_on_rows(target, bdd_sql_delete(target), store, count, false);
+	bdd_run_on_rows(target, bdd_sql_delete(target), store, deletes, false);
 	tuplestore_end(store);
 }
 
 static uint64
-upsert_rows(BddTarget *target, BddRows *rows, TupleTableSlot *slot)
+upsert_rows(BddTarget *target, const BddRow *rows, uint64 count,
+			TupleTableSlot *slot)
 {
 	BddWriteRules rules = bdd_write_rules(target);
 	List	   *groups = NIL;
 	ListCell   *cell;
-	uint64		count = 0;
+	uint64		upserts = 0;
 
-	for (uint64 i = 0; i < rows->count; i++)
+	for (uint64 i = 0; i < count; i++)
 	{
-		BddImage   *image = &rows->rows[i].image;
+		const BddImage *image = &rows[i].image;
 		BddGroup   *group;
 
 		if (image->op == BDD_DELETE)
@@ -305,11 +156,11 @@ upsert_rows(BddTarget *target, BddRows *rows, TupleTableSlot *slot)
 		group = group_of(target, &groups, image);
 		put_row(group->rows, slot, target, image);
 		group->count++;
-		count++;
+		upserts++;
 	}
 	foreach(cell, groups)
 		write_group(target, &rules, lfirst(cell));
-	return count;
+	return upserts;
 }
 
 /* ---------- counting ---------- */
@@ -339,33 +190,35 @@ read_table_counts(Oid relid, BddApplyCounts *counts)
 }
 
 /*
- * Writes the rows to the table as the current user, in this transaction: one
- * row per key first, then the statements.  The caller holds RowExclusiveLock
- * on the table and is connected to SPI.  Adds to "counts".
+ * Writes rows, one per key, to the table as the current user: deletes first,
+ * then upserts.  The caller holds RowExclusiveLock on the table.  Adds to
+ * "counts".
  */
 void
-bdd_write_rows(BddTarget *target, BddRows *rows, BddApplyCounts *counts)
+bdd_write_rows(BddTarget *target, const BddRow *rows, uint64 count,
+			   BddApplyCounts *counts)
 {
-	TupleTableSlot *slot = MakeSingleTupleTableSlot(target->shape.desc,
-													&TTSOpsMinimalTuple);
 	BddApplyCounts before = {0};
 	BddApplyCounts after = {0};
-	uint64		upserted;
+	TupleTableSlot *slot;
+	uint64		upserts;
 
-	bdd_rows_fold_equal(target, rows);
+	bdd_spi_connect();
+	slot = MakeSingleTupleTableSlot(target->shape.desc, &TTSOpsMinimalTuple);
 	read_table_counts(target->relid, &before);
-	delete_rows(target, rows, slot);
-	upserted = upsert_rows(target, rows, slot);
+	delete_rows(target, rows, count, slot);
+	upserts = upsert_rows(target, rows, count, slot);
 	read_table_counts(target->relid, &after);
 	ExecDropSingleTupleTableSlot(slot);
+	bdd_spi_finish();
 
-	counts->rows += rows->count;
+	counts->rows += count;
 	counts->inserted += after.inserted - before.inserted;
 	counts->updated += after.updated - before.updated;
 	counts->deleted += after.deleted - before.deleted;
-	upserted -= Min(upserted, after.inserted - before.inserted +
-					after.updated - before.updated);
-	counts->unchanged += upserted;
+	upserts -= Min(upserts, after.inserted - before.inserted +
+				   after.updated - before.updated);
+	counts->unchanged += upserts;
 }
 
 /* ---------- generations ---------- */
@@ -403,26 +256,36 @@ set_mark(int32 target_id, uint64 generation)
 	uint64		changed;
 
 	bdd_become_extension_owner(&saved);
+	bdd_spi_connect();
 	changed = bdd_spi_run("INSERT INTO batchdedup.mark AS m VALUES ($1, $2) "
 						  "ON CONFLICT (target_id) DO UPDATE "
 						  "SET generation = EXCLUDED.generation "
 						  "WHERE m.generation OPERATOR(pg_catalog.<) EXCLUDED.generation",
 						  2, types, values, NULL);
+	bdd_spi_finish();
 	bdd_become_again(&saved);
 	return changed > 0;
 }
 
-/* As the owner, with constraints checked while we still are the owner. */
-static void
+/*
+ * As the owner, with constraints checked while we still are the owner.  Rows
+ * that the table refuses are left out and returned.
+ */
+static List *
 write_as_owner(BddTarget *target, BddRows *rows, BddApplyCounts *counts)
 {
+	List	   *refused = NIL;
 	BddIdentity saved;
 
 	bdd_become_owner_of(target->owner, &saved);
+	bdd_spi_connect();
 	if (SPI_execute("SET CONSTRAINTS ALL IMMEDIATE", false, 0) < 0)
 		elog(ERROR, "SET CONSTRAINTS failed");
-	bdd_write_rows(target, rows, counts);
+	bdd_spi_finish();
+	bdd_rows_fold_equal(target, rows);
+	refused = bdd_write_tolerantly(target, rows, counts);
 	bdd_become_again(&saved);
+	return refused;
 }
 
 /*
@@ -434,23 +297,29 @@ bool
 bdd_apply_generation(BddTarget *target, BddSharedGeneration *generation,
 					 BddApplyCounts *counts)
 {
+	MemoryContext context;
+	MemoryContext old_context;
 	BddRows		rows = {0};
-	bool		fresh;
+	List	   *refused;
 
 	Assert(generation->state == BDD_SEALED);
-	bdd_spi_connect();
-	fresh = set_mark(target->options.target_id, generation->number);
-	if (fresh)
-	{
-		bdd_generation_applying(target->slot, generation,
-								GetCurrentTransactionId());
-		for (int i = 0; i < BDD_PARTITIONS; i++)
-			bdd_collect_partition(generation, i, true, &rows);
-		write_as_owner(target, &rows, counts);
-		bdd_debug_point("apply");
-	}
-	bdd_spi_finish();
-	return fresh;
+	if (!set_mark(target->options.target_id, generation->number))
+		return false;
+	context = AllocSetContextCreate(CurrentMemoryContext, "batchdedup apply",
+									ALLOCSET_DEFAULT_SIZES);
+	old_context = MemoryContextSwitchTo(context);
+	bdd_generation_applying(target->slot, generation,
+							GetCurrentTransactionId());
+	for (int i = 0; i < BDD_PARTITIONS; i++)
+		bdd_collect_partition(generation, i, true, &rows);
+	refused = write_as_owner(target, &rows, counts);
+	bdd_supersede_dead_letters(target, &rows, refused);
+	bdd_store_dead_letters(target, generation->number, refused);
+	counts->dead_lettered += list_length(refused);
+	bdd_debug_point("apply");
+	MemoryContextSwitchTo(old_context);
+	MemoryContextDelete(context);
+	return true;
 }
 
 /* Adds what was applied to the target's counters. */
@@ -470,6 +339,7 @@ bdd_apply_count(BddSharedSlot *slot, int32 target_id,
 	slot->counts.updated += counts->updated;
 	slot->counts.unchanged += counts->unchanged;
 	slot->counts.deleted += counts->deleted;
+	slot->counts.dead_lettered += counts->dead_lettered;
 	slot->counts.applied_rows += counts->rows;
 	slot->counts.flushes++;
 	slot->counts.last_flush_at = now;

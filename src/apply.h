@@ -21,11 +21,10 @@ typedef struct BddApplyCounts
 	uint64		updated;
 	uint64		unchanged;
 	uint64		deleted;
+	uint64		dead_lettered;
 } BddApplyCounts;
 
-extern void bdd_rows_fold_equal(BddTarget *target, BddRows *rows);
-extern void bdd_rows_keep_key(BddTarget *target, BddRows *rows, BddImage key);
-extern void bdd_write_rows(BddTarget *target, BddRows *rows,
+extern void bdd_write_rows(BddTarget *target, const BddRow *rows, uint64 count,
 						   BddApplyCounts *counts);
 extern bool bdd_apply_generation(BddTarget *target,
 								 BddSharedGeneration *generation,

@@ -13,6 +13,7 @@
 
 #include "apply.h"
 #include "flush_wait.h"
+#include "keyorder.h"
 #include "miscadmin.h"
 #include "spi_util.h"
 #include "utils/acl.h"
@@ -22,9 +23,8 @@ write_rows(BddTarget *target, BddRows *rows)
 {
 	BddApplyCounts counts = {0};
 
-	bdd_spi_connect();
-	bdd_write_rows(target, rows, &counts);
-	bdd_spi_finish();
+	bdd_rows_fold_equal(target, rows);
+	bdd_write_rows(target, rows->rows, rows->count, &counts);
 }
 
 static void

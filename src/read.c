@@ -23,6 +23,7 @@
 #include "executor/executor.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "keyorder.h"
 #include "miscadmin.h"
 #include "optimizer/optimizer.h"
 #include "pending.h"

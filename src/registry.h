@@ -34,6 +34,7 @@ typedef struct BddSharedCounts
 	uint64		updated;
 	uint64		unchanged;
 	uint64		deleted;
+	uint64		dead_lettered;
 	uint64		flushes;
 	uint64		failed_flushes;
 	uint64		applied_rows;	/* rows of the buffer that were applied */

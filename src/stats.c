@@ -21,7 +21,7 @@ PG_FUNCTION_INFO_V1(bdd_stat_target);
 PG_FUNCTION_INFO_V1(bdd_stat_buffer);
 PG_FUNCTION_INFO_V1(bdd_stat_worker);
 
-#define TARGET_COLUMNS 20
+#define TARGET_COLUMNS 21
 
 static void
 set_time(Datum *value, bool *isnull, TimestampTz at)
@@ -115,6 +115,7 @@ fill_target(BddSharedSlot *slot, Datum *values, bool *isnull)
 	values[i++] = Int64GetDatum(counts->updated);
 	values[i++] = Int64GetDatum(counts->unchanged);
 	values[i++] = Int64GetDatum(counts->deleted);
+	values[i++] = Int64GetDatum(counts->dead_lettered);
 	values[i++] = Int64GetDatum(counts->flushes);
 	values[i++] = Int64GetDatum(counts->failed_flushes);
 	values[i++] = Int64GetDatum(rows);

@@ -1,0 +1,247 @@
+/*-------------------------------------------------------------------------
+ *
+ * bisect.c
+ *		Finding the rows that a table refuses.
+ *
+ * All rows are tried in one subtransaction.  If the table refuses them, halves
+ * are tried, and so on to single rows.  An error that passes by itself (a
+ * deadlock, a lock, memory) or that is nobody's (cancel, shutdown) is raised:
+ * the whole generation is tried again.  So is one that speaks of the table
+ * and not of the row (a column that a trigger misses, say), if it hits every
+ * row.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "bisect.h"
+
+#include "access/xact.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+
+/* ---------- kinds of errors ---------- */
+
+/* Errors that the values of a row cause. */
+bool
+bdd_error_is_of_row(int sqlstate)
+{
+	switch (ERRCODE_TO_CATEGORY(sqlstate))
+	{
+		case ERRCODE_DATA_EXCEPTION:
+		case ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION:
+		case ERRCODE_CARDINALITY_VIOLATION:
+		case ERRCODE_WITH_CHECK_OPTION_VIOLATION:
+		case ERRCODE_TRIGGERED_ACTION_EXCEPTION:
+		case ERRCODE_PLPGSQL_ERROR:
+		case ERRCODE_PROGRAM_LIMIT_EXCEEDED:
+			return true;
+		default:
+			return false;
+	}
+}
+
+/* Errors that say nothing about rows. */
+static bool
+concerns_no_row(int sqlstate)
+{
+	switch (ERRCODE_TO_CATEGORY(sqlstate))
+	{
+		case ERRCODE_TRANSACTION_ROLLBACK:
+		case ERRCODE_INSUFFICIENT_RESOURCES:
+		case ERRCODE_OPERATOR_INTERVENTION:
+		case ERRCODE_SYSTEM_ERROR:
+		case ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE:
+			return true;
+		default:
+			return false;
+	}
+}
+
+/* ---------- trying ---------- */
+
+/*
+ * Writes the rows in a subtransaction; returns the error that undid it, or
+ * NULL.
+ */
+ErrorData *
+bdd_try_write(BddTarget *target, const BddRow *rows, uint64 count,
+			  BddApplyCounts *counts)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	BddApplyCounts written = *counts;
+	ErrorData  *error = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		bdd_write_rows(target, rows, count, &written);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+
+	if (error == NULL)
+		*counts = written;
+	else if (concerns_no_row(error->sqlerrcode))
+		ReThrowError(error);
+	return error;
+}
+
+static List *
+add_refused(List *refused, const BddRow *row, ErrorData *error)
+{
+	BddRefused *entry = palloc(sizeof(BddRefused));
+
+	entry->row = *row;
+	entry->error = error;
+	return lappend(refused, entry);
+}
+
+static List *
+bisect(BddTarget *target, const BddRow *rows, uint64 count,
+	   BddApplyCounts *counts, List *refused)
+{
+	ErrorData  *error;
+
+	if (count == 0)
+		return refused;
+	error = bdd_try_write(target, rows, count, counts);
+	if (error == NULL)
+		return refused;
+	if (count == 1)
+		return add_refused(refused, rows, error);
+	FreeErrorData(error);
+	refused = bisect(target, rows, count / 2, counts, refused);
+	return bisect(target, rows + count / 2, count - count / 2, counts,
+				  refused);
+}
+
+/*
+ * A refused row may have been waiting for another: for a unique value that a
+ * row after it gives up, say.  So the refused are tried again, until none is
+ * accepted any more.
+ */
+static List *
+retry_refused(BddTarget *target, BddApplyCounts *counts, List *refused)
+{
+	bool		progress = true;
+
+	while (progress && list_length(refused) > 1)
+	{
+		List	   *left = NIL;
+		ListCell   *cell;
+
+		progress = false;
+		foreach(cell, refused)
+		{
+			BddRefused *entry = lfirst(cell);
+			ErrorData  *error = bdd_try_write(target, &entry->row, 1, counts);
+
+			if (error == NULL)
+				progress = true;
+			else
+				left = add_refused(left, &entry->row, error);
+		}
+		refused = left;
+	}
+	return refused;
+}
+
+/* ---------- faults of the table ---------- */
+
+static bool
+refuses_alone(BddTarget *target, const BddRow *row, int sqlstate)
+{
+	BddApplyCounts ignored = {0};
+	ErrorData  *error;
+	bool		same;
+
+	error = bdd_try_write(target, row, 1, &ignored);
+	same = error != NULL && error->sqlerrcode == sqlstate;
+	return same;
+}
+
+/*
+ * Raises the error if it is not a row's and hits the first, the middle and
+ * the last row alike; what they wrote, if they were accepted, is undone.
+ */
+static void
+raise_if_fault(BddTarget *target, BddRows *rows, ErrorData *error)
+{
+	uint64		probes[] = {0, rows->count / 2, rows->count - 1};
+
+	if (bdd_error_is_of_row(error->sqlerrcode))
+		return;
+	for (int i = 0; i < lengthof(probes); i++)
+	{
+		MemoryContext context = CurrentMemoryContext;
+		ResourceOwner owner = CurrentResourceOwner;
+		bool		same;
+
+		BeginInternalSubTransaction(NULL);
+		MemoryContextSwitchTo(context);
+		same = refuses_alone(target, &rows->rows[probes[i]],
+							 error->sqlerrcode);
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		if (!same)
+			return;
+	}
+	ReThrowError(error);
+}
+
+/* ---------- the whole ---------- */
+
+/* Deletes to the front, in key order otherwise. */
+static BddRow *
+deletes_first(BddRows *rows, uint64 *deletes)
+{
+	BddRow	   *sorted = MemoryContextAllocHuge(CurrentMemoryContext,
+												rows->count * sizeof(BddRow));
+	uint64		next = 0;
+
+	for (uint64 i = 0; i < rows->count; i++)
+		if (rows->rows[i].image.op == BDD_DELETE)
+			sorted[next++] = rows->rows[i];
+	*deletes = next;
+	for (uint64 i = 0; i < rows->count; i++)
+		if (rows->rows[i].image.op != BDD_DELETE)
+			sorted[next++] = rows->rows[i];
+	return sorted;
+}
+
+/*
+ * Writes the rows, one per key, and returns those that the table refuses (of
+ * BddRefused), each with its error.
+ */
+List *
+bdd_write_tolerantly(BddTarget *target, BddRows *rows, BddApplyCounts *counts)
+{
+	ErrorData  *error;
+	BddRow	   *sorted;
+	uint64		deletes;
+	List	   *refused;
+
+	if (rows->count == 0)
+		return NIL;
+	error = bdd_try_write(target, rows->rows, rows->count, counts);
+	if (error == NULL)
+		return NIL;
+	raise_if_fault(target, rows, error);
+
+	sorted = deletes_first(rows, &deletes);
+	refused = bisect(target, sorted, deletes, counts, NIL);
+	refused = bisect(target, sorted + deletes, rows->count - deletes, counts,
+					 refused);
+	return retry_refused(target, counts, refused);
+}

@@ -1,0 +1,27 @@
+/*-------------------------------------------------------------------------
+ *
+ * bisect.h
+ *		Finding the rows that a table refuses.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BDD_BISECT_H
+#define BDD_BISECT_H
+
+#include "batchdedup.h"
+
+#include "apply.h"
+
+typedef struct BddRefused
+{
+	BddRow		row;
+	ErrorData  *error;
+} BddRefused;
+
+extern ErrorData *bdd_try_write(BddTarget *target, const BddRow *rows,
+								uint64 count, BddApplyCounts *counts);
+extern List *bdd_write_tolerantly(BddTarget *target, BddRows *rows,
+								  BddApplyCounts *counts);
+extern bool bdd_error_is_of_row(int sqlstate);
+
+#endif							/* BDD_BISECT_H */

@@ -1,0 +1,447 @@
+/*-------------------------------------------------------------------------
+ *
+ * dead_letter.c
+ *		Rows that their table refused, kept with the error.
+ *
+ * A letter is written in the transaction that applies the rest.  It keeps the
+ * row as jsonb with the values it carries, and which of its columns overwrite
+ * (the others are first values).  A letter that a later applied row makes
+ * needless is marked in the transaction that applies that row.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "dead_letter.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "encode.h"
+#include "fmgr.h"
+#include "keyorder.h"
+#include "miscadmin.h"
+#include "spi_util.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+
+PG_FUNCTION_INFO_V1(bdd_retry_dead_letters);
+PG_FUNCTION_INFO_V1(bdd_discard_dead_letters);
+
+static const char *const operation_names[] = {"upsert", "delete", "replace"};
+
+/* ---------- storing ---------- */
+
+static Datum
+column_names(BddTarget *target, const BddColumns *columns, bool in)
+{
+	int			natts = target->shape.desc->natts;
+	Datum	   *names = palloc(natts * sizeof(Datum));
+	int			count = 0;
+
+	for (int i = 0; i < natts; i++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(target->shape.desc, i);
+
+		if (!attribute->attisdropped && bdd_column_in(columns, i) == in)
+			names[count++] = CStringGetTextDatum(NameStr(attribute->attname));
+	}
+	return PointerGetDatum(construct_array(names, count, TEXTOID, -1, false,
+										   TYPALIGN_INT));
+}
+
+static Datum
+key_names(BddTarget *target)
+{
+	BddColumns *columns = palloc0(target->shape.set_bytes);
+
+	for (int i = 0; i < target->key.count; i++)
+		bdd_column_add(columns, target->key.columns[i].attnum - 1);
+	return column_names(target, columns, true);
+}
+
+/*
+ * The image's row as json text.  The types' output functions run as the
+ * table's owner.
+ */
+static Datum
+row_json(BddTarget *target, const BddImage *image)
+{
+	BddIdentity saved;
+	BddValues	row;
+	HeapTuple	tuple;
+	Datum		json;
+
+	bdd_values_init(target, &row);
+	bdd_image_deform(&target->shape, image, row.values, row.isnull);
+	tuple = heap_form_tuple(target->shape.desc, row.values, row.isnull);
+	bdd_become_owner_of(target->owner, &saved);
+	json = DirectFunctionCall1(row_to_json,
+							   heap_copy_tuple_as_datum(tuple,
+														target->shape.desc));
+	bdd_become_again(&saved);
+	return json;
+}
+
+static Datum
+text_or_null(const char *value, char *null)
+{
+	*null = value == NULL ? 'n' : ' ';
+	return value == NULL ? (Datum) 0 : CStringGetTextDatum(value);
+}
+
+static void
+store_letter(BddTarget *target, uint64 generation, BddRefused *refused)
+{
+	const BddImage *image = &refused->row.image;
+	const ErrorData *error = refused->error;
+	Oid			types[] = {INT4OID, REGCLASSOID, TEXTARRAYOID, TEXTOID,
+		TEXTARRAYOID, TEXTARRAYOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID,
+	TEXTOID, INT4OID, INT8OID, INT8OID};
+	char		nulls[lengthof(types) + 1] = "              ";
+	Datum		values[lengthof(types)];
+	int			i = 0;
+
+	values[i++] = Int32GetDatum(target->options.target_id);
+	values[i++] = ObjectIdGetDatum(target->relid);
+	values[i++] = key_names(target);
+	values[i++] = row_json(target, image);
+	values[i++] = column_names(target, bdd_image_insert(&target->shape, image),
+							   false);
+	values[i++] = column_names(target, bdd_image_update(&target->shape, image),
+							   true);
+	values[i++] = CStringGetTextDatum(operation_names[image->op]);
+	values[i++] = CStringGetTextDatum(unpack_sql_state(error->sqlerrcode));
+	values[i] = text_or_null(error->message, &nulls[i]);
+	i++;
+	values[i] = text_or_null(error->detail, &nulls[i]);
+	i++;
+	values[i] = text_or_null(error->hint, &nulls[i]);
+	i++;
+	values[i++] = Int32GetDatum((int32) target->slot->failure.count + 1);
+	values[i++] = Int64GetDatum(generation);
+	values[i++] = Int64GetDatum(refused->row.sequence);
+	Assert(i == lengthof(types));
+	(void) bdd_spi_run("INSERT INTO batchdedup.dead_letter_row "
+					   "(target_id, target, key, row, update_columns, operation, "
+					   "sqlstate, message, detail, hint, attempts, generation, sequence) "
+					   "SELECT $1, $2, (SELECT pg_catalog.jsonb_object_agg(k, r.doc OPERATOR(pg_catalog.->) k) "
+					   "FROM pg_catalog.unnest($3) k), "
+					   "r.doc OPERATOR(pg_catalog.-) $5, $6, $7, $8, $9, $10, $11, $12, $13, $14 "
+					   "FROM (SELECT $4::pg_catalog.jsonb) AS r(doc)",
+					   lengthof(types), types, values, nulls);
+}
+
+/* In the transaction that applies the rest. */
+void
+bdd_store_dead_letters(BddTarget *target, uint64 generation, List *refused)
+{
+	BddIdentity saved;
+	ListCell   *cell;
+
+	if (refused == NIL)
+		return;
+	bdd_become_extension_owner(&saved);
+	bdd_spi_connect();
+	foreach(cell, refused)
+		store_letter(target, generation, lfirst(cell));
+	bdd_spi_finish();
+	bdd_become_again(&saved);
+}
+
+/* ---------- letters as they come back ---------- */
+
+typedef struct BddLetter
+{
+	int64		id;
+	bool		superseded;
+	BddImage	image;
+	BddColumns *update;			/* columns that it overwrites */
+} BddLetter;
+
+static BddOp
+operation_of(const char *name)
+{
+	for (int i = 0; i < lengthof(operation_names); i++)
+		if (strcmp(name, operation_names[i]) == 0)
+			return (BddOp) i;
+	elog(ERROR, "unknown operation \"%s\"", name);
+}
+
+/* Columns that are not there any more are left out. */
+static BddColumns *
+columns_named(BddTarget *target, Datum array)
+{
+	BddColumns *columns = palloc0(target->shape.set_bytes);
+	Datum	   *names;
+	int			count;
+
+	deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false,
+					  TYPALIGN_INT, &names, NULL, &count);
+	for (int i = 0; i < count; i++)
+	{
+		AttrNumber	attnum = bdd_column_number(target->shape.desc,
+											   TextDatumGetCString(names[i]));
+
+		if (attnum != InvalidAttrNumber)
+			bdd_column_add(columns, attnum - 1);
+	}
+	return columns;
+}
+
+static BddLetter *
+parse_letter(BddTarget *target, HeapTuple tuple, TupleDesc desc)
+{
+	BddLetter  *letter = palloc0(sizeof(BddLetter));
+	BddValues	row;
+	BddOp		op;
+	bool		isnull;
+
+	letter->id = DatumGetInt64(SPI_getbinval(tuple, desc, 1, &isnull));
+	letter->superseded = DatumGetBool(SPI_getbinval(tuple, desc, 2, &isnull));
+	op = operation_of(TextDatumGetCString(SPI_getbinval(tuple, desc, 3,
+														&isnull)));
+	letter->update = columns_named(target, SPI_getbinval(tuple, desc, 4,
+														&isnull));
+	bdd_values_init(target, &row);
+	bdd_values_from_jsonb(target,
+						  DatumGetJsonbP(SPI_getbinval(tuple, desc, 5,
+													   &isnull)), &row);
+	letter->image = bdd_image_from_values(&target->shape, op, row.values,
+										  row.isnull, letter->update,
+										  row.given);
+	return letter;
+}
+
+/*
+ * The target's letters, oldest first, with all their columns that are still
+ * there or with the key alone.  The caller is connected to SPI.
+ */
+static List *
+read_letters(BddTarget *target, bool open_only, bool key_alone)
+{
+	Oid			types[] = {INT4OID, BOOLOID, TEXTARRAYOID};
+	Datum		values[] = {Int32GetDatum(target->options.target_id),
+		BoolGetDatum(open_only), key_alone ? key_names(target) :
+	column_names(target, target->shape.insert, true)};
+	BddIdentity saved;
+	List	   *letters = NIL;
+	SPITupleTable *table;
+
+	bdd_become_extension_owner(&saved);
+	(void) bdd_spi_run("SELECT id, superseded, operation, update_columns, "
+					   "(SELECT pg_catalog.jsonb_object_agg(e.key, e.value) FROM pg_catalog.jsonb_each(row) e "
+					   "WHERE e.key OPERATOR(pg_catalog.=) ANY ($3)) "
+					   "FROM batchdedup.dead_letter_row "
+					   "WHERE target_id OPERATOR(pg_catalog.=) $1 "
+					   "AND NOT (superseded AND $2) "
+					   "ORDER BY generation, sequence, id",
+					   lengthof(types), types, values, NULL);
+	bdd_become_again(&saved);
+
+	table = SPI_tuptable;
+	bdd_become_owner_of(target->owner, &saved);
+	for (uint64 i = 0; i < table->numvals; i++)
+		letters = lappend(letters,
+						  parse_letter(target, table->vals[i],
+									   table->tupdesc));
+	bdd_become_again(&saved);
+	return letters;
+}
+
+/* ---------- superseded letters ---------- */
+
+static bool
+has_letters(BddTarget *target)
+{
+	Oid			types[] = {INT4OID};
+	Datum		values[] = {Int32GetDatum(target->options.target_id)};
+	BddIdentity saved;
+	uint64		found;
+
+	bdd_become_extension_owner(&saved);
+	found = bdd_spi_run("SELECT FROM batchdedup.dead_letter_row "
+						"WHERE target_id OPERATOR(pg_catalog.=) $1 "
+						"AND NOT superseded LIMIT 1",
+						1, types, values, NULL);
+	bdd_become_again(&saved);
+	return found > 0;
+}
+
+/* Whether the applied row leaves nothing of the letter. */
+static bool
+supersedes(BddTarget *target, const BddRow *row, const BddLetter *letter)
+{
+	const BddColumns *update = bdd_image_update(&target->shape, &row->image);
+	const BddColumns *wanted = letter->update;
+
+	if (row->image.op != BDD_UPSERT)
+		return true;
+	for (int i = 0; i < target->shape.set_bytes; i++)
+		if ((wanted[i] & ~update[i]) != 0)
+			return false;
+	return true;
+}
+
+static bool
+is_refused(List *refused, const BddRow *row)
+{
+	ListCell   *cell;
+
+	foreach(cell, refused)
+		if (((BddRefused *) lfirst(cell))->row.sequence == row->sequence)
+			return true;
+	return false;
+}
+
+static void
+mark_superseded(int64 id)
+{
+	Oid			types[] = {INT8OID};
+	Datum		values[] = {Int64GetDatum(id)};
+	BddIdentity saved;
+
+	bdd_become_extension_owner(&saved);
+	(void) bdd_spi_run("UPDATE batchdedup.dead_letter_row SET superseded = true "
+					   "WHERE id OPERATOR(pg_catalog.=) $1",
+					   1, types, values, NULL);
+	bdd_become_again(&saved);
+}
+
+/*
+ * Marks the letters that rows just applied make needless.  "rows" are sorted
+ * by key; "refused" are those of them that were not applied.
+ */
+void
+bdd_supersede_dead_letters(BddTarget *target, BddRows *rows, List *refused)
+{
+	ListCell   *cell;
+
+	bdd_spi_connect();
+	if (has_letters(target))
+		foreach(cell, read_letters(target, true, true))
+		{
+			BddLetter  *letter = lfirst(cell);
+			BddRow	   *row = bdd_rows_find(target, rows, &letter->image);
+
+			if (row != NULL && !is_refused(refused, row) &&
+				supersedes(target, row, letter))
+				mark_superseded(letter->id);
+		}
+	bdd_spi_finish();
+}
+
+/* ---------- retry and discard ---------- */
+
+static BddTarget *
+open_as_owner(FunctionCallInfo fcinfo)
+{
+	bdd_check_preloaded();
+	PreventCommandIfReadOnly("changing dead letters");
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("target must not be null")));
+	if (!bdd_owns_relation(PG_GETARG_OID(0), GetUserId()))
+		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE,
+					   get_rel_name(PG_GETARG_OID(0)));
+	return bdd_target_open(PG_GETARG_OID(0), RowExclusiveLock);
+}
+
+static void
+letter_applied(int64 id)
+{
+	Oid			types[] = {INT8OID};
+	Datum		values[] = {Int64GetDatum(id)};
+	BddIdentity saved;
+
+	bdd_become_extension_owner(&saved);
+	(void) bdd_spi_run("DELETE FROM batchdedup.dead_letter_row "
+					   "WHERE id OPERATOR(pg_catalog.=) $1",
+					   1, types, values, NULL);
+	bdd_become_again(&saved);
+}
+
+static void
+letter_refused(int64 id, const ErrorData *error)
+{
+	Oid			types[] = {INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID};
+	char		nulls[lengthof(types) + 1] = "     ";
+	Datum		values[lengthof(types)];
+	BddIdentity saved;
+
+	values[0] = Int64GetDatum(id);
+	values[1] = CStringGetTextDatum(unpack_sql_state(error->sqlerrcode));
+	values[2] = text_or_null(error->message, &nulls[2]);
+	values[3] = text_or_null(error->detail, &nulls[3]);
+	values[4] = text_or_null(error->hint, &nulls[4]);
+	bdd_become_extension_owner(&saved);
+	(void) bdd_spi_run("UPDATE batchdedup.dead_letter_row SET attempts = attempts OPERATOR(pg_catalog.+) 1, "
+					   "sqlstate = $2, message = $3, detail = $4, hint = $5, "
+					   "last_attempt_at = pg_catalog.clock_timestamp() "
+					   "WHERE id OPERATOR(pg_catalog.=) $1",
+					   lengthof(types), types, values, nulls);
+	bdd_become_again(&saved);
+}
+
+static bool
+retry_letter(BddTarget *target, BddLetter *letter)
+{
+	BddApplyCounts counts = {0};
+	BddRow		row = {.sequence = 0,.image = letter->image};
+	BddIdentity saved;
+	ErrorData  *error;
+
+	bdd_become_owner_of(target->owner, &saved);
+	error = bdd_try_write(target, &row, 1, &counts);
+	bdd_become_again(&saved);
+	if (error == NULL)
+		letter_applied(letter->id);
+	else
+		letter_refused(letter->id, error);
+	return error == NULL;
+}
+
+/*
+ * retry_dead_letters(target, force): writes the letters to the table, oldest
+ * first, in the caller's transaction; returns how many were accepted.
+ */
+Datum
+bdd_retry_dead_letters(PG_FUNCTION_ARGS)
+{
+	BddTarget  *target = open_as_owner(fcinfo);
+	bool		force = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
+	int64		accepted = 0;
+	ListCell   *cell;
+
+	(void) bdd_target_slot(target);
+	bdd_spi_connect();
+	foreach(cell, read_letters(target, !force, false))
+		accepted += retry_letter(target, lfirst(cell));
+	bdd_spi_finish();
+	PG_RETURN_INT64(accepted);
+}
+
+/* discard_dead_letters(target): returns how many there were. */
+Datum
+bdd_discard_dead_letters(PG_FUNCTION_ARGS)
+{
+	BddTarget  *target = open_as_owner(fcinfo);
+	Oid			types[] = {INT4OID};
+	Datum		values[] = {Int32GetDatum(target->options.target_id)};
+	BddIdentity saved;
+	uint64		count;
+
+	bdd_become_extension_owner(&saved);
+	bdd_spi_connect();
+	count = bdd_spi_run("DELETE FROM batchdedup.dead_letter_row "
+						"WHERE target_id OPERATOR(pg_catalog.=) $1",
+						1, types, values, NULL);
+	bdd_spi_finish();
+	bdd_become_again(&saved);
+	PG_RETURN_INT64(count);
+}

@@ -1,0 +1,20 @@
+/*-------------------------------------------------------------------------
+ *
+ * dead_letter.h
+ *		Rows that their table refused, kept with the error.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BDD_DEAD_LETTER_H
+#define BDD_DEAD_LETTER_H
+
+#include "batchdedup.h"
+
+#include "bisect.h"
+
+extern void bdd_store_dead_letters(BddTarget *target, uint64 generation,
+								   List *refused);
+extern void bdd_supersede_dead_letters(BddTarget *target, BddRows *rows,
+									   List *refused);
+
+#endif							/* BDD_DEAD_LETTER_H */

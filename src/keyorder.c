@@ -1,0 +1,201 @@
+/*-------------------------------------------------------------------------
+ *
+ * keyorder.c
+ *		Rows in the order of their key, one for each.
+ *
+ * Keys are compared as the key's index compares them, so this is also where
+ * keys that are equal in several spellings meet.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "keyorder.h"
+
+#include "access/nbtree.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/sortsupport.h"
+
+typedef struct BddSortRow
+{
+	Datum	   *keys;
+	BddRow		row;
+} BddSortRow;
+
+typedef struct BddSorter
+{
+	int			count;
+	SortSupportData keys[INDEX_MAX_KEYS];
+} BddSorter;
+
+static void
+init_sorter(BddTarget *target, BddSorter *sorter)
+{
+	memset(sorter, 0, sizeof(*sorter));
+	sorter->count = target->key.count;
+	for (int i = 0; i < sorter->count; i++)
+	{
+		BddKeyColumn *column = &target->key.columns[i];
+		SortSupport sort = &sorter->keys[i];
+
+		sort->ssup_cxt = CurrentMemoryContext;
+		sort->ssup_collation = column->collation;
+		sort->ssup_attno = column->attnum;
+		PrepareSortSupportFromOrderingOp(get_opfamily_member(column->opfamily,
+															 column->input_type,
+															 column->input_type,
+															 BTLessStrategyNumber),
+										 sort);
+	}
+}
+
+static int
+compare_keys(const BddSortRow *a, const BddSortRow *b, BddSorter *sorter)
+{
+	for (int i = 0; i < sorter->count; i++)
+	{
+		int			order = ApplySortComparator(a->keys[i], false,
+												b->keys[i], false,
+												&sorter->keys[i]);
+
+		if (order != 0)
+			return order;
+	}
+	return 0;
+}
+
+static int
+compare_rows(const void *a, const void *b, void *sorter)
+{
+	const BddSortRow *left = a;
+	const BddSortRow *right = b;
+	int			order = compare_keys(left, right, sorter);
+
+	if (order != 0)
+		return order;
+	return left->row.sequence < right->row.sequence ? -1 :
+		left->row.sequence > right->row.sequence ? 1 : 0;
+}
+
+static void
+extract_keys(BddTarget *target, const BddImage *image, Datum *keys)
+{
+	HeapTupleData heap;
+	bool		isnull;
+
+	bdd_tuple_as_heap(bdd_image_tuple(&target->shape, image), &heap);
+	for (int i = 0; i < target->key.count; i++)
+	{
+		keys[i] = heap_getattr(&heap, target->key.columns[i].attnum,
+							   target->shape.desc, &isnull);
+		Assert(!isnull);
+	}
+}
+
+static BddSortRow *
+sort_rows(BddTarget *target, BddRows *rows, BddSorter *sorter)
+{
+	int			count = target->key.count;
+	BddSortRow *sorted = MemoryContextAllocHuge(CurrentMemoryContext,
+												rows->count *
+												sizeof(BddSortRow));
+	Datum	   *keys = MemoryContextAllocHuge(CurrentMemoryContext,
+											  rows->count * count *
+											  sizeof(Datum));
+
+	for (uint64 i = 0; i < rows->count; i++)
+	{
+		sorted[i].row = rows->rows[i];
+		sorted[i].keys = keys + i * count;
+		extract_keys(target, &sorted[i].row.image, sorted[i].keys);
+	}
+	qsort_arg(sorted, rows->count, sizeof(BddSortRow), compare_rows, sorter);
+	return sorted;
+}
+
+/*
+ * Sorts the rows by key and leaves one for each, which says what all rows of
+ * the key say in sequence order.
+ */
+void
+bdd_rows_fold_equal(BddTarget *target, BddRows *rows)
+{
+	BddSorter	sorter;
+	BddSortRow *sorted;
+	uint64		kept = 0;
+
+	if (rows->count == 0)
+		return;
+	init_sorter(target, &sorter);
+	sorted = sort_rows(target, rows, &sorter);
+	for (uint64 i = 0; i < rows->count; i++)
+	{
+		if (i > 0 && compare_keys(&sorted[i - 1], &sorted[i], &sorter) == 0)
+		{
+			BddRow	   *folded = &rows->rows[kept - 1];
+
+			folded->image = bdd_image_fold(&target->shape, &folded->image,
+										   &sorted[i].row.image);
+			folded->sequence = sorted[i].row.sequence;
+		}
+		else
+			rows->rows[kept++] = sorted[i].row;
+	}
+	rows->count = kept;
+	pfree(sorted);
+}
+
+/* Leaves the rows whose key equals that of "key". */
+void
+bdd_rows_keep_key(BddTarget *target, BddRows *rows, BddImage key)
+{
+	BddSorter	sorter;
+	BddSortRow	wanted;
+	BddSortRow	row;
+	uint64		kept = 0;
+
+	init_sorter(target, &sorter);
+	wanted.keys = palloc(target->key.count * sizeof(Datum));
+	row.keys = palloc(target->key.count * sizeof(Datum));
+	extract_keys(target, &key, wanted.keys);
+	for (uint64 i = 0; i < rows->count; i++)
+	{
+		extract_keys(target, &rows->rows[i].image, row.keys);
+		if (compare_keys(&row, &wanted, &sorter) == 0)
+			rows->rows[kept++] = rows->rows[i];
+	}
+	rows->count = kept;
+}
+
+/*
+ * The row with the key, in rows that bdd_rows_fold_equal has sorted; NULL:
+ * there is none.
+ */
+BddRow *
+bdd_rows_find(BddTarget *target, BddRows *rows, BddImage *key)
+{
+	BddSorter	sorter;
+	BddSortRow	wanted;
+	BddSortRow	row;
+	uint64		low = 0;
+	uint64		high = rows->count;
+
+	init_sorter(target, &sorter);
+	wanted.keys = palloc(target->key.count * sizeof(Datum));
+	row.keys = palloc(target->key.count * sizeof(Datum));
+	extract_keys(target, key, wanted.keys);
+	while (low < high)
+	{
+		uint64		middle = low + (high - low) / 2;
+		int			order;
+
+		extract_keys(target, &rows->rows[middle].image, row.keys);
+		order = compare_keys(&row, &wanted, &sorter);
+		if (order == 0)
+			return &rows->rows[middle];
+		if (order < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return NULL;
+}

@@ -1,0 +1,20 @@
+/*-------------------------------------------------------------------------
+ *
+ * keyorder.h
+ *		Rows in the order of their key, one for each.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BDD_KEYORDER_H
+#define BDD_KEYORDER_H
+
+#include "batchdedup.h"
+
+#include "memtable.h"
+#include "target.h"
+
+extern void bdd_rows_fold_equal(BddTarget *target, BddRows *rows);
+extern void bdd_rows_keep_key(BddTarget *target, BddRows *rows, BddImage key);
+extern BddRow *bdd_rows_find(BddTarget *target, BddRows *rows, BddImage *key);
+
+#endif							/* BDD_KEYORDER_H */
