@@ -591,7 +591,7 @@ refuse_pending(Oid relid)
 {
 	BddPending *pending = bdd_pending_find(relid);
 
-	if (pending != NULL && pending->set.count > 0)
+	if (pending != NULL && pending->set->count > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("this transaction has upserted rows into \"%s\"",

@@ -434,7 +434,7 @@ notice_pending(BddTarget *target)
 {
 	BddPending *pending = bdd_pending_find(target->relid);
 
-	if (pending != NULL && pending->set.count > 0)
+	if (pending != NULL && pending->set->count > 0)
 		ereport(NOTICE,
 				(errmsg("rows of \"%s\" that this transaction has upserted are not flushed: they are published at its end",
 						get_rel_name(target->relid))));

@@ -370,3 +370,27 @@ bdd_apply_here(BddTarget *target)
 	if (number > 0)
 		bdd_at_commit_mark_applied(slot, number);
 }
+
+/*
+ * The table was emptied: what is buffered is as good as applied, unless the
+ * caller's transaction is rolled back.  The same lock as for bdd_apply_here.
+ */
+void
+bdd_discard_here(BddTarget *target)
+{
+	BddSharedSlot *slot = bdd_target_slot(target);
+	BddSharedGeneration *generation;
+	uint64		number = 0;
+
+	bdd_seal(slot);
+	while ((generation = bdd_next_sealed(slot, number)) != NULL)
+	{
+		number = generation->number;
+		bdd_wait_quiet(slot, number);
+		if (set_mark(target->options.target_id, number))
+			bdd_generation_applying(slot, generation,
+									GetCurrentTransactionId());
+	}
+	if (number > 0)
+		bdd_at_commit_mark_applied(slot, number);
+}

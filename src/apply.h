@@ -32,6 +32,7 @@ extern bool bdd_apply_generation(BddTarget *target,
 extern void bdd_apply_count(BddSharedSlot *slot, int32 target_id,
 							const BddApplyCounts *counts, TimestampTz started);
 extern void bdd_apply_here(BddTarget *target);
+extern void bdd_discard_here(BddTarget *target);
 extern void bdd_wait_quiet_step(void);
 extern void bdd_wait_quiet(BddSharedSlot *slot, uint64 number);
 

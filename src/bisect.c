@@ -21,8 +21,8 @@
 /* ---------- kinds of errors ---------- */
 
 /* Errors that the values of a row cause. */
-bool
-bdd_error_is_of_row(int sqlstate)
+static bool
+is_of_row(int sqlstate)
 {
 	switch (ERRCODE_TO_CATEGORY(sqlstate))
 	{
@@ -39,21 +39,29 @@ bdd_error_is_of_row(int sqlstate)
 	}
 }
 
-/* Errors that say nothing about rows. */
-static bool
-concerns_no_row(int sqlstate)
+/* Errors that pass without anybody doing something about them. */
+bool
+bdd_error_is_passing(int sqlstate)
 {
 	switch (ERRCODE_TO_CATEGORY(sqlstate))
 	{
 		case ERRCODE_TRANSACTION_ROLLBACK:
 		case ERRCODE_INSUFFICIENT_RESOURCES:
 		case ERRCODE_OPERATOR_INTERVENTION:
-		case ERRCODE_SYSTEM_ERROR:
-		case ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE:
 			return true;
 		default:
-			return false;
+			return sqlstate == ERRCODE_LOCK_NOT_AVAILABLE;
 	}
+}
+
+/* Errors that say nothing about rows. */
+static bool
+concerns_no_row(int sqlstate)
+{
+	int			category = ERRCODE_TO_CATEGORY(sqlstate);
+
+	return bdd_error_is_passing(sqlstate) || category == ERRCODE_SYSTEM_ERROR ||
+		category == ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
 }
 
 /* ---------- trying ---------- */
@@ -179,7 +187,7 @@ raise_if_fault(BddTarget *target, BddRows *rows, ErrorData *error)
 {
 	uint64		probes[] = {0, rows->count / 2, rows->count - 1};
 
-	if (bdd_error_is_of_row(error->sqlerrcode))
+	if (is_of_row(error->sqlerrcode))
 		return;
 	for (int i = 0; i < lengthof(probes); i++)
 	{

@@ -22,6 +22,6 @@ extern ErrorData *bdd_try_write(BddTarget *target, const BddRow *rows,
 								uint64 count, BddApplyCounts *counts);
 extern List *bdd_write_tolerantly(BddTarget *target, BddRows *rows,
 								  BddApplyCounts *counts);
-extern bool bdd_error_is_of_row(int sqlstate);
+extern bool bdd_error_is_passing(int sqlstate);
 
 #endif							/* BDD_BISECT_H */

@@ -14,6 +14,7 @@
 #include "catalog/pg_class.h"
 #include "miscadmin.h"
 #include "rewrite/rewriteHandler.h"
+#include "storage/lock.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
 #include "utils/acl.h"
@@ -60,6 +61,19 @@ bdd_new_tranche(const char *name)
 
 	LWLockRegisterTranche(id, name);
 	return id;
+#endif
+}
+
+static inline bool
+bdd_holds_lock(Oid relid, LOCKMODE lockmode)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
+#if PG_VERSION_NUM >= 170000
+	return LockHeldByMe(&tag, lockmode, false);
+#else
+	return LockHeldByMe(&tag, lockmode);
 #endif
 }
 

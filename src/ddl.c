@@ -3,16 +3,18 @@
  * ddl.c
  *		What happens to targets when somebody changes or drops tables.
  *
- * ALTER, TRUNCATE and DROP of a target with buffered rows are refused: the
- * rows have the shape of the table as it was.  Each takes a lock that keeps
- * publishers out, so what is found empty under it stays empty.  When a target
- * is dropped its catalog row and its slot go with it.
+ * Rows in the buffer have the shape of the table as it was.  So an ALTER that
+ * changes the shape, or what the table accepts, first brings them into the
+ * table; TRUNCATE and DROP discard them.  All of it happens in the statement's
+ * own transaction, under a lock that keeps publishers out, and shared memory
+ * changes after its commit: a rollback leaves the rows where they were.
  *
  *-------------------------------------------------------------------------
  */
 #include "ddl.h"
 
 #include "access/xact.h"
+#include "apply.h"
 #include "catalog/dependency.h"
 #include "catalog/namespace.h"
 #include "catalog/objectaccess.h"
@@ -20,13 +22,16 @@
 #include "catalog/pg_database.h"
 #include "catalog/pg_type.h"
 #include "commands/tablecmds.h"
+#include "direct.h"
 #include "miscadmin.h"
+#include "nodes/value.h"
 #include "pending.h"
 #include "registry.h"
-#include "storage/lmgr.h"
 #include "spi_util.h"
+#include "storage/lmgr.h"
 #include "target.h"
 #include "tcop/utility.h"
+#include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
@@ -44,58 +49,39 @@ can_be_target(Oid relid)
 	return kind == RELKIND_RELATION || kind == RELKIND_PARTITIONED_TABLE;
 }
 
-/* ---------- refusing ---------- */
-
 static bool
-has_pending(Oid relid)
+is_target(Oid relid)
 {
-	BddPending *pending = bdd_pending_find(relid);
+	BddOptions	options;
 
-	return pending != NULL && pending->set.count > 0;
-}
-
-/* The caller holds a lock that conflicts with that of writers. */
-static void
-refuse_if_buffered(Oid relid, const char *command)
-{
-	BddSharedSlot *slot = bdd_slot_find_by_table(relid);
-
-	if (has_pending(relid))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("cannot %s \"%s\" because this transaction has upserted rows into it",
-						command, get_rel_name(relid)),
-				 errhint("Commit and flush first.")));
-	if (slot != NULL && bdd_slot_is_buffering(slot))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("cannot %s \"%s\" because rows for it are buffered",
-						command, get_rel_name(relid)),
-				 errhint("SELECT batchdedup.flush('%s'); then try again.",
-						 quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
-													get_rel_name(relid)))));
+	return can_be_target(relid) && bdd_options_read(relid, &options);
 }
 
 /* ---------- dropping ---------- */
 
+/* Rows of this transaction are not published; they come back on rollback. */
 static void
-forget_dropped_table(Oid relid)
+set_pending_aside(Oid relid)
 {
-	BddSharedSlot *slot = bdd_slot_find_by_table(relid);
+	BddPending *pending = bdd_pending_find(relid);
+
+	if (pending != NULL)
+		bdd_pending_set_aside(pending);
+}
+
+static void
+delete_options(Oid relid)
+{
 	Oid			types[] = {REGCLASSOID};
 	Datum		values[] = {ObjectIdGetDatum(relid)};
-	BddOptions	options;
 	BddIdentity saved;
 
-	if (slot != NULL)
-		bdd_at_commit_free_slot(slot);
-	if (!bdd_options_read(relid, &options) ||
-		!OidIsValid(bdd_catalog_relation("mark")))
-		return;
 	bdd_become_extension_owner(&saved);
 	bdd_spi_connect();
 	(void) bdd_spi_run("WITH gone AS (DELETE FROM batchdedup.target_option "
-					   "WHERE target OPERATOR(pg_catalog.=) $1 RETURNING target_id) "
+					   "WHERE target OPERATOR(pg_catalog.=) $1 RETURNING target_id), "
+					   "letters AS (DELETE FROM batchdedup.dead_letter_row l USING gone "
+					   "WHERE l.target_id OPERATOR(pg_catalog.=) gone.target_id) "
 					   "DELETE FROM batchdedup.mark m USING gone "
 					   "WHERE m.target_id OPERATOR(pg_catalog.=) gone.target_id",
 					   1, types, values, NULL);
@@ -103,9 +89,23 @@ forget_dropped_table(Oid relid)
 	bdd_become_again(&saved);
 }
 
+static void
+table_dropped(Oid relid)
+{
+	BddSharedSlot *slot = bdd_slot_find_by_table(relid);
+
+	set_pending_aside(relid);
+	if (slot != NULL)
+		bdd_at_commit_free_slot(slot);
+	if (is_target(relid) && OidIsValid(bdd_catalog_relation("mark")) &&
+		OidIsValid(bdd_catalog_relation("dead_letter_row")))
+		delete_options(relid);
+}
+
 /*
- * With the extension all targets of the database go.  The locks keep those
- * out who would go on to use their slots.
+ * The extension goes, and with it all targets of the database.  DROP EXTENSION
+ * has brought their rows into the tables before (settle_all_targets); other
+ * ways to drop it are refused while rows are there.
  */
 static void
 forget_all_targets(void)
@@ -116,10 +116,17 @@ forget_all_targets(void)
 	{
 		Oid			relid = lfirst_oid(cell);
 		BddSharedSlot *slot;
+		BddPending *pending = bdd_pending_find(relid);
 
 		LockRelationOid(relid, ShareRowExclusiveLock);
-		refuse_if_buffered(relid, "drop the extension with");
 		slot = bdd_slot_find_by_table(relid);
+		if ((pending != NULL && pending->set->count > 0) ||
+			(slot != NULL && bdd_slot_has_unapplied(slot)))
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_IN_USE),
+					 errmsg("cannot drop extension batchdedup because rows for \"%s\" are buffered",
+							get_rel_name(relid)),
+					 errhint("DROP EXTENSION batchdedup; brings them into the table first.")));
 		if (slot != NULL)
 			bdd_at_commit_free_slot(slot);
 		CacheInvalidateRelcacheByRelid(relid);
@@ -136,11 +143,27 @@ object_dropped(Oid class, Oid object, int sub_object)
 			return;
 		if (object == bdd_catalog_relation("target_option"))
 			forget_all_targets();
-		refuse_if_buffered(object, "drop");
-		forget_dropped_table(object);
+		else
+			table_dropped(object);
 	}
 	else if (class == DatabaseRelationId)
 		bdd_at_commit_free_database(object);
+}
+
+/* ---------- emptying ---------- */
+
+/*
+ * The server asks once before it has the lock (it is asking whether it may),
+ * but process_utility has taken it then; for tables that CASCADE adds it has
+ * the lock.
+ */
+static void
+table_truncated(Oid relid)
+{
+	if (!is_target(relid) || !bdd_holds_lock(relid, AccessExclusiveLock))
+		return;
+	set_pending_aside(relid);
+	bdd_discard_here(bdd_target_open(relid, AccessExclusiveLock));
 }
 
 static void
@@ -152,73 +175,124 @@ object_accessed(ObjectAccessType access, Oid class, Oid object,
 	if (access == OAT_DROP)
 		object_dropped(class, object, sub_object);
 	else if (access == OAT_TRUNCATE)
-		refuse_if_buffered(object, "truncate");
+		table_truncated(object);
+}
+
+static void
+check_may_truncate(const RangeVar *table, Oid relid, Oid old_relid, void *arg)
+{
+	if (OidIsValid(relid) &&
+		pg_class_aclcheck(relid, GetUserId(), ACL_TRUNCATE) != ACLCHECK_OK)
+		aclcheck_error(ACLCHECK_NO_PRIV,
+					   get_relkind_objtype(get_rel_relkind(relid)),
+					   table->relname);
+}
+
+static void
+lock_truncated_tables(TruncateStmt *truncate)
+{
+	ListCell   *cell;
+
+	foreach(cell, truncate->relations)
+	{
+		RangeVar   *table = lfirst(cell);
+
+		if (is_target(RangeVarGetRelid(table, NoLock, true)))
+			(void) RangeVarGetRelidExtended(table, AccessExclusiveLock, 0,
+											check_may_truncate, NULL);
+	}
 }
 
 /* ---------- altering ---------- */
 
-/*
- * Locks the table as the statement will, if that lock keeps writers out, and
- * refuses if rows are buffered.
- */
-static void
-check_altered_table(RangeVar *table, bool missing_ok, LOCKMODE lockmode)
+/* Whether what is in the buffer must be in the table before the change. */
+static bool
+needs_rows(AlterTableCmd *command)
 {
+	switch (command->subtype)
+	{
+		case AT_AddColumn:
+		case AT_DropColumn:
+		case AT_AlterColumnType:
+		case AT_SetNotNull:
+		case AT_DropExpression:
+		case AT_AddIdentity:
+		case AT_SetIdentity:
+		case AT_DropIdentity:
+		case AT_AddConstraint:
+		case AT_AddIndexConstraint:
+		case AT_AddOf:
+		case AT_DropOf:
+		case AT_AddInherit:
+		case AT_DropInherit:
+			return true;
+		default:
+			return false;
+	}
+}
+
+static void
+settle_altered_table(AlterTableStmt *alter)
+{
+	LOCKMODE	lockmode = AlterTableGetLockLevel(alter->cmds);
+	bool		needed = false;
+	ListCell   *cell;
 	Oid			relid;
 
-	if (lockmode < ShareRowExclusiveLock ||
-		!OidIsValid(bdd_catalog_relation("target_option")))
+	foreach(cell, alter->cmds)
+		needed = needed || needs_rows(lfirst_node(AlterTableCmd, cell));
+	if (!needed || lockmode < ShareRowExclusiveLock ||
+		!OidIsValid(bdd_catalog_relation("target_option")) ||
+		!can_be_target(RangeVarGetRelid(alter->relation, NoLock, true)))
 		return;
-	relid = RangeVarGetRelid(table, NoLock, true);
-	if (!can_be_target(relid))
-		return;
-	relid = RangeVarGetRelidExtended(table, lockmode,
-									 missing_ok ? RVR_MISSING_OK : 0,
+	relid = RangeVarGetRelidExtended(alter->relation, lockmode,
+									 alter->missing_ok ? RVR_MISSING_OK : 0,
 									 RangeVarCallbackOwnsRelation, NULL);
-	if (OidIsValid(relid))
-		refuse_if_buffered(relid, "alter");
+	if (is_target(relid))
+		bdd_direct_settle(bdd_target_open(relid, lockmode));
 }
 
 static bool
-is_table(ObjectType type)
+drops_extension(DropStmt *drop)
 {
-	return type == OBJECT_TABLE;
+	ListCell   *cell;
+
+	if (drop->removeType == OBJECT_EXTENSION)
+		foreach(cell, drop->objects)
+			if (strcmp(strVal(lfirst(cell)), BDD_LIBRARY) == 0)
+				return true;
+	return false;
+}
+
+/* The server checks itself who may drop the extension. */
+static void
+settle_all_targets(void)
+{
+	ListCell   *cell;
+
+	if (!superuser())
+		return;
+	foreach(cell, bdd_all_targets())
+		bdd_direct_settle(bdd_target_open(lfirst_oid(cell),
+										  ShareRowExclusiveLock));
 }
 
 static void
-check_statement(Node *statement)
+before_statement(Node *statement)
 {
 	switch (nodeTag(statement))
 	{
 		case T_AlterTableStmt:
-			{
-				AlterTableStmt *alter = (AlterTableStmt *) statement;
-
-				if (is_table(alter->objtype))
-					check_altered_table(alter->relation, alter->missing_ok,
-										AlterTableGetLockLevel(alter->cmds));
-				break;
-			}
-		case T_RenameStmt:
-			{
-				RenameStmt *rename = (RenameStmt *) statement;
-
-				if (is_table(rename->renameType) ||
-					(rename->renameType == OBJECT_COLUMN &&
-					 is_table(rename->relationType)))
-					check_altered_table(rename->relation, rename->missing_ok,
-										AccessExclusiveLock);
-				break;
-			}
-		case T_AlterObjectSchemaStmt:
-			{
-				AlterObjectSchemaStmt *move = (AlterObjectSchemaStmt *) statement;
-
-				if (is_table(move->objectType))
-					check_altered_table(move->relation, move->missing_ok,
-										AccessExclusiveLock);
-				break;
-			}
+			if (((AlterTableStmt *) statement)->objtype == OBJECT_TABLE)
+				settle_altered_table((AlterTableStmt *) statement);
+			break;
+		case T_TruncateStmt:
+			lock_truncated_tables((TruncateStmt *) statement);
+			break;
+		case T_DropStmt:
+			if (drops_extension((DropStmt *) statement))
+				settle_all_targets();
+			break;
 		default:
 			break;
 	}
@@ -231,10 +305,9 @@ rename_column(RenameStmt *rename)
 	Oid			relid = RangeVarGetRelid(rename->relation, NoLock, true);
 	Oid			types[] = {REGCLASSOID, TEXTOID, TEXTOID};
 	Datum		values[3];
-	BddOptions	options;
 	BddIdentity saved;
 
-	if (!OidIsValid(relid) || !bdd_options_read(relid, &options))
+	if (!is_target(relid))
 		return;
 	values[0] = ObjectIdGetDatum(relid);
 	values[1] = CStringGetTextDatum(rename->subname);
@@ -252,27 +325,34 @@ rename_column(RenameStmt *rename)
 }
 
 static void
+after_statement(Node *statement)
+{
+	RenameStmt *rename = (RenameStmt *) statement;
+
+	if (IsA(statement, RenameStmt) && rename->renameType == OBJECT_COLUMN &&
+		rename->relationType == OBJECT_TABLE)
+		rename_column(rename);
+}
+
+static void
 process_utility(PlannedStmt *planned, const char *query, bool read_only_tree,
 				ProcessUtilityContext context, ParamListInfo params,
 				QueryEnvironment *environment, DestReceiver *receiver,
 				QueryCompletion *completion)
 {
 	Node	   *statement = planned->utilityStmt;
+	bool		ours = IsTransactionState() && !bdd_am_worker;
 
-	if (IsTransactionState() && !bdd_am_worker)
-		check_statement(statement);
-
+	if (ours)
+		before_statement(statement);
 	if (previous_utility_hook != NULL)
 		previous_utility_hook(planned, query, read_only_tree, context, params,
 							  environment, receiver, completion);
 	else
 		standard_ProcessUtility(planned, query, read_only_tree, context,
 								params, environment, receiver, completion);
-
-	if (IsA(statement, RenameStmt) &&
-		((RenameStmt *) statement)->renameType == OBJECT_COLUMN &&
-		is_table(((RenameStmt *) statement)->relationType))
-		rename_column((RenameStmt *) statement);
+	if (ours)
+		after_statement(statement);
 }
 
 void

@@ -33,10 +33,10 @@ write_pending(BddTarget *target, BddPending *pending)
 	BddRows		rows = {0};
 	dlist_iter	iter;
 
-	dlist_foreach(iter, &pending->set.rows)
+	dlist_foreach(iter, &pending->set->rows)
 	{
 		BddPendingVersion *version =
-			dlist_container(BddPendingRow, target_link, iter.cur)->newest;
+			dlist_container(BddPendingRow, set_link, iter.cur)->newest;
 
 		bdd_rows_add(&rows, version->ordinal, &version->image);
 	}
@@ -61,6 +61,24 @@ bdd_direct_begin(BddTarget *target, BddPending *pending)
 	bdd_wait_applied(slot, target->options.target_id, number, may_read);
 	write_pending(target, pending);
 	bdd_pending_go_direct(pending);
+}
+
+/*
+ * Before the table changes: brings all that is buffered, and what this
+ * transaction has pending, into it.  The caller holds a lock that keeps
+ * writers out.
+ */
+void
+bdd_direct_settle(BddTarget *target)
+{
+	BddPending *pending = bdd_pending_find(target->relid);
+
+	bdd_apply_here(target);
+	if (pending != NULL && pending->set->count > 0)
+	{
+		write_pending(target, pending);
+		bdd_pending_go_direct(pending);
+	}
 }
 
 void

@@ -66,13 +66,14 @@ bdd_pending_init(void)
 
 /* ---------- targets ---------- */
 
-static void
-init_set(BddPendingSet *set)
+static BddPendingSet *
+new_set(void)
 {
+	BddPendingSet *set = MemoryContextAllocZero(bdd_pending_context,
+												sizeof(BddPendingSet));
+
 	dlist_init(&set->rows);
-	set->hash = NULL;
-	set->count = 0;
-	set->room = 0;
+	return set;
 }
 
 BddPending *
@@ -98,8 +99,7 @@ bdd_pending_get(Oid relid, int32 target_id, BddSharedSlot *slot,
 	pending->target_id = target_id;
 	pending->slot = slot;
 	pending->shape = shape;
-	init_set(&pending->set);
-	init_set(&pending->written);
+	pending->set = new_set();
 	pending->next = bdd_pending_targets;
 	bdd_pending_targets = pending;
 	return pending;
@@ -113,7 +113,7 @@ bdd_pending_room(void)
 
 	for (BddPending *pending = bdd_pending_targets; pending != NULL;
 		 pending = pending->next)
-		room += pending->set.room;
+		room += pending->set->room;
 	return room;
 }
 
@@ -122,7 +122,7 @@ bdd_pending_has_rows(void)
 {
 	for (BddPending *pending = bdd_pending_targets; pending != NULL;
 		 pending = pending->next)
-		if (pending->set.count > 0)
+		if (pending->set->count > 0)
 			return true;
 	return false;
 }
@@ -139,7 +139,7 @@ build_hash(BddPendingSet *set)
 	set->hash = bdd_row_create(bdd_pending_context, 64, NULL);
 	dlist_foreach(iter, &set->rows)
 	{
-		BddPendingRow *row = dlist_container(BddPendingRow, target_link,
+		BddPendingRow *row = dlist_container(BddPendingRow, set_link,
 											 iter.cur);
 
 		if (row->hashed)
@@ -151,7 +151,7 @@ BddPendingRow *
 bdd_pending_lookup(BddPending *pending, uint32 hash, const char *key,
 				   uint32 key_size)
 {
-	BddPendingSet *set = &pending->set;
+	BddPendingSet *set = pending->set;
 	BddPendingRow probe;
 	BddRowHashEntry *entry;
 	dlist_iter	iter;
@@ -168,7 +168,7 @@ bdd_pending_lookup(BddPending *pending, uint32 hash, const char *key,
 	}
 	dlist_foreach(iter, &set->rows)
 	{
-		BddPendingRow *row = dlist_container(BddPendingRow, target_link,
+		BddPendingRow *row = dlist_container(BddPendingRow, set_link,
 											 iter.cur);
 
 		if (row->hashed && row->hash == hash && same_key(row, &probe))
@@ -217,11 +217,11 @@ static BddPendingRow *
 new_row(BddPending *pending, uint32 hash, const char *key, uint32 key_size,
 		bool hashed)
 {
-	BddPendingSet *set = &pending->set;
+	BddPendingSet *set = pending->set;
 	BddPendingRow *row = palloc0(sizeof(BddPendingRow));
 	bool		found;
 
-	row->pending = pending;
+	row->set = set;
 	row->hash = hash;
 	row->key = palloc(key_size);
 	row->key_size = key_size;
@@ -229,7 +229,7 @@ new_row(BddPending *pending, uint32 hash, const char *key, uint32 key_size,
 	row->hashed = hashed;
 	if (hashed && set->hash != NULL)
 		bdd_row_insert(set->hash, row, &found)->row = row;
-	dlist_push_tail(&set->rows, &row->target_link);
+	dlist_push_tail(&set->rows, &row->set_link);
 	set->count++;
 	return row;
 }
@@ -284,24 +284,31 @@ bdd_pending_add(BddPending *pending, uint32 hash, const char *key,
 	{
 		version->image = bdd_image_fold(shape, &row->newest->image, &image);
 		pfree(image.data);
-		pending->set.room -= row_room(row);
+		pending->set->room -= row_room(row);
 	}
 	set_newest(row, version);
-	pending->set.room += row_room(row);
+	pending->set->room += row_room(row);
 	MemoryContextSwitchTo(old_context);
 }
 
 /* ---------- direct writing ---------- */
 
-/* A list head points at itself, so it takes more than an assignment. */
-static void
-move_set(BddPendingSet *to, BddPendingSet *from)
+/*
+ * What is pending was written to the table, or the table was emptied: it is
+ * not to be published.  It comes back if the current level is rolled back.
+ */
+void
+bdd_pending_set_aside(BddPending *pending)
 {
-	*to = *from;
-	dlist_init(&to->rows);
-	while (!dlist_is_empty(&from->rows))
-		dlist_push_tail(&to->rows, dlist_pop_head_node(&from->rows));
-	init_set(from);
+	BddPendingSet *fresh;
+
+	if (pending->set->count == 0)
+		return;
+	fresh = new_set();
+	pending->set->aside_since = level_at(GetCurrentTransactionNestLevel());
+	pending->set->below = pending->aside;
+	pending->aside = pending->set;
+	pending->set = fresh;
 }
 
 /*
@@ -311,18 +318,36 @@ move_set(BddPendingSet *to, BddPendingSet *from)
 void
 bdd_pending_go_direct(BddPending *pending)
 {
-	Assert(pending->direct == NULL);
-	pending->direct = level_at(GetCurrentTransactionNestLevel());
-	move_set(&pending->written, &pending->set);
+	if (pending->direct == NULL)
+		pending->direct = level_at(GetCurrentTransactionNestLevel());
+	bdd_pending_set_aside(pending);
 }
 
-/* The level at which direct writing began is rolled back. */
+/* The level is rolled back, and its rows are gone from the sets. */
 static void
-undo_direct(BddPending *pending)
+undo_level(BddPending *pending, BddLevel *level)
 {
-	Assert(pending->set.count == 0);
-	move_set(&pending->set, &pending->written);
-	pending->direct = NULL;
+	if (pending->direct == level)
+		pending->direct = NULL;
+	while (pending->aside != NULL && pending->aside->aside_since == level)
+	{
+		Assert(pending->set->count == 0);
+		pending->set = pending->aside;
+		pending->aside = pending->set->below;
+		pending->set->aside_since = NULL;
+		pending->set->below = NULL;
+	}
+}
+
+/* The level becomes part of the one below. */
+static void
+hand_down_level(BddPending *pending, BddLevel *level, BddLevel *below)
+{
+	if (pending->direct == level)
+		pending->direct = below;
+	for (BddPendingSet *set = pending->aside; set != NULL; set = set->below)
+		if (set->aside_since == level)
+			set->aside_since = below;
 }
 
 /* ---------- ends of subtransactions ---------- */
@@ -330,11 +355,11 @@ undo_direct(BddPending *pending)
 static void
 remove_row(BddPendingRow *row)
 {
-	BddPendingSet *set = &row->pending->set;
+	BddPendingSet *set = row->set;
 
 	if (row->hashed && set->hash != NULL)
 		bdd_row_delete(set->hash, row);
-	dlist_delete(&row->target_link);
+	dlist_delete(&row->set_link);
 	set->count--;
 	pfree(row->key);
 	pfree(row);
@@ -346,7 +371,7 @@ pop_version(BddPendingRow *row)
 {
 	BddPendingVersion *version = row->newest;
 
-	row->pending->set.room -= row_room(row);
+	row->set->room -= row_room(row);
 	dlist_delete(&row->level_link);
 	row->newest = version->below;
 	free_version(version);
@@ -355,7 +380,7 @@ pop_version(BddPendingRow *row)
 	else
 	{
 		dlist_push_tail(&row->newest->level->rows, &row->level_link);
-		row->pending->set.room += row_room(row);
+		row->set->room += row_room(row);
 	}
 }
 
@@ -403,8 +428,7 @@ bdd_pending_subcommit(int nesting)
 					  below);
 	for (BddPending *pending = bdd_pending_targets; pending != NULL;
 		 pending = pending->next)
-		if (pending->direct == level)
-			pending->direct = below;
+		hand_down_level(pending, level, below);
 	levels = below;
 	pfree(level);
 }
@@ -417,12 +441,11 @@ bdd_pending_subabort(int nesting)
 
 	if (!level_ends(nesting))
 		return;
-	for (BddPending *pending = bdd_pending_targets; pending != NULL;
-		 pending = pending->next)
-		if (pending->direct == level)
-			undo_direct(pending);
 	dlist_foreach_modify(iter, &level->rows)
 		pop_version(dlist_container(BddPendingRow, level_link, iter.cur));
+	for (BddPending *pending = bdd_pending_targets; pending != NULL;
+		 pending = pending->next)
+		undo_level(pending, level);
 	levels = level->below;
 	pfree(level);
 }

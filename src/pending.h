@@ -37,9 +37,9 @@ typedef struct BddPendingVersion
 
 typedef struct BddPendingRow
 {
-	dlist_node	target_link;	/* in BddPending.rows, oldest first */
+	dlist_node	set_link;		/* in BddPendingSet.rows, oldest first */
 	dlist_node	level_link;		/* in the newest version's level */
-	struct BddPending *pending;
+	struct BddPendingSet *set;
 	BddPendingVersion *newest;
 	uint32		hash;
 	uint32		key_size;
@@ -50,9 +50,14 @@ typedef struct BddPendingRow
 
 struct bdd_row_hash;
 
-/* Rows that were written directly at a level, kept in case it is rolled back. */
+/*
+ * Rows of a target.  A set that was written to the table or discarded is kept
+ * aside, in case the level that did so is rolled back.
+ */
 typedef struct BddPendingSet
 {
+	struct BddPendingSet *below;	/* set aside earlier */
+	BddLevel   *aside_since;	/* NULL: the current set */
 	dlist_head	rows;
 	struct bdd_row_hash *hash;
 	uint64		count;
@@ -68,9 +73,9 @@ typedef struct BddPending
 	BddSharedSlot *slot;
 	const BddShape *shape;		/* lives at least as long as the transaction */
 	uint32		flush_rows;
-	BddPendingSet set;
+	BddPendingSet *set;			/* current one */
+	BddPendingSet *aside;		/* newest first */
 	BddLevel   *direct;			/* since this level rows go to the table */
-	BddPendingSet written;		/* what was pending when that began */
 	BddSharedGeneration *generation;	/* entered; from PRE_COMMIT on */
 } BddPending;
 
@@ -89,6 +94,7 @@ extern BddPendingRow *bdd_pending_lookup(BddPending *pending, uint32 hash,
 										 const char *key, uint32 key_size);
 extern Size bdd_pending_room(void);
 extern bool bdd_pending_has_rows(void);
+extern void bdd_pending_set_aside(BddPending *pending);
 extern void bdd_pending_go_direct(BddPending *pending);
 extern void bdd_pending_subcommit(int nesting);
 extern void bdd_pending_subabort(int nesting);

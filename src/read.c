@@ -145,8 +145,8 @@ collect_pending(BddPending *pending, BddRows *rows)
 {
 	dlist_iter	iter;
 
-	dlist_foreach(iter, &pending->set.rows)
-		add_pending_row(dlist_container(BddPendingRow, target_link, iter.cur),
+	dlist_foreach(iter, &pending->set->rows)
+		add_pending_row(dlist_container(BddPendingRow, set_link, iter.cur),
 						rows);
 }
 

@@ -15,6 +15,7 @@
 #include "registry.h"
 
 #include "access/transam.h"
+#include "access/xact.h"
 #include "utils/timestamp.h"
 
 BddSharedRegistry *bdd_registry = NULL;
@@ -227,6 +228,22 @@ bdd_slot_is_buffering(BddSharedSlot *slot)
 		buffering = is_unapplied(generation);
 	LWLockRelease(&slot->lock);
 	return buffering;
+}
+
+/* Whether there are rows that this transaction has not applied, either. */
+bool
+bdd_slot_has_unapplied(BddSharedSlot *slot)
+{
+	bool		unapplied = false;
+
+	LWLockAcquire(&slot->lock, LW_SHARED);
+	for (BddSharedGeneration *generation = slot->oldest;
+		 generation != NULL && !unapplied; generation = generation->next)
+		unapplied = is_unapplied(generation) &&
+			!(TransactionIdIsValid(generation->apply_xid) &&
+			  TransactionIdIsCurrentTransactionId(generation->apply_xid));
+	LWLockRelease(&slot->lock);
+	return unapplied;
 }
 
 /* ---------- entering and leaving ---------- */

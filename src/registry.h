@@ -22,6 +22,8 @@ typedef struct BddSharedFailure
 {
 	uint64		count;			/* failures in a row; 0: none */
 	int			sqlstate;
+	bool		passing;		/* a lock, a deadlock, memory: no reason to
+								 * give up waiting */
 	TimestampTz at;
 	TimestampTz retry_at;
 	char		message[BDD_MESSAGE_SIZE];
@@ -109,6 +111,7 @@ extern BddSharedSlot *bdd_slot_create(int32 target_id, Oid relid,
 									  uint64 applied);
 extern void bdd_slot_free(BddSharedSlot *slot, int32 target_id);
 extern bool bdd_slot_belongs_to(const BddSharedSlot *slot, int32 target_id);
+extern bool bdd_slot_has_unapplied(BddSharedSlot *slot);
 extern bool bdd_slot_is_buffering(BddSharedSlot *slot);
 
 extern bool bdd_prepare_to_enter(BddSharedSlot *slot);

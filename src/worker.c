@@ -15,6 +15,7 @@
 #include "access/transam.h"
 #include "access/xact.h"
 #include "apply.h"
+#include "bisect.h"
 #include "debug_point.h"
 #include "flush_wait.h"
 #include "fmgr.h"
@@ -187,12 +188,14 @@ note_failure(BddSharedSlot *slot, int32 target_id, const ErrorData *error)
 	}
 	slot->failure.count++;
 	slot->failure.sqlstate = error->sqlerrcode;
+	slot->failure.passing = bdd_error_is_passing(error->sqlerrcode);
 	slot->failure.at = now;
 	slot->failure.retry_at =
 		TimestampTzPlusMilliseconds(now, backoff_ms(slot->failure.count));
 	strlcpy(slot->failure.message, error->message, BDD_MESSAGE_SIZE);
 	slot->counts.failed_flushes++;
-	slot->wanted = 0;			/* its flush() has had its answer */
+	if (!slot->failure.passing)
+		slot->wanted = 0;		/* its flush() has had its answer */
 	SetInvalidVirtualTransactionId(slot->applier);
 	LWLockRelease(&slot->lock);
 	ConditionVariableBroadcast(&slot->changed);

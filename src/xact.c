@@ -171,9 +171,9 @@ release_all(void)
 
 		if (pending->generation == NULL)
 			continue;
-		dlist_foreach(iter, &pending->set.rows)
+		dlist_foreach(iter, &pending->set->rows)
 		{
-			BddPendingRow *row = dlist_container(BddPendingRow, target_link,
+			BddPendingRow *row = dlist_container(BddPendingRow, set_link,
 												 iter.cur);
 
 			if (row->reservation.version != NULL)
@@ -195,7 +195,7 @@ enter_all(BddPending **no_room)
 	LWLockAcquire(&bdd_registry->lock, LW_SHARED);
 	for (BddPending *pending = bdd_pending_targets;
 		 pending != NULL && entered; pending = pending->next)
-		if (pending->set.count > 0)
+		if (pending->set->count > 0)
 		{
 			pending->generation = bdd_enter(pending->slot);
 			entered = pending->generation != NULL;
@@ -210,9 +210,9 @@ reserve_rows(BddPending *pending)
 {
 	dlist_iter	iter;
 
-	dlist_foreach(iter, &pending->set.rows)
+	dlist_foreach(iter, &pending->set->rows)
 	{
-		BddPendingRow *row = dlist_container(BddPendingRow, target_link,
+		BddPendingRow *row = dlist_container(BddPendingRow, set_link,
 											 iter.cur);
 
 		if (!bdd_reserve(pending->generation, pending->shape, row->hash,
@@ -242,7 +242,7 @@ try_reserve(void)
 	}
 	for (BddPending *pending = bdd_pending_targets; pending != NULL;
 		 pending = pending->next)
-		if (pending->set.count > 0 && !reserve_rows(pending))
+		if (pending->set->count > 0 && !reserve_rows(pending))
 		{
 			release_all();
 			return pending;
@@ -261,9 +261,9 @@ number_rows(void)
 	{
 		dlist_iter	iter;
 
-		dlist_foreach(iter, &pending->set.rows)
+		dlist_foreach(iter, &pending->set->rows)
 		{
-			BddPendingRow *row = dlist_container(BddPendingRow, target_link,
+			BddPendingRow *row = dlist_container(BddPendingRow, set_link,
 												 iter.cur);
 
 			row->reservation.version->sequence =
@@ -323,9 +323,9 @@ publish_target(BddPending *pending)
 		pg_atomic_compare_exchange_u64(&generation->first_at, &unset,
 									   GetCurrentTimestamp());
 	}
-	dlist_foreach(iter, &pending->set.rows)
+	dlist_foreach(iter, &pending->set->rows)
 	{
-		BddPendingRow *row = dlist_container(BddPendingRow, target_link,
+		BddPendingRow *row = dlist_container(BddPendingRow, set_link,
 											 iter.cur);
 
 		new_keys += bdd_publish(generation, pending->shape,
@@ -344,7 +344,7 @@ publish_all(void)
 	bdd_debug_point("publish");
 	for (BddPending *pending = bdd_pending_targets; pending != NULL;
 		 pending = pending->next)
-		if (pending->set.count > 0)
+		if (pending->set->count > 0)
 			publish_target(pending);
 	bdd_floor_clear();
 }
