@@ -128,8 +128,10 @@ COMMENT ON FUNCTION batchdedup.resume IS
 
 CREATE VIEW batchdedup.target AS
 SELECT o.target,
-       pg_catalog.array_to_string(o.key_columns, ', ') AS key,
-       pg_catalog.array_to_string(o.update_columns, ', ') AS update_columns,
+       (SELECT pg_catalog.string_agg(pg_catalog.quote_ident(c.name), ', ' ORDER BY c.position)
+          FROM pg_catalog.unnest(o.key_columns) WITH ORDINALITY AS c(name, position)) AS key,
+       (SELECT pg_catalog.string_agg(pg_catalog.quote_ident(c.name), ', ' ORDER BY c.position)
+          FROM pg_catalog.unnest(o.update_columns) WITH ORDINALITY AS c(name, position)) AS update_columns,
        NULL::jsonb AS merge,
        NULL::text AS version_column,
        false AS logged,
@@ -265,7 +267,8 @@ SELECT s.target,
        pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) s.oldest_row_at AS oldest_row_age,
        s.last_flush_at, s.last_flush_ms, s.generation,
        s.failures, s.last_error_at, s.last_error_sqlstate, s.last_error
-  FROM batchdedup.stat_target_internal() s;
+  FROM batchdedup.stat_target_internal() s
+  JOIN batchdedup.target_option o ON o.target_id OPERATOR(pg_catalog.=) s.target_id;
 COMMENT ON VIEW batchdedup.stat_target IS
     'for each target of this database that was used since the server started: what came, what was written, what waits, what failed';
 

@@ -28,6 +28,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/fmgrprotos.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -96,7 +97,8 @@ argument_text(FunctionCallInfo fcinfo, int position)
 	if (position == ARG_LOGGED || position == ARG_COALESCE_ROWS)
 		return PG_GETARG_BOOL(position) ? "true" : "false";
 	if (position == ARG_MERGE)
-		return "";
+		return DatumGetCString(DirectFunctionCall1(jsonb_out,
+												   PG_GETARG_DATUM(position)));
 	return text_to_cstring(PG_GETARG_TEXT_PP(position));
 }
 
@@ -180,8 +182,14 @@ parse_columns(const char *argument, const char *value)
 		deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false,
 						  TYPALIGN_INT, &elements, &nulls, &count);
 		for (int i = 0; i < count; i++)
-			if (!nulls[i])
-				names = lappend(names, TextDatumGetCString(elements[i]));
+		{
+			if (nulls[i])
+				ereport(ERROR,
+						(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+						 errmsg("argument %s must not contain null",
+								argument)));
+			names = lappend(names, TextDatumGetCString(elements[i]));
+		}
 	}
 	else if (!SplitIdentifierString(copy, ',', &names))
 		ereport(ERROR,
@@ -335,7 +343,8 @@ check_key_columns(Relation rel, List *names)
 					 errmsg("key column \"%s\" can be null",
 							(char *) lfirst(cell)),
 					 errhint("ALTER TABLE %s ALTER COLUMN %s SET NOT NULL;",
-							 RelationGetRelationName(rel),
+							 quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
+														RelationGetRelationName(rel)),
 							 quote_identifier(lfirst(cell)))));
 	}
 }
@@ -467,6 +476,8 @@ change_catalog(Oid relid, const char *sql, int nargs, Oid *types,
 	bdd_spi_finish();
 	bdd_become_again(&saved);
 	CacheInvalidateRelcacheByRelid(relid);
+	/* Local caches hear of it now, and also if we are rolled back. */
+	CommandCounterIncrement();
 }
 
 static void
@@ -607,15 +618,17 @@ refuse_pending(Oid relid)
 static BddTarget *
 close_target(Oid relid)
 {
-	BddTarget  *target = bdd_target_open(relid, AccessShareLock);
+	BddTarget  *target = bdd_target_open_any(relid, AccessShareLock);
 	BddSharedSlot *slot = bdd_target_slot(target);
+	TimestampTz since = GetCurrentTimestamp();
 
 	refuse_pending(relid);
-	if (!target->options.paused)
+	if (!target->options.paused && target->broken == BDD_USABLE)
 		bdd_wait_applied(slot, target->options.target_id,
-						 bdd_request_flush(slot), true);
-	target = bdd_target_open(relid, ShareRowExclusiveLock);
-	bdd_apply_here(target);
+						 bdd_request_flush(slot, true), since, true);
+	target = bdd_target_open_any(relid, ShareRowExclusiveLock);
+	if (bdd_slot_has_unapplied(bdd_target_slot(target)))
+		bdd_apply_here(bdd_target_open(relid, ShareRowExclusiveLock));
 	return target;
 }
 
@@ -645,10 +658,36 @@ add_reset(BddChanges *changes, const char *column)
 					 changes->set.len > 0 ? ", " : "", column);
 }
 
+static const char *const argument_names[] = {
+	"target", "key", "update_columns", "merge", "version_column", "logged",
+	"mode", "flush_interval", "flush_rows", "on_full", "guard", "flush_group",
+	"coalesce_rows"
+};
+
+/* An option is reset once, and not set as well. */
+static void
+check_reset(FunctionCallInfo fcinfo, List *names, int position)
+{
+	const char *name = list_nth(names, position);
+
+	for (int i = 0; i < position; i++)
+		if (strcmp(list_nth(names, i), name) == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("target option \"%s\" is twice in argument reset",
+							name)));
+	for (int i = ARG_KEY; i < ARG_LAST; i++)
+		if (strcmp(argument_names[i], name) == 0 && !PG_ARGISNULL(i))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("target option \"%s\" is both set and reset",
+							name)));
+}
+
 /* Options that go back to their default; tells what they mean for the key. */
 static void
-collect_resets(List *names, BddChanges *changes, bool *reset_key,
-			   bool *reset_update)
+collect_resets(FunctionCallInfo fcinfo, List *names, BddChanges *changes,
+			   bool *reset_key, bool *reset_update)
 {
 	ListCell   *cell;
 
@@ -657,6 +696,7 @@ collect_resets(List *names, BddChanges *changes, bool *reset_key,
 		const char *name = lfirst(cell);
 		bool		known = false;
 
+		check_reset(fcinfo, names, foreach_current_index(cell));
 		if (strcmp(name, "flush_interval") == 0 ||
 			strcmp(name, "flush_rows") == 0)
 		{
@@ -734,7 +774,7 @@ bdd_alter_target(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(ARG_LAST))
 		resets = parse_columns("reset",
 							   text_to_cstring(PG_GETARG_TEXT_PP(ARG_LAST)));
-	collect_resets(resets, &changes, &reset_key, &reset_update);
+	collect_resets(fcinfo, resets, &changes, &reset_key, &reset_update);
 	if (!PG_ARGISNULL(ARG_KEY) || !PG_ARGISNULL(ARG_UPDATE_COLUMNS) ||
 		reset_key || reset_update)
 	{
@@ -744,7 +784,7 @@ bdd_alter_target(PG_FUNCTION_ARGS)
 	else if (!PG_ARGISNULL(ARG_MODE))
 		target = close_target(relid);
 	else
-		target = bdd_target_open(relid, ShareUpdateExclusiveLock);
+		target = bdd_target_open_any(relid, ShareUpdateExclusiveLock);
 	if (!PG_ARGISNULL(ARG_FLUSH_INTERVAL))
 		add_change(&changes, "flush_interval", INTERVALOID,
 				   PG_GETARG_DATUM(ARG_FLUSH_INTERVAL));
@@ -818,7 +858,7 @@ set_paused(FunctionCallInfo fcinfo, bool paused)
 	Datum		values[] = {ObjectIdGetDatum(relid), BoolGetDatum(paused)};
 
 	check_owner(relid);
-	target = bdd_target_open(relid, ShareUpdateExclusiveLock);
+	target = bdd_target_open_any(relid, ShareUpdateExclusiveLock);
 	change_catalog(relid,
 				   "UPDATE batchdedup.target_option SET paused = $2 "
 				   "WHERE target OPERATOR(pg_catalog.=) $1",

@@ -26,6 +26,7 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 #include "utils/typcache.h"
 
 PG_FUNCTION_INFO_V1(bdd_upsert_row);
@@ -186,21 +187,7 @@ bdd_upsert_json(PG_FUNCTION_ARGS)
 static void
 push_named_key(BddTarget *target, BddValues *row)
 {
-	for (int i = 0; i < target->shape.desc->natts; i++)
-	{
-		bool		is_key = false;
-
-		for (int j = 0; j < target->key.count; j++)
-			is_key = is_key || target->key.columns[j].attnum == i + 1;
-		if (bdd_column_in(row->given, i) && !is_key)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("column \"%s\" is not part of the key of target \"%s\"",
-							NameStr(TupleDescAttr(target->shape.desc,
-												  i)->attname),
-							get_rel_name(target->relid)),
-					 errhint("A row is deleted by its key alone.")));
-	}
+	bdd_check_key_alone(target, row);
 	bdd_push_delete(target, row);
 }
 
@@ -414,6 +401,7 @@ typedef struct BddFlush
 	Oid			relid;
 	int32		target_id;
 	BddSharedSlot *slot;
+	TimestampTz since;
 	uint64		number;
 	uint64		rows_before;
 } BddFlush;
@@ -450,7 +438,7 @@ start_flush(Oid relid, bool named)
 
 	if (!named && !may_write(relid))
 		return NULL;
-	target = bdd_target_open(relid, AccessShareLock);
+	target = bdd_target_open_any(relid, AccessShareLock);
 	if (!may_write(relid))
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(relid));
 	notice_pending(target);
@@ -464,12 +452,23 @@ start_flush(Oid relid, bool named)
 				 errhint("SELECT batchdedup.resume('%s');",
 						 quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
 													get_rel_name(relid)))));
+	if (named)
+		(void) bdd_target_open(relid, AccessShareLock);
+	else if (target->broken != BDD_USABLE)
+	{
+		ereport(WARNING,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("target \"%s\" is not flushed: a column of it, or its key's index, does not exist any more",
+						get_rel_name(relid))));
+		return NULL;
+	}
 	flush = palloc(sizeof(BddFlush));
 	flush->relid = relid;
 	flush->target_id = target->options.target_id;
 	flush->slot = bdd_target_slot(target);
 	flush->rows_before = applied_rows(flush->slot);
-	flush->number = bdd_request_flush(flush->slot);
+	flush->since = GetCurrentTimestamp();
+	flush->number = bdd_request_flush(flush->slot, true);
 	return flush;
 }
 
@@ -479,7 +478,8 @@ finish_flush(BddFlush *flush)
 	bool		may_read = pg_class_aclcheck(flush->relid, GetUserId(),
 											 ACL_SELECT) == ACLCHECK_OK;
 
-	bdd_wait_applied(flush->slot, flush->target_id, flush->number, may_read);
+	bdd_wait_applied(flush->slot, flush->target_id, flush->number,
+					 flush->since, may_read);
 	return applied_rows(flush->slot) - flush->rows_before;
 }
 

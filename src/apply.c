@@ -86,6 +86,15 @@ group_of(BddTarget *target, List **groups, const BddImage *image)
 	return group;
 }
 
+static bool
+gives_required(BddTarget *target, const BddColumns *insert)
+{
+	for (int i = 0; i < target->shape.set_bytes; i++)
+		if ((target->shape.required[i] & ~insert[i]) != 0)
+			return false;
+	return true;
+}
+
 static void
 write_group(BddTarget *target, const BddWriteRules *rules, BddGroup *group)
 {
@@ -96,7 +105,8 @@ write_group(BddTarget *target, const BddWriteRules *rules, BddGroup *group)
 	 * CONFLICT.  Otherwise rows given in part are first tried as updates: an
 	 * insert of them might lack a NOT NULL column, or use up a sequence.
 	 */
-	if (group->full || rules->insert_triggers)
+	if (group->full || (rules->insert_triggers &&
+						gives_required(target, group->insert)))
 		bdd_run_on_rows(target,
 						bdd_sql_upsert(target, rules, group->update,
 									   group->insert),
@@ -268,6 +278,36 @@ set_mark(int32 target_id, uint64 generation)
 }
 
 /*
+ * Deferred triggers could not fire once we are not the owner any more.  A
+ * worker has no constraints of others to respect; in somebody's transaction
+ * only those of the table are meant.
+ */
+void
+bdd_constraints_immediate(BddTarget *target)
+{
+	Oid			types[] = {OIDOID};
+	Datum		values[] = {ObjectIdGetDatum(target->relid)};
+	const char *sql = "SET CONSTRAINTS ALL IMMEDIATE";
+
+	bdd_spi_connect();
+	if (!bdd_am_worker)
+	{
+		(void) bdd_spi_run("SELECT pg_catalog.string_agg(pg_catalog.format('%I.%I', n.nspname, c.conname), ', ') "
+						   "FROM pg_catalog.pg_constraint c "
+						   "JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.connamespace "
+						   "WHERE c.condeferrable AND (c.conrelid OPERATOR(pg_catalog.=) $1 "
+						   "OR c.confrelid OPERATOR(pg_catalog.=) $1)",
+						   1, types, values, NULL);
+		sql = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+		if (sql != NULL)
+			sql = psprintf("SET CONSTRAINTS %s IMMEDIATE", sql);
+	}
+	if (sql != NULL && SPI_execute(sql, false, 0) < 0)
+		elog(ERROR, "SET CONSTRAINTS failed");
+	bdd_spi_finish();
+}
+
+/*
  * As the owner, with constraints checked while we still are the owner.  Rows
  * that the table refuses are left out and returned.
  */
@@ -278,10 +318,7 @@ write_as_owner(BddTarget *target, BddRows *rows, BddApplyCounts *counts)
 	BddIdentity saved;
 
 	bdd_become_owner_of(target->owner, &saved);
-	bdd_spi_connect();
-	if (SPI_execute("SET CONSTRAINTS ALL IMMEDIATE", false, 0) < 0)
-		elog(ERROR, "SET CONSTRAINTS failed");
-	bdd_spi_finish();
+	bdd_constraints_immediate(target);
 	bdd_rows_fold_equal(target, rows);
 	refused = bdd_write_tolerantly(target, rows, counts);
 	bdd_become_again(&saved);

@@ -26,6 +26,7 @@ typedef struct BddApplyCounts
 
 extern void bdd_write_rows(BddTarget *target, const BddRow *rows, uint64 count,
 						   BddApplyCounts *counts);
+extern void bdd_constraints_immediate(BddTarget *target);
 extern bool bdd_apply_generation(BddTarget *target,
 								 BddSharedGeneration *generation,
 								 BddApplyCounts *counts);

@@ -14,16 +14,20 @@
 
 #include "access/nbtree.h"
 #include "access/relation.h"
+#include "access/xact.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_opclass.h"
 #include "catalog/pg_operator.h"
+#include "catalog/pg_trigger.h"
 #include "commands/trigger.h"
 #include "common/hashfn.h"
 #include "lib/stringinfo.h"
+#include "miscadmin.h"
 #include "optimizer/optimizer.h"
 #include "spi_util.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/hsearch.h"
@@ -37,20 +41,31 @@
 
 /* ---------- triggers ---------- */
 
+/* Triggers of foreign keys do not mind rows that stay as they are. */
+static void
+add_trigger(const Trigger *trigger, BddWriteRules *rules)
+{
+	if (trigger->tgenabled == TRIGGER_DISABLED ||
+		RI_FKey_trigger_type(trigger->tgfoid) != RI_TRIGGER_NONE)
+		return;
+	if (TRIGGER_FOR_INSERT(trigger->tgtype) &&
+		TRIGGER_FOR_BEFORE(trigger->tgtype) &&
+		TRIGGER_FOR_ROW(trigger->tgtype))
+		rules->insert_triggers = true;
+	if (TRIGGER_FOR_UPDATE(trigger->tgtype) &&
+		(TRIGGER_FOR_ROW(trigger->tgtype) || trigger->tgoldtable != NULL ||
+		 trigger->tgnewtable != NULL))
+		rules->update_triggers = true;
+}
+
 static void
 add_rules(Oid relid, BddWriteRules *rules)
 {
 	Relation	rel = relation_open(relid, NoLock);
 	TriggerDesc *triggers = rel->trigdesc;
 
-	if (triggers != NULL)
-	{
-		rules->insert_triggers |= triggers->trig_insert_before_row;
-		rules->update_triggers |= triggers->trig_update_before_row ||
-			triggers->trig_update_after_row ||
-			triggers->trig_update_new_table ||
-			triggers->trig_update_old_table;
-	}
+	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
+		add_trigger(&triggers->triggers[i], rules);
 	relation_close(rel, NoLock);
 }
 
@@ -60,6 +75,15 @@ bdd_write_rules(BddTarget *target)
 {
 	BddWriteRules rules = {false, false};
 	ListCell   *cell;
+
+	/*
+	 * What an old snapshot shows as unchanged may have been changed since; and
+	 * the comparison reads columns that the writer may not be allowed to see.
+	 */
+	if (IsolationUsesXactSnapshot() ||
+		pg_class_aclcheck(target->relid, GetUserId(),
+						  ACL_SELECT) != ACLCHECK_OK)
+		rules.update_triggers = true;
 
 	if (get_rel_relkind(target->relid) != RELKIND_PARTITIONED_TABLE)
 	{
@@ -350,8 +374,8 @@ bdd_sql_select_row(BddTarget *target)
 	StringInfoData sql;
 
 	initStringInfo(&sql);
-	appendStringInfo(&sql, "SELECT t FROM %s%s t, " BDD_ROWS_NAME " r WHERE ",
-					 only(target), table_name(target));
+	appendStringInfo(&sql, "SELECT (t.*)::%s FROM %s%s t, " BDD_ROWS_NAME " r WHERE ",
+					 table_name(target), only(target), table_name(target));
 	append_same_key(&sql, target, "t");
 	return sql.data;
 }
@@ -368,6 +392,21 @@ typedef struct BddPlan
 } BddPlan;
 
 static HTAB *plans = NULL;
+
+/* Statements that run now: a plan in use must not be freed. */
+static int	running = 0;
+static LocalTransactionId running_in = InvalidLocalTransactionId;
+
+static bool
+may_free_plans(void)
+{
+	LocalTransactionId now = bdd_my_vxid().localTransactionId;
+
+	if (running_in != now)
+		running = 0;			/* an error ended what ran */
+	running_in = now;
+	return running == 0;
+}
 
 static void
 forget_plans(void)
@@ -446,7 +485,8 @@ plan_for(BddTarget *target, const char *sql, uint64 count)
 	bool		found;
 	SPIPlanPtr	plan;
 
-	if (plans != NULL && hash_get_num_entries(plans) >= MAX_PLANS)
+	if (plans != NULL && hash_get_num_entries(plans) >= MAX_PLANS &&
+		may_free_plans())
 		forget_plans();
 	if (plans == NULL)
 		init_plans();
@@ -457,6 +497,8 @@ plan_for(BddTarget *target, const char *sql, uint64 count)
 		return entry->plan;
 	}
 	plan = SPI_prepare(sql, 0, NULL);
+	if (plan != NULL && entry != NULL && !may_free_plans())
+		return plan;			/* for this time only */
 	if (plan == NULL || SPI_keepplan(plan) != 0)
 		elog(ERROR, "could not prepare \"%s\": %s", sql,
 			 SPI_result_code_string(SPI_result));
@@ -494,7 +536,10 @@ bdd_run_on_rows(BddTarget *target, const char *sql, Tuplestorestate *rows,
 		elog(ERROR, "could not register the rows");
 
 	plan = plan_for(target, sql, count);
+	(void) may_free_plans();
+	running++;
 	result = SPI_execute_plan(plan, NULL, NULL, read_only, 0);
+	running--;
 	if (result < 0)
 		elog(ERROR, "statement failed: %s: %s",
 			 SPI_result_code_string(result), sql);

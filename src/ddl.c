@@ -18,13 +18,20 @@
 #include "catalog/dependency.h"
 #include "catalog/namespace.h"
 #include "catalog/objectaccess.h"
+#include "catalog/partition.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_database.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
+#include "commands/dbcommands.h"
+#include "commands/defrem.h"
 #include "commands/tablecmds.h"
 #include "direct.h"
 #include "miscadmin.h"
+#include "nodes/makefuncs.h"
 #include "nodes/value.h"
+#include "parser/parse_type.h"
 #include "pending.h"
 #include "registry.h"
 #include "spi_util.h"
@@ -36,6 +43,7 @@
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
+#include "utils/syscache.h"
 #include "xact.h"
 
 static object_access_hook_type previous_object_hook = NULL;
@@ -103,6 +111,25 @@ table_dropped(Oid relid)
 }
 
 /*
+ * A column goes.  ALTER TABLE has brought the rows into the table before; DROP
+ * TYPE ... CASCADE and the like have not.
+ */
+static void
+refuse_if_unapplied(Oid relid)
+{
+	BddSharedSlot *slot = bdd_slot_find_by_table(relid);
+	BddPending *pending = bdd_pending_find(relid);
+
+	if ((pending != NULL && pending->set->count > 0) ||
+		(slot != NULL && bdd_slot_has_unapplied(slot)))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("cannot drop a column of \"%s\" because rows for it are buffered",
+						get_rel_name(relid)),
+				 errhint("Flush the target first with batchdedup.flush.")));
+}
+
+/*
  * The extension goes, and with it all targets of the database.  DROP EXTENSION
  * has brought their rows into the tables before (settle_all_targets); other
  * ways to drop it are refused while rows are there.
@@ -146,6 +173,8 @@ object_dropped(Oid class, Oid object, int sub_object)
 		else
 			table_dropped(object);
 	}
+	else if (class == RelationRelationId && sub_object > 0)
+		refuse_if_unapplied(object);
 	else if (class == DatabaseRelationId)
 		bdd_at_commit_free_database(object);
 }
@@ -188,6 +217,21 @@ check_may_truncate(const RangeVar *table, Oid relid, Oid old_relid, void *arg)
 					   table->relname);
 }
 
+/* Rows of a partition are in the buffer of the table that it belongs to. */
+static void
+settle_ancestors(Oid relid)
+{
+	ListCell   *cell;
+
+	if (!OidIsValid(relid) || !get_rel_relispartition(relid) ||
+		pg_class_aclcheck(relid, GetUserId(), ACL_TRUNCATE) != ACLCHECK_OK)
+		return;
+	foreach(cell, get_partition_ancestors(relid))
+		if (is_target(lfirst_oid(cell)))
+			bdd_direct_settle(bdd_target_open(lfirst_oid(cell),
+											  ShareRowExclusiveLock));
+}
+
 static void
 lock_truncated_tables(TruncateStmt *truncate)
 {
@@ -197,6 +241,7 @@ lock_truncated_tables(TruncateStmt *truncate)
 	{
 		RangeVar   *table = lfirst(cell);
 
+		settle_ancestors(RangeVarGetRelid(table, NoLock, true));
 		if (is_target(RangeVarGetRelid(table, NoLock, true)))
 			(void) RangeVarGetRelidExtended(table, AccessExclusiveLock, 0,
 											check_may_truncate, NULL);
@@ -225,10 +270,22 @@ needs_rows(AlterTableCmd *command)
 		case AT_DropOf:
 		case AT_AddInherit:
 		case AT_DropInherit:
+		case AT_DetachPartition:
 			return true;
 		default:
 			return false;
 	}
+}
+
+/* Brings the rows of the table into it, and those of tables below it. */
+static void
+settle_tree(Oid relid, LOCKMODE lockmode)
+{
+	ListCell   *cell;
+
+	foreach(cell, find_all_inheritors(relid, lockmode, NULL))
+		if (is_target(lfirst_oid(cell)))
+			bdd_direct_settle(bdd_target_open(lfirst_oid(cell), lockmode));
 }
 
 static void
@@ -242,14 +299,86 @@ settle_altered_table(AlterTableStmt *alter)
 	foreach(cell, alter->cmds)
 		needed = needed || needs_rows(lfirst_node(AlterTableCmd, cell));
 	if (!needed || lockmode < ShareRowExclusiveLock ||
-		!OidIsValid(bdd_catalog_relation("target_option")) ||
 		!can_be_target(RangeVarGetRelid(alter->relation, NoLock, true)))
 		return;
 	relid = RangeVarGetRelidExtended(alter->relation, lockmode,
 									 alter->missing_ok ? RVR_MISSING_OK : 0,
 									 RangeVarCallbackOwnsRelation, NULL);
-	if (is_target(relid))
-		bdd_direct_settle(bdd_target_open(relid, lockmode));
+	if (OidIsValid(relid))
+		settle_tree(relid, lockmode);
+}
+
+/* ALTER TYPE changes tables that were made OF it. */
+static void
+settle_typed_tables(AlterTableStmt *alter)
+{
+	Oid			type_relid = RangeVarGetRelid(alter->relation, NoLock, true);
+	Oid			type = OidIsValid(type_relid) ? get_rel_type_id(type_relid) :
+		InvalidOid;
+	ListCell   *cell;
+
+	foreach(cell, bdd_all_targets())
+	{
+		Oid			relid = lfirst_oid(cell);
+		HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+		bool		of_type = HeapTupleIsValid(tuple) && OidIsValid(type) &&
+			((Form_pg_class) GETSTRUCT(tuple))->reloftype == type;
+
+		if (HeapTupleIsValid(tuple))
+			ReleaseSysCache(tuple);
+		if (of_type && bdd_owns_relation(relid, GetUserId()))
+			bdd_direct_settle(bdd_target_open(relid, AccessExclusiveLock));
+	}
+}
+
+static Oid
+domain_base(Oid type)
+{
+	HeapTuple	tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
+	Oid			base;
+
+	if (!HeapTupleIsValid(tuple))
+		return InvalidOid;
+	base = ((Form_pg_type) GETSTRUCT(tuple))->typbasetype;
+	ReleaseSysCache(tuple);
+	return base;
+}
+
+static bool
+uses_domain(const BddTarget *target, Oid domain)
+{
+	for (int i = 0; i < target->shape.desc->natts; i++)
+	{
+		Oid			type = TupleDescAttr(target->shape.desc, i)->atttypid;
+
+		while (OidIsValid(type) && get_typtype(type) == TYPTYPE_DOMAIN)
+		{
+			if (type == domain)
+				return true;
+			type = domain_base(type);
+		}
+	}
+	return false;
+}
+
+/* What a domain accepts is checked at the call, and in tables by ALTER DOMAIN. */
+static void
+settle_users_of_domain(AlterDomainStmt *alter)
+{
+	Oid			domain = LookupTypeNameOid(NULL,
+										   makeTypeNameFromNameList(alter->typeName),
+										   true);
+	ListCell   *cell;
+
+	foreach(cell, bdd_all_targets())
+	{
+		BddTarget  *target = bdd_target_open_any(lfirst_oid(cell),
+												 AccessShareLock);
+
+		if (uses_domain(target, domain))
+			bdd_direct_settle(bdd_target_open(lfirst_oid(cell),
+											  ShareRowExclusiveLock));
+	}
 }
 
 static bool
@@ -277,6 +406,65 @@ settle_all_targets(void)
 										  ShareRowExclusiveLock));
 }
 
+static bool
+may_change_databases(void)
+{
+	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
+	bool		result = superuser();
+
+	if (HeapTupleIsValid(tuple))
+	{
+		result = result || ((Form_pg_authid) GETSTRUCT(tuple))->rolcreatedb;
+		ReleaseSysCache(tuple);
+	}
+	return result;
+}
+
+/*
+ * The database must have no connections, so its worker leaves at once.  The
+ * server waits a few seconds for that itself.
+ */
+static void
+send_worker_away(const char *database)
+{
+	if (database != NULL && may_change_databases())
+		bdd_worker_leave(get_database_oid(database, true));
+}
+
+static void
+send_away_from_template(CreatedbStmt *create)
+{
+	ListCell   *cell;
+
+	foreach(cell, create->options)
+	{
+		DefElem    *option = lfirst(cell);
+
+		if (strcmp(option->defname, "template") == 0 && option->arg != NULL)
+			send_worker_away(defGetString(option));
+	}
+}
+
+static void
+before_database_statement(Node *statement)
+{
+	switch (nodeTag(statement))
+	{
+		case T_DropdbStmt:
+			send_worker_away(((DropdbStmt *) statement)->dbname);
+			break;
+		case T_CreatedbStmt:
+			send_away_from_template((CreatedbStmt *) statement);
+			break;
+		case T_RenameStmt:
+			if (((RenameStmt *) statement)->renameType == OBJECT_DATABASE)
+				send_worker_away(((RenameStmt *) statement)->subname);
+			break;
+		default:
+			break;
+	}
+}
+
 static void
 before_statement(Node *statement)
 {
@@ -285,6 +473,11 @@ before_statement(Node *statement)
 		case T_AlterTableStmt:
 			if (((AlterTableStmt *) statement)->objtype == OBJECT_TABLE)
 				settle_altered_table((AlterTableStmt *) statement);
+			else if (((AlterTableStmt *) statement)->objtype == OBJECT_TYPE)
+				settle_typed_tables((AlterTableStmt *) statement);
+			break;
+		case T_AlterDomainStmt:
+			settle_users_of_domain((AlterDomainStmt *) statement);
 			break;
 		case T_TruncateStmt:
 			lock_truncated_tables((TruncateStmt *) statement);
@@ -300,15 +493,12 @@ before_statement(Node *statement)
 
 /* Our columns are kept by name: a dump shall restore them. */
 static void
-rename_column(RenameStmt *rename)
+rename_column_of(Oid relid, RenameStmt *rename)
 {
-	Oid			relid = RangeVarGetRelid(rename->relation, NoLock, true);
 	Oid			types[] = {REGCLASSOID, TEXTOID, TEXTOID};
 	Datum		values[3];
 	BddIdentity saved;
 
-	if (!is_target(relid))
-		return;
 	values[0] = ObjectIdGetDatum(relid);
 	values[1] = CStringGetTextDatum(rename->subname);
 	values[2] = CStringGetTextDatum(rename->newname);
@@ -322,6 +512,20 @@ rename_column(RenameStmt *rename)
 	bdd_spi_finish();
 	bdd_become_again(&saved);
 	CacheInvalidateRelcacheByRelid(relid);
+	CommandCounterIncrement();
+}
+
+static void
+rename_column(RenameStmt *rename)
+{
+	Oid			relid = RangeVarGetRelid(rename->relation, NoLock, true);
+	ListCell   *cell;
+
+	if (!can_be_target(relid))
+		return;
+	foreach(cell, find_all_inheritors(relid, NoLock, NULL))
+		if (is_target(lfirst_oid(cell)))
+			rename_column_of(lfirst_oid(cell), rename);
 }
 
 static void
@@ -343,6 +547,9 @@ process_utility(PlannedStmt *planned, const char *query, bool read_only_tree,
 	Node	   *statement = planned->utilityStmt;
 	bool		ours = IsTransactionState() && !bdd_am_worker;
 
+	if (ours)
+		before_database_statement(statement);
+	ours = ours && OidIsValid(bdd_catalog_relation("target_option"));
 	if (ours)
 		before_statement(statement);
 	if (previous_utility_hook != NULL)

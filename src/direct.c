@@ -3,10 +3,13 @@
  * direct.c
  *		Writing to the table in the caller's transaction.
  *
- * A transaction too big for the buffer writes to the table itself, as the
- * caller and with the rules of an apply.  Once it has begun to do so for a
- * target, all its further rows of that target go the same way.
+ * This is what batchdedup.enabled = off and mode "direct" do for every row, and
+ * what a transaction too big for the buffer does.  Once it has begun to do so
+ * for a target, all its further rows of that target go the same way.
  *
+ * Rows are written as the caller.  But our statements read the table, as
+ * every INSERT ... ON CONFLICT does, and a caller who may use the buffer need
+ * not be allowed to: for him they run as an apply does, as the owner.
  *-------------------------------------------------------------------------
  */
 #include "direct.h"
@@ -17,14 +20,34 @@
 #include "miscadmin.h"
 #include "spi_util.h"
 #include "utils/acl.h"
+#include "utils/lsyscache.h"
+#include "utils/rls.h"
+#include "utils/timestamp.h"
+
+static bool
+may_read(const BddTarget *target)
+{
+	return pg_class_aclcheck(target->relid, GetUserId(),
+							 ACL_SELECT) == ACLCHECK_OK;
+}
 
 static void
 write_rows(BddTarget *target, BddRows *rows)
 {
 	BddApplyCounts counts = {0};
+	BddIdentity saved;
+	bool		as_owner = !may_read(target) &&
+		check_enable_rls(target->relid, InvalidOid, true) != RLS_ENABLED;
 
 	bdd_rows_fold_equal(target, rows);
+	if (as_owner)
+	{
+		bdd_become_owner_of(target->owner, &saved);
+		bdd_constraints_immediate(target);
+	}
 	bdd_write_rows(target, rows->rows, rows->count, &counts);
+	if (as_owner)
+		bdd_become_again(&saved);
 }
 
 static void
@@ -54,11 +77,20 @@ void
 bdd_direct_begin(BddTarget *target, BddPending *pending)
 {
 	BddSharedSlot *slot = bdd_target_slot(target);
-	uint64		number = bdd_request_flush(slot);
-	bool		may_read = pg_class_aclcheck(target->relid, GetUserId(),
-											 ACL_SELECT) == ACLCHECK_OK;
+	TimestampTz since = GetCurrentTimestamp();
+	uint64		number = bdd_request_flush(slot, true);
+	BddOptions	options;
 
-	bdd_wait_applied(slot, target->options.target_id, number, may_read);
+	if (bdd_slot_is_buffering(slot) &&
+		bdd_options_read(target->relid, &options) && options.paused)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("target \"%s\" is paused, and rows for it are buffered",
+						get_rel_name(target->relid)),
+				 errdetail("They come before rows that are written directly."),
+				 errhint("Resume the target with batchdedup.resume.")));
+	bdd_wait_applied(slot, target->options.target_id, number, since,
+					 may_read(target));
 	write_pending(target, pending);
 	bdd_pending_go_direct(pending);
 }

@@ -157,6 +157,27 @@ check_key(const BddTarget *target, const BddValues *row)
 	}
 }
 
+/* For who is to name a row, and not to give it. */
+void
+bdd_check_key_alone(const BddTarget *target, const BddValues *row)
+{
+	for (int i = 0; i < target->shape.desc->natts; i++)
+	{
+		bool		is_key = false;
+
+		for (int j = 0; j < target->key.count; j++)
+			is_key = is_key || target->key.columns[j].attnum == i + 1;
+		if (bdd_column_in(row->given, i) && !is_key)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("column \"%s\" is not part of the key of target \"%s\"",
+							NameStr(TupleDescAttr(target->shape.desc,
+												  i)->attname),
+							get_rel_name(target->relid)),
+					 errhint("Name the row by its key alone.")));
+	}
+}
+
 static void
 check_size(const BddTarget *target, uint32 key_size, uint32 image_size)
 {
@@ -381,6 +402,8 @@ pending_of(BddTarget *target)
 static bool
 bypasses_buffer(const BddTarget *target)
 {
+	if (bdd_am_worker)
+		return false;			/* it cannot wait for itself */
 	return !bdd_enabled || target->options.mode == BDD_MODE_DIRECT ||
 		row_security_binds(target);
 }
@@ -416,7 +439,7 @@ push(BddTarget *target, uint32 hash, StringInfo key, BddImage image)
 	}
 	check_size(target, key->len, image.size);
 	bdd_pending_add(pending, hash, key->data, key->len, image);
-	if (bdd_pending_room() > bdd_largest_transaction())
+	if (bdd_pending_room() > bdd_largest_transaction() && !bdd_am_worker)
 		bdd_direct_begin(target, pending);
 }
 
@@ -439,21 +462,6 @@ add_defaults(BddTarget *target, BddValues *row, BddColumns *insert)
 	}
 }
 
-static BddImage
-make_image(BddTarget *target, BddOp op, BddValues *row,
-		   const BddColumns *update, const BddColumns *insert)
-{
-	MemoryContext old_context;
-	BddImage	image;
-
-	bdd_pending_init();
-	old_context = MemoryContextSwitchTo(bdd_pending_context);
-	image = bdd_image_from_values(&target->shape, op, row->values,
-								  row->isnull, update, insert);
-	MemoryContextSwitchTo(old_context);
-	return image;
-}
-
 /* An upsert of the columns that are given. */
 void
 bdd_push_values(BddTarget *target, BddValues *row)
@@ -462,6 +470,8 @@ bdd_push_values(BddTarget *target, BddValues *row)
 	BddColumns *update = palloc0(2 * shape->set_bytes);
 	BddColumns *insert = update + shape->set_bytes;
 	StringInfo	key = key_buffer();
+	MemoryContext old_context;
+	BddImage	image;
 	uint32		hash;
 
 	check_transaction("upsert()");
@@ -474,33 +484,43 @@ bdd_push_values(BddTarget *target, BddValues *row)
 	hash = bdd_values_key(target, row, key);
 	check_not_null(target, row);
 	add_defaults(target, row, insert);
-	push(target, hash, key,
-		 make_image(target, BDD_UPSERT, row, update, insert));
+	bdd_pending_init();
+	old_context = MemoryContextSwitchTo(bdd_pending_context);
+	image = bdd_image_from_values(shape, BDD_UPSERT, row->values, row->isnull,
+								  update, insert);
+	MemoryContextSwitchTo(old_context);
+	push(target, hash, key, image);
 }
 
-/* An image that carries the key alone. */
+/* An image that carries the key alone; the other values are lost. */
 BddImage
-bdd_key_image(BddTarget *target, const BddValues *row)
+bdd_key_image(BddTarget *target, BddValues *row)
 {
 	BddColumns *update = palloc0(2 * target->shape.set_bytes);
 	BddColumns *insert = update + target->shape.set_bytes;
-	BddValues	copy = *row;
 
 	for (int i = 0; i < target->key.count; i++)
 		bdd_column_add(insert, target->key.columns[i].attnum - 1);
-	return make_image(target, BDD_DELETE, &copy, update, insert);
+	return bdd_image_from_values(&target->shape, BDD_DELETE, row->values,
+								 row->isnull, update, insert);
 }
 
 void
 bdd_push_delete(BddTarget *target, BddValues *row)
 {
 	StringInfo	key = key_buffer();
+	MemoryContext old_context;
+	BddImage	image;
 	uint32		hash;
 
 	check_transaction("delete()");
 	check_may_delete(target);
 	hash = bdd_values_key(target, row, key);
-	push(target, hash, key, bdd_key_image(target, row));
+	bdd_pending_init();
+	old_context = MemoryContextSwitchTo(bdd_pending_context);
+	image = bdd_key_image(target, row);
+	MemoryContextSwitchTo(old_context);
+	push(target, hash, key, image);
 }
 
 /* ---------- the fast way for typed rows ---------- */

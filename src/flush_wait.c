@@ -23,10 +23,10 @@
 
 /*
  * Asks for all that is published now to be applied; returns the number of the
- * generation to wait for.
+ * generation to wait for.  "at_once": also if a failed apply is to wait.
  */
 uint64
-bdd_request_flush(BddSharedSlot *slot)
+bdd_request_flush(BddSharedSlot *slot, bool at_once)
 {
 	uint64		number;
 
@@ -37,7 +37,8 @@ bdd_request_flush(BddSharedSlot *slot)
 		pg_atomic_read_u32(&slot->active->publishers) == 0)
 		number--;				/* nothing in it yet */
 	slot->wanted = Max(slot->wanted, number);
-	slot->failure.retry_at = 0;
+	if (at_once)
+		slot->failure.retry_at = 0;
 	LWLockRelease(&slot->lock);
 	if (number > slot->applied)
 		bdd_wake_worker(slot);
@@ -50,9 +51,10 @@ wait_step(BddSharedSlot *slot)
 {
 	VirtualTransactionId applier;
 
-	LWLockAcquire(&slot->lock, LW_SHARED);
-	applier = slot->applier;
-	LWLockRelease(&slot->lock);
+	/* Whatever it applies now: our rows have to wait for it. */
+	LWLockAcquire(&bdd_registry->worker_lock, LW_SHARED);
+	applier = bdd_registry->workers[slot->worker].applier;
+	LWLockRelease(&bdd_registry->worker_lock);
 
 	CHECK_FOR_INTERRUPTS();
 	if (VirtualTransactionIdIsValid(applier))
@@ -81,20 +83,17 @@ report_failure(BddSharedSlot *slot, const BddSharedFailure *failure,
 }
 
 /*
- * Waits until generations up to "number" are applied.  An apply that fails in
- * the meantime is an error; its message is shown to who may read the table.
+ * Waits until generations up to "number" are applied.  An apply that fails
+ * after "since" is an error; its message is shown to who may read the table.
  */
 void
 bdd_wait_applied(BddSharedSlot *slot, int32 target_id, uint64 number,
-				 bool may_read)
+				 TimestampTz since, bool may_read)
 {
-	TimestampTz started = GetCurrentTimestamp();
-
 	if (bdd_am_worker)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("a trigger that runs while rows are applied cannot wait for a flush")));
-
 	ConditionVariablePrepareToSleep(&slot->changed);
 	for (;;)
 	{
@@ -103,13 +102,13 @@ bdd_wait_applied(BddSharedSlot *slot, int32 target_id, uint64 number,
 
 		LWLockAcquire(&slot->lock, LW_SHARED);
 		failure = slot->failure;
-		done = slot->applied >= number ||
-			!bdd_slot_belongs_to(slot, target_id);
+		done = !bdd_slot_belongs_to(slot, target_id) ||
+			!bdd_slot_waits_for(slot, number);
 		LWLockRelease(&slot->lock);
 
 		if (done)
 			break;
-		if (failure.count > 0 && !failure.passing && failure.at >= started)
+		if (failure.count > 0 && !failure.passing && failure.at >= since)
 			report_failure(slot, &failure, may_read);
 		wait_step(slot);
 	}
@@ -168,13 +167,15 @@ bdd_report_full(BddSharedSlot *slot)
 static void
 ask_for_room(BddSharedSlot *slot)
 {
-	(void) bdd_request_flush(slot);
+	(void) bdd_request_flush(slot, false);
 	for (int i = 0; i < bdd_registry->slot_count; i++)
 	{
 		BddSharedSlot *other = &bdd_registry->slots[i];
 
-		if (other->in_use && pg_atomic_read_u32(&other->budget.used) > 0)
-			bdd_wake_worker(other);
+		if (!other->in_use || pg_atomic_read_u32(&other->budget.used) == 0)
+			continue;
+		bdd_free_abandoned(other);
+		bdd_wake_worker(other);
 	}
 }
 

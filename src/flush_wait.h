@@ -12,9 +12,10 @@
 
 #include "registry.h"
 
-extern uint64 bdd_request_flush(BddSharedSlot *slot);
+extern uint64 bdd_request_flush(BddSharedSlot *slot, bool at_once);
 extern void bdd_wait_applied(BddSharedSlot *slot, int32 target_id,
-							 uint64 number, bool may_read);
+							 uint64 number, TimestampTz since,
+							 bool may_read);
 extern bool bdd_above_high_water(BddSharedSlot *slot);
 extern bool bdd_above_seal_mark(BddSharedSlot *slot);
 extern void bdd_report_full(BddSharedSlot *slot);

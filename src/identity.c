@@ -23,6 +23,7 @@
 #include "catalog/pg_index.h"
 #include "catalog/pg_opclass.h"
 #include "catalog/pg_type_d.h"
+#include "commands/defrem.h"
 #include "common/hashfn.h"
 #include "common/int128.h"
 #include "utils/builtins.h"
@@ -129,6 +130,9 @@ key_form(BddKeyColumn *column, Oid base_type, int32 typmod, BddKey *key)
 	bool		varlena = column->length == -1;
 	BddKeyForm	form = varlena ? BDD_KEY_VARLENA : BDD_KEY_FIXED;
 
+	/* The normal forms are those of the types' own operator classes. */
+	if (GetDefaultOpClass(base_type, BTREE_AM_OID) != column->opclass)
+		base_type = InvalidOid;
 	switch (base_type)
 	{
 		case NUMERICOID:

@@ -113,7 +113,8 @@ tend(int index)
 		worker->state = BDD_WORKER_NONE;
 	if (worker->state == BDD_WORKER_STARTING)
 		again = true;
-	else if (worker->state == BDD_WORKER_NONE && recent)
+	else if (worker->state == BDD_WORKER_NONE &&
+			 (recent || worker->away_until > GetCurrentTimestamp()))
 		again = true;
 	else if (worker->state == BDD_WORKER_NONE && has_work(index))
 	{

@@ -390,22 +390,31 @@ drop_older(BddSharedTable *table, BddSharedVersion *version)
 	return deleted;
 }
 
-/*
- * One image of the version and all that are older, in private memory.  The
- * oldest comes first in a fold, hence the recursion, whose depth is the
- * number of versions that overlapping transactions have linked.
- */
+/* One image of the version and all that are older, in private memory. */
 static BddImage
 fold_versions(const BddShape *shape, BddSharedVersion *version)
 {
-	BddImage	image = read_version(version, false);
-	BddImage	older;
+	BddRows		chain = {0};
+	BddImage	folded;
 
-	check_stack_depth();
-	if (version->older == NULL)
-		return image;
-	older = fold_versions(shape, version->older);
-	return bdd_image_fold(shape, &older, &image);
+	for (; version != NULL; version = version->older)
+	{
+		BddImage	image = read_version(version, false);
+
+		bdd_rows_add(&chain, version->sequence, &image);
+	}
+	folded = chain.rows[chain.count - 1].image;
+	for (uint64 i = chain.count - 1; i-- > 0;)
+	{
+		BddImage	next = bdd_image_fold(shape, &folded,
+										  &chain.rows[i].image);
+
+		if (i + 2 < chain.count)
+			pfree(folded.data);
+		folded = next;
+	}
+	pfree(chain.rows);
+	return folded;
 }
 
 /*
@@ -512,10 +521,11 @@ bdd_publish(BddSharedGeneration *generation, const BddShape *shape,
 	version->older = *link;
 	*link = version;
 
-	for (cover = entry->newest; cover != NULL; cover = cover->older)
+	/* What is older than this version has been looked at before. */
+	for (cover = entry->newest; cover != version; cover = cover->older)
 		if (bdd_image_covers(shape, cover->op, cover->full))
 			break;
-	if (cover != NULL && cover->older != NULL &&
+	if (bdd_image_covers(shape, cover->op, cover->full) && cover->older != NULL &&
 		drop_older(table, cover) && cover->op == BDD_UPSERT)
 		cover->op = BDD_REPLACE;
 

@@ -92,16 +92,29 @@ bdd_pending_get(Oid relid, int32 target_id, BddSharedSlot *slot,
 {
 	BddPending *pending = bdd_pending_find(relid);
 
-	if (pending != NULL)
+	if (pending != NULL && (pending->set->count > 0 ||
+							pending->aside != NULL || pending->direct != NULL))
+	{
+		/* The lock on the table has been ours since. */
+		if (pending->target_id != target_id)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("a target cannot be registered anew in a transaction that has upserted rows into it")));
 		return pending;
-	pending = MemoryContextAllocZero(bdd_pending_context, sizeof(BddPending));
-	pending->relid = relid;
+	}
+	if (pending == NULL)
+	{
+		pending = MemoryContextAllocZero(bdd_pending_context,
+										 sizeof(BddPending));
+		pending->relid = relid;
+		pending->set = new_set();
+		pending->next = bdd_pending_targets;
+		bdd_pending_targets = pending;
+	}
+	/* Its rows may have been rolled back, and the lock with them. */
 	pending->target_id = target_id;
 	pending->slot = slot;
 	pending->shape = shape;
-	pending->set = new_set();
-	pending->next = bdd_pending_targets;
-	bdd_pending_targets = pending;
 	return pending;
 }
 

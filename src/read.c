@@ -18,6 +18,7 @@
 #include "access/xact.h"
 #include "apply.h"
 #include "apply_sql.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "encode.h"
 #include "executor/executor.h"
@@ -168,7 +169,9 @@ open_for_reading(Oid relid)
 {
 	BddTarget  *target = bdd_target_open(relid, AccessShareLock);
 
-	if (pg_class_aclcheck(relid, GetUserId(), ACL_SELECT) != ACLCHECK_OK)
+	if (pg_class_aclcheck(relid, GetUserId(), ACL_SELECT) != ACLCHECK_OK &&
+		pg_attribute_aclcheck_all(relid, GetUserId(), ACL_SELECT,
+								  ACLMASK_ALL) != ACLCHECK_OK)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(relid));
 	bdd_check_row_security(target);
 	if (target->slot == NULL)
@@ -181,7 +184,7 @@ open_for_reading(Oid relid)
  * are compared with it.
  */
 static void
-collect_key(BddTarget *target, const BddValues *given, Snapshot snapshot,
+collect_key(BddTarget *target, BddValues *given, Snapshot snapshot,
 			BddRows *rows)
 {
 	BddPending *pending = bdd_pending_find(target->relid);
@@ -236,15 +239,20 @@ table_row(BddTarget *target, const BddImage *key, MemoryContext context)
 	return row;
 }
 
-/* Generated columns follow from the others. */
+/*
+ * Generated columns follow from the others.  Their expressions run as the
+ * owner: who reads a table does not expect to run code of its owner's.
+ */
 static void
 compute_generated(BddTarget *target, Datum *values, bool *isnull)
 {
+	BddIdentity saved;
 	Relation	rel = table_open(target->relid, NoLock);
 	ExprContext *econtext = CreateStandaloneExprContext();
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(target->shape.desc,
 													&TTSOpsVirtual);
 
+	bdd_become_owner_of(target->owner, &saved);
 	for (int i = 0; i < target->shape.desc->natts; i++)
 	{
 		ExprState  *state;
@@ -267,6 +275,7 @@ compute_generated(BddTarget *target, Datum *values, bool *isnull)
 					  TupleDescAttr(target->shape.desc, i)->attlen);
 		ExecClearTuple(slot);
 	}
+	bdd_become_again(&saved);
 	ExecDropSingleTupleTableSlot(slot);
 	FreeExprContext(econtext, true);
 	table_close(rel, NoLock);
@@ -299,12 +308,16 @@ overlay(BddTarget *target, const BddImage *image, HeapTupleHeader row,
 }
 
 static Datum
-row_as_jsonb(Datum row)
+row_as_jsonb(BddTarget *target, Datum row)
 {
-	char	   *json = TextDatumGetCString(DirectFunctionCall1(row_to_json,
-															   row));
+	BddIdentity saved;
+	Datum		json;
 
-	return DirectFunctionCall1(jsonb_in, CStringGetDatum(json));
+	bdd_become_owner_of(target->owner, &saved);
+	json = DirectFunctionCall1(row_to_json, row);
+	bdd_become_again(&saved);
+	return DirectFunctionCall1(jsonb_in,
+							   CStringGetDatum(TextDatumGetCString(json)));
 }
 
 static Datum
@@ -313,12 +326,13 @@ values_as_jsonb(BddTarget *target, const BddValues *row)
 	HeapTuple	tuple = heap_form_tuple(target->shape.desc, row->values,
 										row->isnull);
 
-	return row_as_jsonb(heap_copy_tuple_as_datum(tuple, target->shape.desc));
+	return row_as_jsonb(target,
+						heap_copy_tuple_as_datum(tuple, target->shape.desc));
 }
 
 /* The row as one snapshot of table and buffer shows it; NULL: there is none. */
 static bool
-get_row(BddTarget *target, const BddValues *given, Datum *json)
+get_row(BddTarget *target, BddValues *given, Datum *json)
 {
 	BddRows		rows = {0};
 	BddImage	key = bdd_key_image(target, given);
@@ -335,7 +349,7 @@ get_row(BddTarget *target, const BddValues *given, Datum *json)
 	if (image == NULL)
 	{
 		if (row != NULL)
-			*json = row_as_jsonb(HeapTupleHeaderGetDatum(row));
+			*json = row_as_jsonb(target, HeapTupleHeaderGetDatum(row));
 		return row != NULL;
 	}
 	if (image->op == BDD_DELETE)
@@ -350,6 +364,7 @@ Datum
 bdd_get(PG_FUNCTION_ARGS)
 {
 	BddTarget  *target;
+	BddIdentity saved;
 	BddValues	given;
 	Datum		json;
 	bool		found;
@@ -360,7 +375,10 @@ bdd_get(PG_FUNCTION_ARGS)
 				 errmsg("target and key must not be null")));
 	target = open_for_reading(PG_GETARG_OID(0));
 	bdd_values_init(target, &given);
+	bdd_become_owner_of(target->owner, &saved);
 	bdd_values_from_jsonb(target, PG_GETARG_JSONB_P(1), &given);
+	bdd_check_key_alone(target, &given);
+	bdd_become_again(&saved);
 
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -387,7 +405,7 @@ bdd_buffered(PG_FUNCTION_ARGS)
 	BddTarget  *target;
 	BddRows		rows = {0};
 
-	if (!OidIsValid(relid))
+	if (!OidIsValid(relid) || get_rel_relkind(relid) == RELKIND_COMPOSITE_TYPE)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("type %s is not the row type of a table",

@@ -49,6 +49,28 @@ bdd_wake_worker(BddSharedSlot *slot)
 		bdd_wake_launcher();
 }
 
+/* As long as DROP DATABASE waits for others to leave, and a bit more. */
+#define AWAY_MS 8000
+
+/* The database's worker leaves, and none comes for a while. */
+void
+bdd_worker_leave(Oid database)
+{
+	LWLockAcquire(&bdd_registry->worker_lock, LW_EXCLUSIVE);
+	for (int i = 0; i < bdd_registry->slot_count; i++)
+	{
+		BddSharedWorker *worker = &bdd_registry->workers[i];
+
+		if (!OidIsValid(database) || worker->database != database)
+			continue;
+		worker->away_until =
+			TimestampTzPlusMilliseconds(GetCurrentTimestamp(), AWAY_MS);
+		if (worker->latch != NULL)
+			SetLatch(worker->latch);
+	}
+	LWLockRelease(&bdd_registry->worker_lock);
+}
+
 /* ---------- slots ---------- */
 
 static BddSharedSlot *
@@ -94,7 +116,10 @@ bdd_slot_find_by_table(Oid relid)
 	return found;
 }
 
-/* The database's entry in workers; there are as many as slots. */
+/*
+ * The database's entry in workers, or -1: there are as many as slots, but a
+ * worker that has yet to leave may hold the entry of a database without any.
+ */
 static int
 worker_index(void)
 {
@@ -107,25 +132,25 @@ worker_index(void)
 		if (free_index < 0 && bdd_registry->workers[i].database == InvalidOid)
 			free_index = i;
 	}
-	Assert(free_index >= 0);
-	bdd_registry->workers[free_index].database = MyDatabaseId;
+	if (free_index >= 0)
+		bdd_registry->workers[free_index].database = MyDatabaseId;
 	return free_index;
 }
 
 static void
-init_slot(BddSharedSlot *slot, int32 target_id, Oid relid, uint64 applied)
+init_slot(BddSharedSlot *slot, int32 target_id, Oid relid, uint64 applied,
+		  int worker)
 {
 	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
 	slot->database = MyDatabaseId;
 	slot->relid = relid;
 	slot->target_id = target_id;
-	slot->worker = worker_index();
+	slot->worker = worker;
 	slot->oldest = NULL;
 	slot->active = NULL;
 	slot->next_generation = applied + 1;
 	slot->applied = applied;
 	slot->wanted = 0;
-	SetInvalidVirtualTransactionId(slot->applier);
 	memset(&slot->failure, 0, sizeof(slot->failure));
 	memset(&slot->counts, 0, sizeof(slot->counts));
 	for (int i = 0; i < BDD_PARTITIONS; i++)
@@ -146,21 +171,30 @@ bdd_slot_create(int32 target_id, Oid relid, uint64 applied)
 {
 	BddSharedSlot *slot;
 
+	int			worker;
+
 	LWLockAcquire(&bdd_registry->lock, LW_EXCLUSIVE);
 	slot = find_slot(target_id);
-	for (int i = 0; i < bdd_registry->slot_count && slot == NULL; i++)
+	worker = slot == NULL ? worker_index() : slot->worker;
+	for (int i = 0; i < bdd_registry->slot_count && slot == NULL &&
+		 worker >= 0; i++)
 		if (!bdd_registry->slots[i].in_use)
 		{
 			slot = &bdd_registry->slots[i];
-			init_slot(slot, target_id, relid, applied);
+			init_slot(slot, target_id, relid, applied, worker);
 		}
 	LWLockRelease(&bdd_registry->lock);
+	if (slot != NULL && slot->relid != relid)
+		elog(ERROR, "slot of target %d belongs to another table", target_id);
 	return slot;
 }
 
-/* The last target of a database frees the database's worker entry. */
-static void
-release_worker_index(int worker)
+/*
+ * A worker entry without targets and without a worker is free again.  The
+ * caller holds the registry lock exclusively.
+ */
+void
+bdd_release_worker_index(int worker)
 {
 	for (int i = 0; i < bdd_registry->slot_count; i++)
 		if (bdd_registry->slots[i].in_use &&
@@ -175,10 +209,11 @@ release_worker_index(int worker)
  * lock on the table, or the database is gone.
  */
 void
-bdd_slot_free(BddSharedSlot *slot, int32 target_id)
+bdd_slot_free(BddSharedSlot *slot, Oid database, int32 target_id)
 {
 	LWLockAcquire(&bdd_registry->lock, LW_EXCLUSIVE);
-	if (slot->in_use && slot->target_id == target_id)
+	if (slot->in_use && slot->database == database &&
+		slot->target_id == target_id)
 	{
 		LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
 		while (slot->oldest != NULL)
@@ -191,7 +226,7 @@ bdd_slot_free(BddSharedSlot *slot, int32 target_id)
 		slot->active = NULL;
 		slot->in_use = false;
 		LWLockRelease(&slot->lock);
-		release_worker_index(slot->worker);
+		bdd_release_worker_index(slot->worker);
 	}
 	LWLockRelease(&bdd_registry->lock);
 	ConditionVariableBroadcast(&slot->changed);
@@ -212,9 +247,23 @@ bdd_slot_belongs_to(const BddSharedSlot *slot, int32 target_id)
 static bool
 is_unapplied(const BddSharedGeneration *generation)
 {
-	return generation->state != BDD_APPLIED &&
-		(pg_atomic_read_u32((pg_atomic_uint32 *) &generation->keys) > 0 ||
-		 pg_atomic_read_u32((pg_atomic_uint32 *) &generation->publishers) > 0);
+	/* Also an empty one has to be applied once it is sealed, to be freed. */
+	if (generation->state != BDD_ACTIVE)
+		return generation->state == BDD_SEALED;
+	return pg_atomic_read_u32(unconstify(pg_atomic_uint32 *, &generation->keys)) > 0 ||
+		pg_atomic_read_u32(unconstify(pg_atomic_uint32 *, &generation->publishers)) > 0;
+}
+
+/* Whether rows of generations up to "number" are not applied; as above. */
+bool
+bdd_slot_waits_for(const BddSharedSlot *slot, uint64 number)
+{
+	for (BddSharedGeneration *generation = slot->oldest;
+		 generation != NULL && generation->number <= number;
+		 generation = generation->next)
+		if (is_unapplied(generation))
+			return true;
+	return false;
 }
 
 bool
@@ -313,6 +362,28 @@ bdd_leave(BddSharedSlot *slot, BddSharedGeneration *generation)
 }
 
 /* ---------- from active to free ---------- */
+
+/*
+ * active -> free, if all who have reserved memory in it were rolled back.
+ */
+void
+bdd_free_abandoned(BddSharedSlot *slot)
+{
+	BddSharedGeneration **link = &slot->oldest;
+
+	LWLockAcquire(&bdd_registry->lock, LW_EXCLUSIVE);
+	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
+	if (slot->active != NULL && !is_unapplied(slot->active))
+	{
+		while (*link != slot->active)
+			link = &(*link)->next;
+		*link = NULL;
+		bdd_generation_free(slot->active);
+		slot->active = NULL;
+	}
+	LWLockRelease(&slot->lock);
+	LWLockRelease(&bdd_registry->lock);
+}
 
 /* active -> sealed; does nothing if the active generation has no rows. */
 void

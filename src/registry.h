@@ -63,7 +63,6 @@ typedef struct BddSharedSlot
 	uint64		next_generation;
 	uint64		applied;		/* generations up to this one are applied */
 	uint64		wanted;			/* flush() asks for generations up to here */
-	VirtualTransactionId applier;	/* transaction that applies, or invalid */
 	BddSharedFailure failure;
 	BddSharedCounts counts;
 
@@ -88,6 +87,8 @@ typedef struct BddSharedWorker
 	Latch	   *latch;			/* of the worker, or NULL; read without lock:
 								 * a stale one is only a needless wake-up */
 	TimestampTz started_at;
+	TimestampTz away_until;		/* somebody wants the database for himself */
+	VirtualTransactionId applier;	/* transaction that applies, or invalid */
 	Oid			target;			/* table it applies now, or InvalidOid */
 	uint64		generation;
 } BddSharedWorker;
@@ -109,15 +110,19 @@ extern BddSharedSlot *bdd_slot_find(int32 target_id);
 extern BddSharedSlot *bdd_slot_find_by_table(Oid relid);
 extern BddSharedSlot *bdd_slot_create(int32 target_id, Oid relid,
 									  uint64 applied);
-extern void bdd_slot_free(BddSharedSlot *slot, int32 target_id);
+extern void bdd_slot_free(BddSharedSlot *slot, Oid database,
+						  int32 target_id);
+extern void bdd_release_worker_index(int worker);
 extern bool bdd_slot_belongs_to(const BddSharedSlot *slot, int32 target_id);
 extern bool bdd_slot_has_unapplied(BddSharedSlot *slot);
+extern bool bdd_slot_waits_for(const BddSharedSlot *slot, uint64 number);
 extern bool bdd_slot_is_buffering(BddSharedSlot *slot);
 
 extern bool bdd_prepare_to_enter(BddSharedSlot *slot);
 extern BddSharedGeneration *bdd_enter(BddSharedSlot *slot);
 extern void bdd_leave(BddSharedSlot *slot, BddSharedGeneration *generation);
 
+extern void bdd_free_abandoned(BddSharedSlot *slot);
 extern void bdd_seal(BddSharedSlot *slot);
 extern BddSharedGeneration *bdd_next_sealed(BddSharedSlot *slot,
 											uint64 after);
@@ -129,6 +134,7 @@ extern void bdd_generation_applied(BddSharedSlot *slot, int32 target_id,
 								   uint64 number);
 extern void bdd_free_applied(BddSharedSlot *slot, TransactionId horizon);
 
+extern void bdd_worker_leave(Oid database);
 extern void bdd_wake_worker(BddSharedSlot *slot);
 extern void bdd_wake_launcher(void);
 

@@ -10,6 +10,8 @@
  */
 #include "rowimage.h"
 
+#include "access/detoast.h"
+
 /* Makes "heap" a view of the tuple, for heap_getattr and friends. */
 void
 bdd_tuple_as_heap(MinimalTuple tuple, HeapTuple heap)
@@ -46,6 +48,20 @@ copy_tuple(MinimalTuple tuple, HeapTupleHeader header, uint32 length)
 }
 
 /*
+ * A value must not point into another table, which may change before the row
+ * is applied.
+ */
+static Datum
+fetch_external(Datum value)
+{
+	struct varlena *pointer = (struct varlena *) DatumGetPointer(value);
+
+	if (VARATT_IS_EXTERNAL(pointer) && !VARATT_IS_EXTERNAL_EXPANDED(pointer))
+		return PointerGetDatum(detoast_external_attr(pointer));
+	return value;
+}
+
+/*
  * An image of the given values; columns outside "insert" are left out.
  */
 BddImage
@@ -59,8 +75,12 @@ bdd_image_from_values(const BddShape *shape, BddOp op, Datum *values,
 	Size		length;
 
 	for (int i = 0; i < shape->desc->natts; i++)
+	{
 		if (!bdd_column_in(insert, i))
 			isnull[i] = true;
+		else if (!isnull[i] && TupleDescAttr(shape->desc, i)->attlen == -1)
+			values[i] = fetch_external(values[i]);
+	}
 
 	image.op = op;
 	image.full = op != BDD_DELETE &&

@@ -243,25 +243,49 @@ bdd_column_number(TupleDesc desc, const char *name)
 	return InvalidAttrNumber;
 }
 
+/* A column that is gone makes the target unusable until it is altered. */
 static AttrNumber
-option_column(const BddTarget *target, const char *name)
+option_column(BddTarget *target, const char *name)
 {
 	AttrNumber	attnum = bdd_column_number(target->shape.desc, name);
 
 	if (attnum == InvalidAttrNumber)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_COLUMN),
-				 errmsg("column \"%s\" of target \"%s\" does not exist any more",
-						name, get_rel_name(target->relid)),
-				 errhint("Change the target's columns with batchdedup.alter_target.")));
+	{
+		target->broken = BDD_LACKS_COLUMN;
+		target->lacking = pstrdup(name);
+	}
 	return attnum;
+}
+
+static void
+check_usable(const BddTarget *target)
+{
+	switch (target->broken)
+	{
+		case BDD_USABLE:
+			break;
+		case BDD_LACKS_COLUMN:
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_COLUMN),
+					 errmsg("column \"%s\" of target \"%s\" does not exist any more",
+							target->lacking, get_rel_name(target->relid)),
+					 errhint("Change the target's columns with batchdedup.alter_target.")));
+			break;
+		case BDD_LACKS_INDEX:
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("target \"%s\" has no unique index on its key any more",
+							get_rel_name(target->relid)),
+					 errhint("Create a unique index on the key columns, or name another key with batchdedup.alter_target.")));
+			break;
+	}
 }
 
 static void
 describe_default(Relation rel, int i, BddColumn *column)
 {
 	Form_pg_attribute attribute = TupleDescAttr(RelationGetDescr(rel), i);
-	Expr	   *expr;
+	Node	   *expr;
 
 	column->generated = attribute->attgenerated != '\0';
 	column->identity = attribute->attidentity != '\0';
@@ -271,14 +295,18 @@ describe_default(Relation rel, int i, BddColumn *column)
 		column->source = BDD_DEFAULT_NONE;
 	else if (column->identity)
 		column->source = BDD_DEFAULT_AT_APPLY;
-	else if ((expr = (Expr *) build_column_default(rel, i + 1)) == NULL)
-		column->source = BDD_DEFAULT_NULL;
-	else if (contain_volatile_functions((Node *) expr))
+	else if ((expr = build_column_default(rel, i + 1)) == NULL)
+	{
+		/* The server is to see that a domain does not accept NULL. */
+		column->source = get_typtype(attribute->atttypid) == TYPTYPE_DOMAIN ?
+			BDD_DEFAULT_AT_APPLY : BDD_DEFAULT_NULL;
+	}
+	else if (contain_volatile_functions(expr))
 		column->source = BDD_DEFAULT_AT_APPLY;
 	else
 	{
 		column->source = BDD_DEFAULT_AT_CALL;
-		column->default_expr = expression_planner(expr);
+		column->default_expr = (Expr *) expr;
 	}
 }
 
@@ -326,8 +354,12 @@ describe_update_columns(BddTarget *target)
 	ListCell   *cell;
 
 	foreach(cell, target->options.update_columns)
-		bdd_column_add(shape->update,
-					   option_column(target, lfirst(cell)) - 1);
+	{
+		AttrNumber	attnum = option_column(target, lfirst(cell));
+
+		if (attnum != InvalidAttrNumber)
+			bdd_column_add(shape->update, attnum - 1);
+	}
 	for (int i = 0; i < shape->desc->natts && target->options.default_update; i++)
 		if (bdd_column_in(shape->insert, i) &&
 			!target->columns[i].identity_always &&
@@ -359,13 +391,14 @@ describe_key(BddTarget *target, Relation rel)
 
 	foreach(cell, target->options.key_columns)
 		attnums[count++] = option_column(target, lfirst(cell));
+	if (target->broken != BDD_USABLE)
+		return;
 	target->key_index = bdd_key_index(rel, attnums, count);
 	if (!OidIsValid(target->key_index))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("target \"%s\" has no unique index on its key any more",
-						RelationGetRelationName(rel)),
-				 errhint("Create a unique index on the key columns, or name another key with batchdedup.alter_target.")));
+	{
+		target->broken = BDD_LACKS_INDEX;
+		return;
+	}
 	bdd_key_describe(rel, target->key_index, attnums, count, &target->key);
 	target->shape.exact = target->key.exact;
 }
@@ -459,6 +492,13 @@ roles_changed(Datum arg, int cacheid, uint32 hashvalue)
 			entry->target->trusted_role = InvalidOid;
 }
 
+/* A function changed, on which a default may depend. */
+static void
+functions_changed(Datum arg, int cacheid, uint32 hashvalue)
+{
+	relation_changed((Datum) 0, InvalidOid);
+}
+
 static void
 init_cache(void)
 {
@@ -471,21 +511,39 @@ init_cache(void)
 	CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, roles_changed, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHOID, roles_changed, (Datum) 0);
+	CacheRegisterSyscacheCallback(PROCOID, functions_changed, (Datum) 0);
 }
 
-/* Old targets go when no pending row can refer to them. */
+/*
+ * Old targets go when the transaction that retired them is over: until then
+ * pending rows refer to them, and calls further up the stack.
+ */
 static void
 free_retired(void)
 {
-	if (bdd_pending_targets != NULL)
-		return;
-	while (retired_targets != NULL)
-	{
-		BddTarget  *target = retired_targets;
+	LocalTransactionId now = bdd_my_vxid().localTransactionId;
+	BddTarget **link = &retired_targets;
 
-		retired_targets = target->retired;
-		MemoryContextDelete(target->context);
+	while (*link != NULL)
+	{
+		BddTarget  *target = *link;
+
+		if (target->retired_in == now)
+			link = &target->retired;
+		else
+		{
+			*link = target->retired;
+			MemoryContextDelete(target->context);
+		}
 	}
+}
+
+static void
+retire(BddTarget *target)
+{
+	target->retired = retired_targets;
+	target->retired_in = bdd_my_vxid().localTransactionId;
+	retired_targets = target;
 }
 
 /*
@@ -513,18 +571,18 @@ bdd_target_lookup(Oid relid)
 		target->valid = false;	/* news came while it was built */
 	entry = hash_search(target_cache, &relid, HASH_ENTER, &found);
 	if (found && entry->target != NULL)
-	{
-		entry->target->retired = retired_targets;
-		retired_targets = entry->target;
-	}
+		retire(entry->target);
 	last_of_row_type = NULL;
 	entry->target = target;
 	return target;
 }
 
-/* Locks the table and returns its target; an error if it is none. */
+/*
+ * Locks the table and returns its target, even if that cannot be used as it
+ * is; an error if it is none.
+ */
 BddTarget *
-bdd_target_open(Oid relid, LOCKMODE lockmode)
+bdd_target_open_any(Oid relid, LOCKMODE lockmode)
 {
 	BddTarget  *target;
 
@@ -540,9 +598,19 @@ bdd_target_open(Oid relid, LOCKMODE lockmode)
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("table \"%s\" is not a target of batchdedup",
 						get_rel_name(relid)),
-				 errhint("SELECT batchdedup.create_target('%s');",
-						 quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
-													get_rel_name(relid)))));
+				 errhint("SELECT batchdedup.create_target(%s);",
+						 quote_literal_cstr(quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
+																	   get_rel_name(relid))))));
+	return target;
+}
+
+/* The same, and the target can be used. */
+BddTarget *
+bdd_target_open(Oid relid, LOCKMODE lockmode)
+{
+	BddTarget  *target = bdd_target_open_any(relid, lockmode);
+
+	check_usable(target);
 	return target;
 }
 
@@ -562,7 +630,7 @@ bdd_target_of_row_type(Oid row_type)
 			return last;
 	}
 	relid = get_typ_typrelid(row_type);
-	if (!OidIsValid(relid))
+	if (!OidIsValid(relid) || get_rel_relkind(relid) == RELKIND_COMPOSITE_TYPE)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("the row is of type %s, which is not a table's row type",
@@ -574,6 +642,39 @@ bdd_target_of_row_type(Oid row_type)
 	return last;
 }
 
+/*
+ * Whether the slot is of no target: its create_target was rolled back.  The
+ * lock conflicts with that of a create_target that may still commit, and with
+ * that of writers.
+ */
+static bool
+is_orphan(int32 target_id, Oid relid)
+{
+	BddOptions	options;
+
+	if (bdd_options_read(relid, &options) && options.target_id == target_id)
+		return false;
+	if (!ConditionalLockRelationOid(relid, ShareRowExclusiveLock))
+		return false;
+	return !(bdd_options_read(relid, &options) &&
+			 options.target_id == target_id);
+}
+
+/* Frees the slots of this database that are of no target. */
+void
+bdd_free_orphans(void)
+{
+	for (int i = 0; i < bdd_registry->slot_count; i++)
+	{
+		BddSharedSlot *slot = &bdd_registry->slots[i];
+		int32		target_id = slot->target_id;
+
+		if (slot->in_use && slot->database == MyDatabaseId &&
+			is_orphan(target_id, slot->relid))
+			bdd_slot_free(slot, MyDatabaseId, target_id);
+	}
+}
+
 /* The target's slot in shared memory, made if need be. */
 BddSharedSlot *
 bdd_target_slot(BddTarget *target)
@@ -583,6 +684,11 @@ bdd_target_slot(BddTarget *target)
 	if (target->slot != NULL)
 		return target->slot;
 	target->slot = bdd_slot_create(id, target->relid, read_mark(id));
+	if (target->slot == NULL)
+	{
+		bdd_free_orphans();
+		target->slot = bdd_slot_create(id, target->relid, read_mark(id));
+	}
 	if (target->slot == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
@@ -608,7 +714,11 @@ bdd_target_flush_rows(const BddTarget *target)
 
 /* ---------- defaults ---------- */
 
-/* Evaluates a default of kind BDD_DEFAULT_AT_CALL, as the caller. */
+/*
+ * Evaluates a default of kind BDD_DEFAULT_AT_CALL, as the caller.  Planning
+ * may evaluate parts of it, so it is done here and not when the target is
+ * built: then a worker would run the owner's functions as a superuser.
+ */
 void
 bdd_target_default(BddTarget *target, int column, Datum *value, bool *isnull)
 {
@@ -621,7 +731,8 @@ bdd_target_default(BddTarget *target, int column, Datum *value, bool *isnull)
 		old_context = MemoryContextSwitchTo(target->context);
 		if (target->econtext == NULL)
 			target->econtext = CreateStandaloneExprContext();
-		described->default_state = ExecInitExpr(described->default_expr, NULL);
+		described->default_state =
+			ExecInitExpr(expression_planner(described->default_expr), NULL);
 		MemoryContextSwitchTo(old_context);
 	}
 	*value = ExecEvalExpr(described->default_state, target->econtext, isnull);

@@ -31,7 +31,7 @@ typedef struct BddColumn
 	bool		generated;
 	bool		identity;
 	bool		identity_always;
-	Expr	   *default_expr;	/* planned; of BDD_DEFAULT_AT_CALL */
+	Expr	   *default_expr;	/* not planned; of BDD_DEFAULT_AT_CALL */
 	ExprState  *default_state;	/* made at first use */
 } BddColumn;
 
@@ -64,6 +64,14 @@ typedef struct BddOptions
 	bool		paused;
 } BddOptions;
 
+/* What DDL has done to a target. */
+typedef enum BddUsability
+{
+	BDD_USABLE,
+	BDD_LACKS_COLUMN,
+	BDD_LACKS_INDEX
+} BddUsability;
+
 /*
  * A session's knowledge of a target.  It is made anew after the table or the
  * options change; an old one lives as long as a transaction may use it.
@@ -75,6 +83,9 @@ typedef struct BddTarget
 	uint64		serial;			/* never the same for two targets */
 	MemoryContext context;
 	struct BddTarget *retired;	/* next of those no longer valid */
+	LocalTransactionId retired_in;
+	BddUsability broken;
+	char	   *lacking;		/* column that is gone */
 	BddOptions	options;
 	Oid			row_type;
 	Oid			owner;
@@ -90,13 +101,14 @@ typedef struct BddTarget
 	Oid			trusted_role;	/* may INSERT and UPDATE every column */
 } BddTarget;
 
-extern void bdd_target_init_session(void);
 extern Oid	bdd_catalog_relation(const char *name);
 extern bool bdd_options_read(Oid relid, BddOptions *options);
 extern List *bdd_all_targets(void);
 
 extern BddTarget *bdd_target_lookup(Oid relid);
+extern BddTarget *bdd_target_open_any(Oid relid, LOCKMODE lockmode);
 extern BddTarget *bdd_target_open(Oid relid, LOCKMODE lockmode);
+extern void bdd_free_orphans(void);
 extern BddSharedSlot *bdd_target_slot(BddTarget *target);
 extern BddTarget *bdd_target_of_row_type(Oid row_type);
 extern int	bdd_target_flush_interval(const BddTarget *target);

@@ -40,6 +40,8 @@ PGDLLEXPORT void bdd_worker_main(Datum arg);
 
 static BddSharedWorker *my_worker = NULL;
 static int	my_index = 0;
+static volatile bool applying = false;
+static char applied_table[2 * NAMEDATALEN + 2];	/* for the log */
 
 /* ---------- states of the worker ---------- */
 
@@ -67,26 +69,19 @@ attach(void)
 static void
 detach(int code, Datum arg)
 {
-	for (int i = 0; i < bdd_registry->slot_count; i++)
-	{
-		BddSharedSlot *slot = &bdd_registry->slots[i];
-
-		if (slot->in_use && slot->worker == my_index)
-		{
-			LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
-			SetInvalidVirtualTransactionId(slot->applier);
-			LWLockRelease(&slot->lock);
-		}
-	}
+	LWLockAcquire(&bdd_registry->lock, LW_EXCLUSIVE);
 	LWLockAcquire(&bdd_registry->worker_lock, LW_EXCLUSIVE);
 	Assert(my_worker->state == BDD_WORKER_RUNNING);
 	my_worker->state = BDD_WORKER_NONE;
 	my_worker->latch = NULL;
 	my_worker->pid = 0;
 	my_worker->target = InvalidOid;
+	SetInvalidVirtualTransactionId(my_worker->applier);
 	/* The launcher may start the next one at once, unless this one failed. */
 	my_worker->started_at = code == 0 ? 0 : GetCurrentTimestamp();
 	LWLockRelease(&bdd_registry->worker_lock);
+	bdd_release_worker_index(my_index);
+	LWLockRelease(&bdd_registry->lock);
 	bdd_wake_launcher();
 }
 
@@ -96,22 +91,21 @@ report_applying(Oid target, uint64 generation)
 	LWLockAcquire(&bdd_registry->worker_lock, LW_EXCLUSIVE);
 	my_worker->target = target;
 	my_worker->generation = generation;
+	if (!OidIsValid(target))
+		SetInvalidVirtualTransactionId(my_worker->applier);
+	LWLockRelease(&bdd_registry->worker_lock);
+}
+
+/* Waiters see the transaction that they wait for. */
+static void
+report_transaction(void)
+{
+	LWLockAcquire(&bdd_registry->worker_lock, LW_EXCLUSIVE);
+	my_worker->applier = bdd_my_vxid();
 	LWLockRelease(&bdd_registry->worker_lock);
 }
 
 /* ---------- applying ---------- */
-
-/* Waiters see the transaction that they wait for. */
-static void
-set_applier(BddSharedSlot *slot, int32 target_id, bool applying)
-{
-	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
-	if (applying && bdd_slot_belongs_to(slot, target_id))
-		slot->applier = bdd_my_vxid();
-	else
-		SetInvalidVirtualTransactionId(slot->applier);
-	LWLockRelease(&slot->lock);
-}
 
 /*
  * In a transaction: applies the target's next generation if it is this one
@@ -125,11 +119,17 @@ apply_locked(BddSharedSlot *slot, int32 target_id, Oid relid, uint64 number,
 	BddSharedGeneration *generation;
 	BddTarget  *target;
 
+	snprintf(applied_table, sizeof(applied_table), "table %u", relid);
 	LockRelationOid(relid, RowExclusiveLock);
 	target = bdd_target_lookup(relid);
 	if (target == NULL || target->slot != slot ||
 		target->options.target_id != target_id)
 		return false;
+	snprintf(applied_table, sizeof(applied_table), "%s.%s",
+			 get_namespace_name(get_rel_namespace(relid)),
+			 get_rel_name(relid));
+	pgstat_report_activity(STATE_RUNNING, psprintf("batchdedup: apply generation " UINT64_FORMAT " of %s",
+												   number, applied_table));
 	generation = bdd_next_sealed(slot, 0);
 	if (generation == NULL || generation->number != number ||
 		!bdd_is_quiet(slot, number))
@@ -138,7 +138,7 @@ apply_locked(BddSharedSlot *slot, int32 target_id, Oid relid, uint64 number,
 	return true;
 }
 
-static void
+static bool
 apply_in_transaction(BddSharedSlot *slot, int32 target_id, Oid relid,
 					 uint64 number)
 {
@@ -147,10 +147,8 @@ apply_in_transaction(BddSharedSlot *slot, int32 target_id, Oid relid,
 	bool		applied;
 
 	StartTransactionCommand();
-	set_applier(slot, target_id, true);
+	report_transaction();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	pgstat_report_activity(STATE_RUNNING, psprintf("batchdedup: apply generation " UINT64_FORMAT " of table %u",
-												   number, relid));
 	applied = apply_locked(slot, target_id, relid, number, &counts);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
@@ -160,7 +158,7 @@ apply_in_transaction(BddSharedSlot *slot, int32 target_id, Oid relid,
 		bdd_apply_count(slot, target_id, &counts, started);
 		bdd_generation_applied(slot, target_id, number);
 	}
-	set_applier(slot, target_id, false);
+	return applied;
 }
 
 /* ---------- failures ---------- */
@@ -196,7 +194,6 @@ note_failure(BddSharedSlot *slot, int32 target_id, const ErrorData *error)
 	slot->counts.failed_flushes++;
 	if (!slot->failure.passing)
 		slot->wanted = 0;		/* its flush() has had its answer */
-	SetInvalidVirtualTransactionId(slot->applier);
 	LWLockRelease(&slot->lock);
 	ConditionVariableBroadcast(&slot->changed);
 }
@@ -207,8 +204,7 @@ note_failure(BddSharedSlot *slot, int32 target_id, const ErrorData *error)
  * stat_target to who may read the table.
  */
 static void
-recover(BddSharedSlot *slot, int32 target_id, Oid relid,
-		MemoryContext context)
+recover(BddSharedSlot *slot, int32 target_id, MemoryContext context)
 {
 	ErrorData  *error;
 
@@ -220,33 +216,40 @@ recover(BddSharedSlot *slot, int32 target_id, Oid relid,
 	note_failure(slot, target_id, error);
 	ereport(LOG,
 			(errcode(error->sqlerrcode),
-			 errmsg("batchdedup could not apply rows of table %u: SQLSTATE %s",
-					relid, unpack_sql_state(error->sqlerrcode)),
+			 errmsg("batchdedup could not apply rows of %s: SQLSTATE %s",
+					applied_table, unpack_sql_state(error->sqlerrcode)),
 			 errdetail("The rows stay in the buffer and are tried again.")));
 	FreeErrorData(error);
 	RESUME_INTERRUPTS();
 }
 
-static void
+/* False: it failed, or there was nothing to apply. */
+static bool
 apply_generation(BddSharedSlot *slot, int32 target_id, Oid relid,
 				 uint64 number)
 {
 	MemoryContext context = CurrentMemoryContext;
+	volatile bool applied = false;
 
 	report_applying(relid, number);
 	PG_TRY();
 	{
-		apply_in_transaction(slot, target_id, relid, number);
+		applying = true;
+		applied = apply_in_transaction(slot, target_id, relid, number);
 	}
 	PG_CATCH();
 	{
-		recover(slot, target_id, relid, context);
+		recover(slot, target_id, context);
 	}
 	PG_END_TRY();
+	applying = false;
 	report_applying(InvalidOid, 0);
 	MemoryContextSwitchTo(context);
 	pgstat_report_stat(true);
 	pgstat_report_activity(STATE_IDLE, NULL);
+	/* Waiting for locks may have eaten a wake-up. */
+	SetLatch(MyLatch);
+	return applied;
 }
 
 /* ---------- what is due ---------- */
@@ -259,15 +262,16 @@ typedef struct BddDue
 	int			flush_rows;
 } BddDue;
 
-/* False: the target is gone. */
+/* False: the target is gone, or its create_target has yet to commit. */
 static bool
-read_due(Oid relid, BddDue *due)
+read_due(int32 target_id, Oid relid, BddDue *due)
 {
 	BddOptions	options;
 	bool		found;
 
 	StartTransactionCommand();
-	found = bdd_options_read(relid, &options);
+	found = bdd_options_read(relid, &options) &&
+		options.target_id == target_id;
 	if (found)
 	{
 		due->paused = options.paused;
@@ -276,6 +280,8 @@ read_due(Oid relid, BddDue *due)
 		due->flush_rows = options.flush_rows >= 0 ?
 			options.flush_rows : bdd_flush_rows;
 	}
+	else
+		bdd_free_orphans();
 	CommitTransactionCommand();
 	return found;
 }
@@ -335,6 +341,7 @@ wait_quiet(BddSharedSlot *slot, uint64 number)
 {
 	while (!ShutdownRequestPending && !bdd_is_quiet(slot, number))
 		bdd_wait_quiet_step();
+	SetLatch(MyLatch);			/* that was meant for the main loop */
 }
 
 /* Applies what is sealed; returns when to come back, or -1. */
@@ -344,6 +351,7 @@ apply_sealed(BddSharedSlot *slot, int32 target_id, Oid relid)
 	BddSharedGeneration *generation;
 
 	while (!ShutdownRequestPending &&
+		   my_worker->away_until <= GetCurrentTimestamp() &&
 		   (generation = bdd_next_sealed(slot, 0)) != NULL)
 	{
 		uint64		number = generation->number;
@@ -353,8 +361,10 @@ apply_sealed(BddSharedSlot *slot, int32 target_id, Oid relid)
 			return wait;
 		wait_quiet(slot, number);
 		bdd_debug_point("quiet");
-		if (!ShutdownRequestPending)
-			apply_generation(slot, target_id, relid, number);
+		if (!ShutdownRequestPending &&
+			!apply_generation(slot, target_id, relid, number) &&
+			retry_in(slot) <= 0)
+			return 1000;		/* in somebody else's hands */
 	}
 	return -1;
 }
@@ -395,8 +405,8 @@ tend(BddSharedSlot *slot)
 
 	if (bdd_slot_is_buffering(slot))
 	{
-		if (!read_due(relid, &due))
-			return -1;
+		if (!read_due(target_id, relid, &due))
+			return 1000;
 		if (!due.paused)
 		{
 			wait = due_in(slot, &due);
@@ -497,6 +507,15 @@ may_leave(TimestampTz idle_since)
 	return !work;
 }
 
+/* An apply is broken off: its rows stay, and the next worker applies them. */
+static void
+handle_sigterm(SIGNAL_ARGS)
+{
+	if (applying)
+		die(postgres_signal_arg);
+	SignalHandlerForShutdownRequest(postgres_signal_arg);
+}
+
 static void
 main_loop(void)
 {
@@ -508,6 +527,8 @@ main_loop(void)
 
 		ResetLatch(MyLatch);
 		reload_settings();
+		if (my_worker->away_until > GetCurrentTimestamp())
+			break;
 		wait = tend_all();
 		if (wait >= 0)
 			idle_since = GetCurrentTimestamp();
@@ -532,7 +553,7 @@ bdd_worker_main(Datum arg)
 	bdd_am_worker = true;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
-	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+	pqsignal(SIGTERM, handle_sigterm);
 	BackgroundWorkerUnblockSignals();
 	if (!attach())
 		proc_exit(0);

@@ -4,9 +4,8 @@
  *		The commit protocol.
  *
  * PRE_COMMIT does all that may fail: it enters the active generation of every
- * target of the transaction, reserves an entry and memory for each row, and
- * takes sequence numbers last, so that whoever has a lower number already
- * holds its reservations.  COMMIT links the rows; nothing in it allocates or
+ * target of the transaction, takes sequence numbers, and reserves an entry
+ * and memory for each row.  COMMIT links the rows; nothing in it allocates or
  * raises.  ABORT gives everything back.
  *
  * Who finds no memory in PRE_COMMIT leaves every generation that he has
@@ -21,6 +20,7 @@
 #include "flush_wait.h"
 #include "debug_point.h"
 #include "storage/ipc.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -106,7 +106,7 @@ free_slots_of(Oid database)
 		BddSharedSlot *slot = &bdd_registry->slots[i];
 
 		if (slot->in_use && slot->database == database)
-			bdd_slot_free(slot, slot->target_id);
+			bdd_slot_free(slot, database, slot->target_id);
 	}
 }
 
@@ -117,7 +117,8 @@ run_actions(void)
 		switch (action->kind)
 		{
 			case FREE_SLOT:
-				bdd_slot_free(action->slot, action->target_id);
+				bdd_slot_free(action->slot, MyDatabaseId,
+							  action->target_id);
 				break;
 			case FREE_DATABASE:
 				free_slots_of(action->database);
@@ -186,27 +187,39 @@ release_all(void)
 	bdd_floor_clear();
 }
 
-/* Enters the active generations of all targets at one moment. */
-static bool
-enter_all(BddPending **no_room)
+/*
+ * Enters the active generations of all targets, and takes sequence numbers,
+ * at one moment between two seals: so the order of generations and that of
+ * numbers are one.  Returns the target that has no generation, or NULL.
+ */
+static BddPending *
+enter_all(uint64 *first_number)
 {
-	bool		entered = true;
+	BddPending *lacking = NULL;
 
 	LWLockAcquire(&bdd_registry->lock, LW_SHARED);
 	for (BddPending *pending = bdd_pending_targets;
-		 pending != NULL && entered; pending = pending->next)
-		if (pending->set->count > 0)
-		{
-			pending->generation = bdd_enter(pending->slot);
-			entered = pending->generation != NULL;
-			*no_room = pending;
-		}
+		 pending != NULL && lacking == NULL; pending = pending->next)
+	{
+		if (pending->set->count == 0)
+			continue;
+		if (!bdd_slot_belongs_to(pending->slot, pending->target_id))
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("table \"%s\" is not a target of batchdedup any more",
+							get_rel_name(pending->relid))));
+		pending->generation = bdd_enter(pending->slot);
+		if (pending->generation == NULL)
+			lacking = pending;
+	}
+	if (lacking == NULL)
+		*first_number = bdd_sequence_take(bdd_pending_ordinal);
 	LWLockRelease(&bdd_registry->lock);
-	return entered;
+	return lacking;
 }
 
 static bool
-reserve_rows(BddPending *pending)
+reserve_rows(BddPending *pending, uint64 first_number)
 {
 	dlist_iter	iter;
 
@@ -219,6 +232,8 @@ reserve_rows(BddPending *pending)
 						 row->key, row->key_size, &row->newest->image,
 						 &row->reservation))
 			return false;
+		row->reservation.version->sequence =
+			first_number + row->newest->ordinal;
 	}
 	return true;
 }
@@ -230,46 +245,26 @@ reserve_rows(BddPending *pending)
 static BddPending *
 try_reserve(void)
 {
-	BddPending *lacking = NULL;
+	BddPending *lacking;
+	uint64		first_number = 0;
 
 	bdd_floor_set();
-	while (!enter_all(&lacking))
+	while ((lacking = enter_all(&first_number)) != NULL)
 	{
 		release_all();
 		if (!bdd_prepare_to_enter(lacking->slot))
 			return lacking;
 		bdd_floor_set();
 	}
+	bdd_debug_point("entered");
 	for (BddPending *pending = bdd_pending_targets; pending != NULL;
 		 pending = pending->next)
-		if (pending->set->count > 0 && !reserve_rows(pending))
+		if (pending->set->count > 0 && !reserve_rows(pending, first_number))
 		{
 			release_all();
 			return pending;
 		}
 	return NULL;
-}
-
-/* Last of all, the numbers that say what is newer. */
-static void
-number_rows(void)
-{
-	uint64		first = bdd_sequence_take(bdd_pending_ordinal);
-
-	for (BddPending *pending = bdd_pending_targets; pending != NULL;
-		 pending = pending->next)
-	{
-		dlist_iter	iter;
-
-		dlist_foreach(iter, &pending->set->rows)
-		{
-			BddPendingRow *row = dlist_container(BddPendingRow, set_link,
-												 iter.cur);
-
-			row->reservation.version->sequence =
-				first + row->newest->ordinal;
-		}
-	}
 }
 
 static void
@@ -287,7 +282,6 @@ reserve_all(void)
 		bdd_wait_for_room(lacking->slot, waiting_since);
 	}
 	bdd_debug_point("reserved");
-	number_rows();
 	phase = RESERVED;
 	bdd_debug_point("pre-commit");
 }
