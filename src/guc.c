@@ -16,6 +16,7 @@ int			bdd_flush_interval_ms = 2000;
 int			bdd_flush_rows = 10000;
 int			bdd_max_targets = 256;
 int			bdd_full_timeout_ms = 10000;
+int			bdd_shutdown_timeout_ms = 5000;
 int			bdd_lock_timeout_ms = 5000;
 int			bdd_retry_backoff_ms = 1000;
 int			bdd_worker_idle_timeout_ms = 60000;
@@ -64,6 +65,11 @@ define_waiting_settings(void)
 							NULL, &bdd_full_timeout_ms,
 							10000, 0, INT_MAX,
 							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("batchdedup.shutdown_timeout",
+							"How long a shutdown waits for rows to be applied.",
+							"What is left is kept in a file.", &bdd_shutdown_timeout_ms,
+							5000, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("batchdedup.lock_timeout",
 							"How long an apply waits for a lock before it is put off.",
 							NULL, &bdd_lock_timeout_ms,

@@ -17,6 +17,7 @@ extern int	bdd_flush_interval_ms;
 extern int	bdd_flush_rows;
 extern int	bdd_max_targets;
 extern int	bdd_full_timeout_ms;
+extern int	bdd_shutdown_timeout_ms;
 extern int	bdd_lock_timeout_ms;
 extern int	bdd_retry_backoff_ms;
 extern int	bdd_worker_idle_timeout_ms;

@@ -159,5 +159,6 @@ bdd_launcher_main(Datum arg)
 						 PG_WAIT_EXTENSION);
 		CHECK_FOR_INTERRUPTS();
 	}
-	proc_exit(0);
+	/* One: the postmaster starts us again, unless it is shutting down. */
+	proc_exit(1);
 }

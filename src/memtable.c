@@ -601,3 +601,78 @@ bdd_collect_partition(BddSharedGeneration *generation, int partition,
 	if (!quiet)
 		LWLockRelease(lock);
 }
+
+/* ---------- at shutdown and start, when nobody else is there ---------- */
+
+static void
+count_version(BddSharedEntry *entry, uint64 sequence, const BddImage *image,
+			  void *arg)
+{
+	(*(uint64 *) arg)++;
+}
+
+uint64
+bdd_count_versions(BddSharedGeneration *generation)
+{
+	uint64		count = 0;
+
+	bdd_each_version(generation, count_version, &count);
+	return count;
+}
+
+static void
+visit_entry(BddSharedEntry *entry, BddVersionVisitor visit, void *arg)
+{
+	for (BddSharedVersion *version = entry->newest; version != NULL;
+		 version = version->older)
+	{
+		BddImage	image = read_version(version, false);
+
+		visit(entry, version->sequence, &image, arg);
+		if (version->split)
+			pfree(image.data);
+	}
+}
+
+void
+bdd_each_version(BddSharedGeneration *generation, BddVersionVisitor visit,
+				 void *arg)
+{
+	for (int i = 0; i < BDD_PARTITIONS; i++)
+	{
+		BddSharedTable *table = &generation->tables[i];
+
+		for (uint32 j = 0; j < table->buckets; j++)
+			for (BddSharedEntry *entry = table->segments[j / BDD_SEGMENT][j % BDD_SEGMENT];
+				 entry != NULL; entry = entry->next)
+				visit_entry(entry, visit, arg);
+	}
+}
+
+/* Puts a row at its place in sequence order; false: no memory. */
+bool
+bdd_load_version(BddSharedGeneration *generation, uint32 hash,
+				 const char *key, uint32 key_size, uint64 sequence,
+				 const BddImage *image)
+{
+	BddSharedTable *table = &generation->tables[partition_of(hash)];
+	BddSharedEntry *entry = find_entry(table, hash, key, key_size);
+	BddSharedVersion *version;
+	BddSharedVersion **link;
+
+	if (entry == NULL)
+		entry = add_entry(table, generation->budget, hash, key, key_size);
+	version = entry == NULL ? NULL :
+		make_version(table, generation->budget, image);
+	if (version == NULL)
+		return false;
+	if (entry->newest == NULL)
+		pg_atomic_fetch_add_u32(&generation->keys, 1);
+	link = &entry->newest;
+	while (*link != NULL && (*link)->sequence > sequence)
+		link = &(*link)->older;
+	version->sequence = sequence;
+	version->older = *link;
+	*link = version;
+	return true;
+}

@@ -129,6 +129,9 @@ typedef struct BddRows
 	uint64		room;
 } BddRows;
 
+typedef void (*BddVersionVisitor) (BddSharedEntry *entry, uint64 sequence,
+								   const BddImage *image, void *arg);
+
 extern BddSharedSequence *bdd_sequence;
 
 extern void bdd_floor_set(void);
@@ -156,6 +159,12 @@ extern void bdd_collect_key(BddSharedGeneration *generation, uint32 hash,
 							const char *key, uint32 key_size, BddRows *rows);
 extern void bdd_collect_partition(BddSharedGeneration *generation,
 								  int partition, bool quiet, BddRows *rows);
+extern uint64 bdd_count_versions(BddSharedGeneration *generation);
+extern void bdd_each_version(BddSharedGeneration *generation,
+							 BddVersionVisitor visit, void *arg);
+extern bool bdd_load_version(BddSharedGeneration *generation, uint32 hash,
+							 const char *key, uint32 key_size,
+							 uint64 sequence, const BddImage *image);
 extern Size bdd_row_room(uint32 key_size, uint32 image_size);
 
 #endif							/* BDD_MEMTABLE_H */

@@ -121,28 +121,28 @@ bdd_slot_find_by_table(Oid relid)
  * worker that has yet to leave may hold the entry of a database without any.
  */
 static int
-worker_index(void)
+worker_index(Oid database)
 {
 	int			free_index = -1;
 
 	for (int i = 0; i < bdd_registry->slot_count; i++)
 	{
-		if (bdd_registry->workers[i].database == MyDatabaseId)
+		if (bdd_registry->workers[i].database == database)
 			return i;
 		if (free_index < 0 && bdd_registry->workers[i].database == InvalidOid)
 			free_index = i;
 	}
 	if (free_index >= 0)
-		bdd_registry->workers[free_index].database = MyDatabaseId;
+		bdd_registry->workers[free_index].database = database;
 	return free_index;
 }
 
 static void
-init_slot(BddSharedSlot *slot, int32 target_id, Oid relid, uint64 applied,
-		  int worker)
+init_slot(BddSharedSlot *slot, Oid database, int32 target_id, Oid relid,
+		  uint64 applied, int worker)
 {
 	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
-	slot->database = MyDatabaseId;
+	slot->database = database;
 	slot->relid = relid;
 	slot->target_id = target_id;
 	slot->worker = worker;
@@ -175,13 +175,14 @@ bdd_slot_create(int32 target_id, Oid relid, uint64 applied)
 
 	LWLockAcquire(&bdd_registry->lock, LW_EXCLUSIVE);
 	slot = find_slot(target_id);
-	worker = slot == NULL ? worker_index() : slot->worker;
+	worker = slot == NULL ? worker_index(MyDatabaseId) : slot->worker;
 	for (int i = 0; i < bdd_registry->slot_count && slot == NULL &&
 		 worker >= 0; i++)
 		if (!bdd_registry->slots[i].in_use)
 		{
 			slot = &bdd_registry->slots[i];
-			init_slot(slot, target_id, relid, applied, worker);
+			init_slot(slot, MyDatabaseId, target_id, relid, applied,
+					  worker);
 		}
 	LWLockRelease(&bdd_registry->lock);
 	if (slot != NULL && slot->relid != relid)
@@ -503,4 +504,49 @@ bdd_free_applied(BddSharedSlot *slot, TransactionId horizon)
 	LWLockRelease(&slot->lock);
 	if (freed)
 		ConditionVariableBroadcast(&slot->changed);
+}
+
+/* ---------- at start, when nobody else is there ---------- */
+
+static BddSharedSlot *
+slot_to_load(Oid database, Oid relid, int32 target_id, uint64 applied)
+{
+	for (int i = 0; i < bdd_registry->slot_count; i++)
+	{
+		BddSharedSlot *slot = &bdd_registry->slots[i];
+
+		if (!slot->in_use)
+			init_slot(slot, database, target_id, relid, applied,
+					  worker_index(database));
+		if (slot->database == database && slot->target_id == target_id)
+			return slot;
+	}
+	return NULL;
+}
+
+/*
+ * An empty sealed generation of the target, after those loaded before.  NULL:
+ * no memory or no slot.
+ */
+BddSharedGeneration *
+bdd_load_generation(Oid database, Oid relid, int32 target_id, uint64 applied,
+					uint64 number)
+{
+	BddSharedSlot *slot = slot_to_load(database, relid, target_id, applied);
+	BddSharedGeneration *generation;
+	BddSharedGeneration **link;
+
+	if (slot == NULL)
+		return NULL;
+	generation = bdd_generation_create(slot->partitions, &slot->budget,
+									   number);
+	if (generation == NULL)
+		return NULL;
+	generation->state = BDD_SEALED;
+	pg_atomic_write_u64(&generation->first_at, GetCurrentTimestamp());
+	for (link = &slot->oldest; *link != NULL; link = &(*link)->next)
+		;
+	*link = generation;
+	slot->next_generation = number + 1;
+	return generation;
 }

@@ -134,6 +134,11 @@ extern void bdd_generation_applied(BddSharedSlot *slot, int32 target_id,
 								   uint64 number);
 extern void bdd_free_applied(BddSharedSlot *slot, TransactionId horizon);
 
+extern BddSharedGeneration *bdd_load_generation(Oid database, Oid relid,
+												int32 target_id,
+												uint64 applied,
+												uint64 number);
+
 extern void bdd_worker_leave(Oid database);
 extern void bdd_wake_worker(BddSharedSlot *slot);
 extern void bdd_wake_launcher(void);

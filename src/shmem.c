@@ -16,6 +16,7 @@
 #include "memtable.h"
 #include "miscadmin.h"
 #include "registry.h"
+#include "shutdown_file.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
 
@@ -162,6 +163,7 @@ start_memory(void)
 	bdd_pool = &shared->pool;
 	bdd_sequence = shared->sequence;
 	bdd_shared_debug = &shared->debug;
+	bdd_shutdown_file_init();
 }
 
 void

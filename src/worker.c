@@ -25,6 +25,7 @@
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "registry.h"
+#include "storage/fd.h"
 #include "storage/ipc.h"
 #include "storage/lmgr.h"
 #include "storage/procarray.h"
@@ -33,7 +34,9 @@
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/pidfile.h"
 #include "utils/snapmgr.h"
+#include "utils/timeout.h"
 #include "utils/timestamp.h"
 
 PGDLLEXPORT void bdd_worker_main(Datum arg);
@@ -41,6 +44,8 @@ PGDLLEXPORT void bdd_worker_main(Datum arg);
 static BddSharedWorker *my_worker = NULL;
 static int	my_index = 0;
 static volatile bool applying = false;
+static volatile bool out_of_time = false;
+static bool draining = false;	/* at shutdown: go on although it is wanted */
 static char applied_table[2 * NAMEDATALEN + 2];	/* for the log */
 
 /* ---------- states of the worker ---------- */
@@ -335,11 +340,17 @@ sooner(long a, long b)
 	return a < 0 ? b : b < 0 ? a : Min(a, b);
 }
 
+static bool
+must_leave(void)
+{
+	return draining ? out_of_time : ShutdownRequestPending;
+}
+
 /* Like bdd_wait_quiet, but leaves when the worker is to leave. */
 static void
 wait_quiet(BddSharedSlot *slot, uint64 number)
 {
-	while (!ShutdownRequestPending && !bdd_is_quiet(slot, number))
+	while (!must_leave() && !bdd_is_quiet(slot, number))
 		bdd_wait_quiet_step();
 	SetLatch(MyLatch);			/* that was meant for the main loop */
 }
@@ -350,7 +361,7 @@ apply_sealed(BddSharedSlot *slot, int32 target_id, Oid relid)
 {
 	BddSharedGeneration *generation;
 
-	while (!ShutdownRequestPending &&
+	while (!must_leave() &&
 		   my_worker->away_until <= GetCurrentTimestamp() &&
 		   (generation = bdd_next_sealed(slot, 0)) != NULL)
 	{
@@ -361,7 +372,7 @@ apply_sealed(BddSharedSlot *slot, int32 target_id, Oid relid)
 			return wait;
 		wait_quiet(slot, number);
 		bdd_debug_point("quiet");
-		if (!ShutdownRequestPending &&
+		if (!must_leave() &&
 			!apply_generation(slot, target_id, relid, number) &&
 			retry_in(slot) <= 0)
 			return 1000;		/* in somebody else's hands */
@@ -484,27 +495,93 @@ reload_settings(void)
 	override_settings();
 }
 
+static bool
+any_work(void)
+{
+	for (int i = 0; i < bdd_registry->slot_count; i++)
+	{
+		BddSharedSlot *slot = &bdd_registry->slots[i];
+
+		if (slot->in_use && slot->worker == my_index &&
+			bdd_slot_is_buffering(slot))
+			return true;
+	}
+	return false;
+}
+
 /* Idle for long enough, and nothing came since the latch was cleared. */
 static bool
 may_leave(TimestampTz idle_since)
 {
-	bool		work = false;
+	bool		work;
 
 	if (!TimestampDifferenceExceeds(idle_since, GetCurrentTimestamp(),
 									bdd_worker_idle_timeout_ms))
 		return false;
 	my_worker->latch = NULL;
 	pg_memory_barrier();
-	for (int i = 0; i < bdd_registry->slot_count && !work; i++)
-	{
-		BddSharedSlot *slot = &bdd_registry->slots[i];
-
-		work = slot->in_use && slot->worker == my_index &&
-			slot->oldest != NULL && bdd_slot_is_buffering(slot);
-	}
+	work = any_work();
 	if (work)
 		my_worker->latch = MyLatch;
 	return !work;
+}
+
+/* ---------- leaving ---------- */
+
+/* The server is shut down, and not the worker alone terminated. */
+static bool
+server_is_stopping(void)
+{
+	char		line[MAXPGPATH];
+	FILE	   *file = AllocateFile("postmaster.pid", "r");
+	bool		stopping = false;
+
+	if (file == NULL)
+		return false;
+	for (int i = 1; fgets(line, sizeof(line), file) != NULL; i++)
+		if (i == LOCK_FILE_LINE_PM_STATUS)
+			stopping = strncmp(line, PM_STATUS_STOPPING,
+							   strlen(PM_STATUS_STOPPING)) == 0;
+	FreeFile(file);
+	return stopping;
+}
+
+/* shutdown_timeout is over: break off what runs. */
+static void
+time_is_up(void)
+{
+	out_of_time = true;
+	if (applying)
+	{
+		ProcDiePending = true;
+		InterruptPending = true;
+	}
+	SetLatch(MyLatch);
+}
+
+/*
+ * At a shutdown: applies what can be applied until shutdown_timeout; the
+ * postmaster keeps the rest.  One failure of a target is enough.
+ */
+static void
+drain(void)
+{
+	draining = true;
+	RegisterTimeout(USER_TIMEOUT, time_is_up);
+	enable_timeout_after(USER_TIMEOUT, Max(bdd_shutdown_timeout_ms, 1));
+	for (int i = 0; i < bdd_registry->slot_count && !out_of_time; i++)
+	{
+		BddSharedSlot *slot = &bdd_registry->slots[i];
+		BddDue		due;
+
+		if (!slot->in_use || slot->worker != my_index ||
+			!bdd_slot_is_buffering(slot) ||
+			!read_due(slot->target_id, slot->relid, &due) || due.paused)
+			continue;
+		bdd_seal(slot);
+		(void) apply_sealed(slot, slot->target_id, slot->relid);
+	}
+	disable_timeout(USER_TIMEOUT, false);
 }
 
 /* An apply is broken off: its rows stay, and the next worker applies them. */
@@ -564,5 +641,7 @@ bdd_worker_main(Datum arg)
 	SetConfigOption("application_name", "batchdedup worker", PGC_USERSET,
 					PGC_S_SESSION);
 	main_loop();
+	if (ShutdownRequestPending && any_work() && server_is_stopping())
+		drain();
 	proc_exit(0);
 }

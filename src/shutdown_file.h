@@ -1,0 +1,15 @@
+/*-------------------------------------------------------------------------
+ *
+ * shutdown_file.h
+ *		What is still buffered when the server is shut down.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BDD_SHUTDOWN_FILE_H
+#define BDD_SHUTDOWN_FILE_H
+
+#include "batchdedup.h"
+
+extern void bdd_shutdown_file_init(void);
+
+#endif							/* BDD_SHUTDOWN_FILE_H */
