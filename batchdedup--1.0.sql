@@ -19,6 +19,7 @@ CREATE TABLE batchdedup.target_option (
     flush_rows integer,
     mode text NOT NULL DEFAULT 'buffered' CHECK (mode IN ('buffered', 'direct')),
     on_full text NOT NULL DEFAULT 'wait' CHECK (on_full IN ('wait', 'error', 'direct')),
+    guard text NOT NULL DEFAULT 'warn' CHECK (guard IN ('off', 'warn', 'flush', 'error')),
     paused boolean NOT NULL DEFAULT false,
     CONSTRAINT target_option_target_key UNIQUE (target)
 );
@@ -50,12 +51,14 @@ CREATE TABLE batchdedup.dead_letter_row (
     hint text,
     attempts integer NOT NULL,
     superseded boolean NOT NULL DEFAULT false,
+    waits boolean NOT NULL DEFAULT false,   -- for a row of another target
     generation bigint NOT NULL,
     sequence bigint NOT NULL,
     refused_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     last_attempt_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );
 CREATE INDEX dead_letter_row_target ON batchdedup.dead_letter_row (target_id, generation, sequence);
+CREATE INDEX dead_letter_row_waits ON batchdedup.dead_letter_row (target_id) WHERE waits;
 COMMENT ON TABLE batchdedup.dead_letter_row IS
     'rows that their table refused, with the error; see the view dead_letter';
 SELECT pg_catalog.pg_extension_config_dump('batchdedup.dead_letter_row', '');
@@ -76,7 +79,7 @@ CREATE FUNCTION batchdedup.create_target(
     flush_interval interval DEFAULT NULL,
     flush_rows integer DEFAULT NULL,
     on_full text DEFAULT 'wait',
-    guard text DEFAULT 'off',
+    guard text DEFAULT 'warn',
     flush_group text DEFAULT NULL,
     coalesce_rows boolean DEFAULT true,
     if_not_exists boolean DEFAULT false
@@ -139,7 +142,7 @@ SELECT o.target,
        o.flush_interval,
        o.flush_rows,
        o.on_full,
-       'off'::text AS guard,
+       o.guard,
        NULL::text AS flush_group,
        true AS coalesce_rows,
        o.paused,
@@ -251,6 +254,7 @@ CREATE FUNCTION batchdedup.stat_target_internal(
     OUT dead_lettered bigint, OUT flushes bigint, OUT failed_flushes bigint,
     OUT buffered_rows bigint, OUT buffered_bytes bigint, OUT oldest_row_at timestamptz,
     OUT last_flush_at timestamptz, OUT last_flush_ms double precision, OUT generation bigint,
+    OUT foreign_writes bigint, OUT error_passes boolean,
     OUT failures bigint, OUT last_error_at timestamptz,
     OUT last_error_sqlstate text, OUT last_error text
 ) RETURNS SETOF record
@@ -265,7 +269,7 @@ SELECT s.target,
        s.dead_lettered, s.flushes, s.failed_flushes,
        s.buffered_rows, s.buffered_bytes,
        pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) s.oldest_row_at AS oldest_row_age,
-       s.last_flush_at, s.last_flush_ms, s.generation,
+       s.last_flush_at, s.last_flush_ms, s.generation, s.foreign_writes,
        s.failures, s.last_error_at, s.last_error_sqlstate, s.last_error
   FROM batchdedup.stat_target_internal() s
   JOIN batchdedup.target_option o ON o.target_id OPERATOR(pg_catalog.=) s.target_id;
@@ -273,7 +277,8 @@ COMMENT ON VIEW batchdedup.stat_target IS
     'for each target of this database that was used since the server started: what came, what was written, what waits, what failed';
 
 CREATE FUNCTION batchdedup.stat_buffer_internal(
-    OUT total_bytes bigint, OUT used_bytes bigint, OUT targets integer, OUT max_targets integer
+    OUT total_bytes bigint, OUT used_bytes bigint, OUT targets integer, OUT max_targets integer,
+    OUT launcher_running boolean, OUT worker_start_failed_at timestamptz
 ) RETURNS SETOF record
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'bdd_stat_buffer';
@@ -298,14 +303,89 @@ SELECT w.pid, d.datname AS database, w.state, w.started_at, w.target, w.generati
 COMMENT ON VIEW batchdedup.stat_worker IS
     'the workers of the server, and what each applies now';
 
+CREATE FUNCTION batchdedup.stat_reset() RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_stat_reset';
+COMMENT ON FUNCTION batchdedup.stat_reset IS
+    'sets the counters of this database''s targets back to zero';
+
+-- A row for each check; a target is named where one is meant.
+CREATE FUNCTION batchdedup.health(
+    OUT check_name text, OUT target regclass, OUT status text, OUT detail text, OUT hint text
+) RETURNS SETOF record
+LANGUAGE sql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+SELECT 'processes', NULL::regclass,
+       CASE WHEN NOT b.launcher_running OR b.worker_start_failed_at IS NOT NULL THEN 'fail' ELSE 'ok' END,
+       CASE WHEN NOT b.launcher_running THEN 'the launcher is not running'
+            WHEN b.worker_start_failed_at IS NOT NULL
+            THEN 'no worker could be started: rows are written in their callers'' transactions' END,
+       CASE WHEN NOT b.launcher_running OR b.worker_start_failed_at IS NOT NULL
+            THEN 'Raise max_worker_processes; see the server log.' END
+  FROM batchdedup.stat_buffer_internal() b
+UNION ALL
+SELECT 'buffer', NULL,
+       CASE WHEN b.used_bytes >= 0.9 * b.total_bytes THEN 'fail'
+            WHEN b.used_bytes >= 0.7 * b.total_bytes THEN 'warn' ELSE 'ok' END,
+       format('%s of %s in use', pg_size_pretty(b.used_bytes), pg_size_pretty(b.total_bytes)),
+       CASE WHEN b.used_bytes >= 0.7 * b.total_bytes
+            THEN 'Look for a target that is paused or cannot be applied, or raise batchdedup.buffer_size.' END
+  FROM batchdedup.stat_buffer_internal() b
+UNION ALL
+SELECT 'enabled', NULL,
+       CASE WHEN current_setting('batchdedup.enabled')::boolean THEN 'ok' ELSE 'warn' END,
+       CASE WHEN NOT current_setting('batchdedup.enabled')::boolean
+            THEN 'batchdedup.enabled is off here: every call writes to its table' END,
+       NULL
+UNION ALL
+SELECT 'apply', s.target,
+       CASE WHEN s.failures IS NULL THEN 'ok' WHEN s.error_passes THEN 'warn' ELSE 'fail' END,
+       CASE WHEN s.failures IS NOT NULL
+            THEN format('%s failures in a row, SQLSTATE %s%s', s.failures, s.last_error_sqlstate,
+                        coalesce(': ' || s.last_error, '')) END,
+       CASE WHEN s.failures IS NOT NULL
+            THEN 'Nothing is lost: the rows stay in the buffer and are tried again. Remove the cause.' END
+  FROM batchdedup.stat_target_internal() s
+  JOIN batchdedup.target_option o ON o.target_id = s.target_id
+UNION ALL
+SELECT 'age', s.target,
+       CASE WHEN s.buffered_rows > 0 AND o.paused THEN 'warn'
+            WHEN clock_timestamp() - s.oldest_row_at > interval '1 minute'
+                 + 10 * coalesce(o.flush_interval, current_setting('batchdedup.flush_interval')::interval)
+            THEN 'warn' ELSE 'ok' END,
+       CASE WHEN s.buffered_rows > 0
+            THEN format('%s rows, the oldest since %s%s', s.buffered_rows, s.oldest_row_at,
+                        CASE WHEN o.paused THEN '; the target is paused' ELSE '' END) END,
+       CASE WHEN s.buffered_rows > 0 AND o.paused THEN 'batchdedup.resume goes on.' END
+  FROM batchdedup.stat_target_internal() s
+  JOIN batchdedup.target_option o ON o.target_id = s.target_id
+UNION ALL
+SELECT 'dead letters', o.target,
+       CASE WHEN count(l.id) > 0 THEN 'warn' ELSE 'ok' END,
+       CASE WHEN count(l.id) > 0 THEN format('%s rows were refused by their table', count(l.id)) END,
+       CASE WHEN count(l.id) > 0
+            THEN 'See batchdedup.dead_letter; then retry_dead_letters or discard_dead_letters.' END
+  FROM batchdedup.target_option o
+  LEFT JOIN batchdedup.dead_letter_row l ON l.target_id = o.target_id AND NOT l.superseded
+ GROUP BY o.target;
+END;
+COMMENT ON FUNCTION batchdedup.health IS
+    'a row for each check: ok, warn or fail, and what to do';
+
 -- ---------------------------------------------------------------------
 -- Privileges: the functions check the caller themselves
 -- ---------------------------------------------------------------------
 
 GRANT USAGE ON SCHEMA batchdedup TO PUBLIC;
 GRANT SELECT ON batchdedup.target, batchdedup.dead_letter TO PUBLIC;
-REVOKE ALL ON FUNCTION batchdedup.stat_target_internal, batchdedup.stat_buffer_internal,
+REVOKE ALL ON FUNCTION batchdedup.stat_reset FROM PUBLIC;
+REVOKE ALL ON FUNCTION batchdedup.health,
+    batchdedup.stat_target_internal, batchdedup.stat_buffer_internal,
     batchdedup.stat_worker_internal FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION batchdedup.stat_target_internal, batchdedup.stat_buffer_internal,
+GRANT EXECUTE ON FUNCTION batchdedup.health,
+    batchdedup.stat_target_internal, batchdedup.stat_buffer_internal,
     batchdedup.stat_worker_internal TO pg_monitor;
+GRANT SELECT ON batchdedup.target_option TO pg_monitor;
+GRANT SELECT (id, target_id, superseded) ON batchdedup.dead_letter_row TO pg_monitor;
 GRANT SELECT ON batchdedup.stat_target, batchdedup.stat_buffer, batchdedup.stat_worker TO pg_monitor;

@@ -74,7 +74,6 @@ static const struct
 	{ARG_MERGE, "merge", NULL},
 	{ARG_VERSION_COLUMN, "version_column", NULL},
 	{ARG_LOGGED, "logged", "false"},
-	{ARG_GUARD, "guard", "off"},
 	{ARG_FLUSH_GROUP, "flush_group", NULL},
 	{ARG_COALESCE_ROWS, "coalesce_rows", "true"},
 };
@@ -84,11 +83,12 @@ static const struct
 {
 	int			position;
 	const char *name;
-	const char *const values[4];
+	const char *const values[5];
 	const char *later;			/* a value that is not there yet, or NULL */
 }			choices[] = {
 	{ARG_MODE, "mode", {"buffered", "direct"}, "shadow"},
 	{ARG_ON_FULL, "on_full", {"wait", "error", "direct"}, NULL},
+	{ARG_GUARD, "guard", {"warn", "off", "flush", "error"}, NULL},
 };
 
 static const char *
@@ -537,12 +537,12 @@ insert_target(FunctionCallInfo fcinfo, Oid relid, List *key, List *update,
 			  bool default_update)
 {
 	Oid			types[] = {REGCLASSOID, TEXTARRAYOID, TEXTARRAYOID,
-	INTERVALOID, INT4OID, TEXTOID, TEXTOID};
+	INTERVALOID, INT4OID, TEXTOID, TEXTOID, TEXTOID};
 	Datum		values[] = {ObjectIdGetDatum(relid), names_datum(key),
 		names_datum(update), PG_GETARG_DATUM(ARG_FLUSH_INTERVAL),
 		PG_GETARG_DATUM(ARG_FLUSH_ROWS), PG_GETARG_DATUM(ARG_MODE),
-	PG_GETARG_DATUM(ARG_ON_FULL)};
-	char		nulls[] = "       ";
+	PG_GETARG_DATUM(ARG_ON_FULL), PG_GETARG_DATUM(ARG_GUARD)};
+	char		nulls[] = "        ";
 
 	if (default_update)
 		nulls[2] = 'n';
@@ -554,10 +554,12 @@ insert_target(FunctionCallInfo fcinfo, Oid relid, List *key, List *update,
 		nulls[5] = 'n';
 	if (PG_ARGISNULL(ARG_ON_FULL))
 		nulls[6] = 'n';
+	if (PG_ARGISNULL(ARG_GUARD))
+		nulls[7] = 'n';
 	change_catalog(relid,
 				   "INSERT INTO batchdedup.target_option "
-				   "(target, key_columns, update_columns, flush_interval, flush_rows, mode, on_full) "
-				   "VALUES ($1, $2, $3, $4, $5, coalesce($6, 'buffered'), coalesce($7, 'wait'))",
+				   "(target, key_columns, update_columns, flush_interval, flush_rows, mode, on_full, guard) "
+				   "VALUES ($1, $2, $3, $4, $5, coalesce($6, 'buffered'), coalesce($7, 'wait'), coalesce($8, 'warn'))",
 				   lengthof(types), types, values, nulls);
 }
 

@@ -352,6 +352,7 @@ bdd_apply_generation(BddTarget *target, BddSharedGeneration *generation,
 	refused = write_as_owner(target, &rows, counts);
 	bdd_supersede_dead_letters(target, &rows, refused);
 	bdd_store_dead_letters(target, generation->number, refused);
+	bdd_retry_waiting_letters(target);
 	counts->dead_lettered += list_length(refused);
 	bdd_debug_point("apply");
 	MemoryContextSwitchTo(old_context);

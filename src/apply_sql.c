@@ -23,6 +23,7 @@
 #include "catalog/pg_trigger.h"
 #include "commands/trigger.h"
 #include "common/hashfn.h"
+#include "guard.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "optimizer/optimizer.h"
@@ -538,8 +539,10 @@ bdd_run_on_rows(BddTarget *target, const char *sql, Tuplestorestate *rows,
 	plan = plan_for(target, sql, count);
 	(void) may_free_plans();
 	running++;
+	bdd_guard_own_statement = true;
 	result = SPI_execute_plan(plan, NULL, NULL, read_only, 0);
 	running--;
+	bdd_guard_own_statement = false;
 	if (result < 0)
 		elog(ERROR, "statement failed: %s: %s",
 			 SPI_result_code_string(result), sql);

@@ -9,6 +9,7 @@
 
 #include "ddl.h"
 #include "fmgr.h"
+#include "guard.h"
 #include "guc.h"
 #include "launcher.h"
 #include "miscadmin.h"
@@ -37,6 +38,7 @@ _PG_init(void)
 		return;
 	bdd_shmem_init();
 	bdd_xact_init();
+	bdd_guard_init();
 	bdd_ddl_init();
 	bdd_launcher_register();
 }

@@ -13,6 +13,8 @@
 
 #include "catalog/pg_class.h"
 #include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "nodes/plannodes.h"
 #include "rewrite/rewriteHandler.h"
 #include "storage/lock.h"
 #include "storage/lwlock.h"
@@ -62,6 +64,34 @@ bdd_new_tranche(const char *name)
 	LWLockRegisterTranche(id, name);
 	return id;
 #endif
+}
+
+/* OIDs of the tables that a statement names as to be written. */
+static inline List *
+bdd_written_tables(PlannedStmt *planned)
+{
+	List	   *relids = NIL;
+	const AclMode writes = ACL_INSERT | ACL_UPDATE | ACL_DELETE;
+	ListCell   *cell;
+
+#if PG_VERSION_NUM >= 160000
+	foreach(cell, planned->permInfos)
+	{
+		RTEPermissionInfo *info = lfirst_node(RTEPermissionInfo, cell);
+
+		if (info->requiredPerms & writes)
+			relids = lappend_oid(relids, info->relid);
+	}
+#else
+	foreach(cell, planned->rtable)
+	{
+		RangeTblEntry *entry = lfirst_node(RangeTblEntry, cell);
+
+		if (entry->rtekind == RTE_RELATION && (entry->requiredPerms & writes))
+			relids = lappend_oid(relids, entry->relid);
+	}
+#endif
+	return relids;
 }
 
 static inline bool

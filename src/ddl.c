@@ -28,6 +28,7 @@
 #include "commands/defrem.h"
 #include "commands/tablecmds.h"
 #include "direct.h"
+#include "guard.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/value.h"
@@ -446,6 +447,20 @@ send_away_from_template(CreatedbStmt *create)
 }
 
 static void
+guard_copy(CopyStmt *copy)
+{
+	bool		flushed;
+	Oid			relid;
+
+	if (!copy->is_from || copy->relation == NULL)
+		return;
+	relid = RangeVarGetRelid(copy->relation, RowExclusiveLock, true);
+	if (OidIsValid(relid) &&
+		pg_class_aclcheck(relid, GetUserId(), ACL_INSERT) == ACLCHECK_OK)
+		bdd_guard_written(relid, &flushed);
+}
+
+static void
 before_database_statement(Node *statement)
 {
 	switch (nodeTag(statement))
@@ -481,6 +496,9 @@ before_statement(Node *statement)
 			break;
 		case T_TruncateStmt:
 			lock_truncated_tables((TruncateStmt *) statement);
+			break;
+		case T_CopyStmt:
+			guard_copy((CopyStmt *) statement);
 			break;
 		case T_DropStmt:
 			if (drops_extension((DropStmt *) statement))

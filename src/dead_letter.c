@@ -128,10 +128,10 @@ store_letter(BddTarget *target, uint64 generation, BddRefused *refused)
 	Assert(i == lengthof(types));
 	(void) bdd_spi_run("INSERT INTO batchdedup.dead_letter_row "
 					   "(target_id, target, key, row, update_columns, operation, "
-					   "sqlstate, message, detail, hint, attempts, generation, sequence) "
+					   "sqlstate, message, detail, hint, attempts, generation, sequence, waits) "
 					   "SELECT $1, $2, (SELECT pg_catalog.jsonb_object_agg(k, r.doc OPERATOR(pg_catalog.->) k) "
 					   "FROM pg_catalog.unnest($3) k), "
-					   "r.doc OPERATOR(pg_catalog.-) $5, $6, $7, $8, $9, $10, $11, $12, $13, $14 "
+					   "r.doc OPERATOR(pg_catalog.-) $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $8 OPERATOR(pg_catalog.=) '23503' "
 					   "FROM (SELECT $4::pg_catalog.jsonb) AS r(doc)",
 					   lengthof(types), types, values, nulls);
 }
@@ -154,6 +154,13 @@ bdd_store_dead_letters(BddTarget *target, uint64 generation, List *refused)
 }
 
 /* ---------- letters as they come back ---------- */
+
+typedef enum BddWhichLetters
+{
+	ALL_LETTERS,
+	OPEN_LETTERS,				/* not superseded */
+	WAITING_LETTERS				/* of these, those that wait for another target */
+} BddWhichLetters;
 
 typedef struct BddLetter
 {
@@ -222,12 +229,13 @@ parse_letter(BddTarget *target, HeapTuple tuple, TupleDesc desc)
  * there or with the key alone.  The caller is connected to SPI.
  */
 static List *
-read_letters(BddTarget *target, bool open_only, bool key_alone)
+read_letters(BddTarget *target, BddWhichLetters which, bool key_alone)
 {
-	Oid			types[] = {INT4OID, BOOLOID, TEXTARRAYOID};
+	Oid			types[] = {INT4OID, BOOLOID, TEXTARRAYOID, BOOLOID};
 	Datum		values[] = {Int32GetDatum(target->options.target_id),
-		BoolGetDatum(open_only), key_alone ? key_names(target) :
-	column_names(target, target->shape.insert, true)};
+		BoolGetDatum(which != ALL_LETTERS), key_alone ? key_names(target) :
+		column_names(target, target->shape.insert, true),
+	BoolGetDatum(which == WAITING_LETTERS)};
 	BddIdentity saved;
 	List	   *letters = NIL;
 	SPITupleTable *table;
@@ -238,7 +246,7 @@ read_letters(BddTarget *target, bool open_only, bool key_alone)
 					   "WHERE e.key OPERATOR(pg_catalog.=) ANY ($3)) "
 					   "FROM batchdedup.dead_letter_row "
 					   "WHERE target_id OPERATOR(pg_catalog.=) $1 "
-					   "AND NOT (superseded AND $2) "
+					   "AND NOT (superseded AND $2) AND (waits OR NOT $4) "
 					   "ORDER BY generation, sequence, id",
 					   lengthof(types), types, values, NULL);
 	bdd_become_again(&saved);
@@ -323,7 +331,7 @@ bdd_supersede_dead_letters(BddTarget *target, BddRows *rows, List *refused)
 
 	bdd_spi_connect();
 	if (has_letters(target))
-		foreach(cell, read_letters(target, true, true))
+		foreach(cell, read_letters(target, OPEN_LETTERS, true))
 		{
 			BddLetter  *letter = lfirst(cell);
 			BddRow	   *row = bdd_rows_find(target, rows, &letter->image);
@@ -381,7 +389,7 @@ letter_refused(int64 id, const ErrorData *error)
 	values[4] = text_or_null(error->hint, &nulls[4]);
 	bdd_become_extension_owner(&saved);
 	(void) bdd_spi_run("UPDATE batchdedup.dead_letter_row SET attempts = attempts OPERATOR(pg_catalog.+) 1, "
-					   "sqlstate = $2, message = $3, detail = $4, hint = $5, "
+					   "waits = false, sqlstate = $2, message = $3, detail = $4, hint = $5, "
 					   "last_attempt_at = pg_catalog.clock_timestamp() "
 					   "WHERE id OPERATOR(pg_catalog.=) $1",
 					   lengthof(types), types, values, nulls);
@@ -420,7 +428,8 @@ bdd_retry_dead_letters(PG_FUNCTION_ARGS)
 
 	(void) bdd_target_slot(target);
 	bdd_spi_connect();
-	foreach(cell, read_letters(target, !force, false))
+	foreach(cell, read_letters(target, force ? ALL_LETTERS : OPEN_LETTERS,
+							   false))
 		accepted += retry_letter(target, lfirst(cell));
 	bdd_spi_finish();
 	PG_RETURN_INT64(accepted);
@@ -444,4 +453,61 @@ bdd_discard_dead_letters(PG_FUNCTION_ARGS)
 	bdd_spi_finish();
 	bdd_become_again(&saved);
 	PG_RETURN_INT64(count);
+}
+
+/* ---------- rows that waited for another target ---------- */
+
+/* Targets with waiting letters that a foreign key ties to the table. */
+static List *
+waiting_targets(Oid relid)
+{
+	Oid			types[] = {OIDOID};
+	Datum		values[] = {ObjectIdGetDatum(relid)};
+	BddIdentity saved;
+	List	   *relids = NIL;
+
+	bdd_become_extension_owner(&saved);
+	(void) bdd_spi_run("SELECT DISTINCT l.target::pg_catalog.oid FROM batchdedup.dead_letter_row l "
+					   "JOIN pg_catalog.pg_constraint c ON c.contype OPERATOR(pg_catalog.=) 'f' "
+					   "AND ((c.conrelid OPERATOR(pg_catalog.=) l.target::pg_catalog.oid AND c.confrelid OPERATOR(pg_catalog.=) $1) "
+					   "OR (c.confrelid OPERATOR(pg_catalog.=) l.target::pg_catalog.oid AND c.conrelid OPERATOR(pg_catalog.=) $1)) "
+					   "WHERE l.waits AND NOT l.superseded ORDER BY 1",
+					   1, types, values, NULL);
+	bdd_become_again(&saved);
+	for (uint64 i = 0; i < SPI_tuptable->numvals; i++)
+	{
+		bool		isnull;
+
+		relids = lappend_oid(relids,
+							 DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i],
+															SPI_tuptable->tupdesc,
+															1, &isnull)));
+	}
+	return relids;
+}
+
+/*
+ * Rows that a foreign key had refused are tried once more after a flush of
+ * the table at its other end, in the transaction of that flush.
+ */
+void
+bdd_retry_waiting_letters(BddTarget *applied)
+{
+	ListCell   *cell;
+
+	bdd_spi_connect();
+	foreach(cell, waiting_targets(applied->relid))
+	{
+		BddTarget  *target;
+		ListCell   *letter;
+
+		LockRelationOid(lfirst_oid(cell), RowExclusiveLock);
+		target = bdd_target_lookup(lfirst_oid(cell));
+		if (target == NULL || target->broken != BDD_USABLE)
+			continue;
+		(void) bdd_target_slot(target);
+		foreach(letter, read_letters(target, WAITING_LETTERS, false))
+			(void) retry_letter(target, lfirst(letter));
+	}
+	bdd_spi_finish();
 }

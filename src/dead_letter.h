@@ -17,4 +17,6 @@ extern void bdd_store_dead_letters(BddTarget *target, uint64 generation,
 extern void bdd_supersede_dead_letters(BddTarget *target, BddRows *rows,
 									   List *refused);
 
+extern void bdd_retry_waiting_letters(BddTarget *applied);
+
 #endif							/* BDD_DEAD_LETTER_H */

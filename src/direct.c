@@ -19,6 +19,7 @@
 #include "keyorder.h"
 #include "miscadmin.h"
 #include "spi_util.h"
+#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/lsyscache.h"
 #include "utils/rls.h"
@@ -89,8 +90,15 @@ bdd_direct_begin(BddTarget *target, BddPending *pending)
 						get_rel_name(target->relid)),
 				 errdetail("They come before rows that are written directly."),
 				 errhint("Resume the target with batchdedup.resume.")));
-	bdd_wait_applied(slot, target->options.target_id, number, since,
-					 may_read(target));
+	if (bdd_slot_is_buffering(slot) && bdd_worker_unavailable(slot))
+	{
+		/* Nobody else will apply what others have published. */
+		LockRelationOid(target->relid, ShareRowExclusiveLock);
+		bdd_apply_here(target);
+	}
+	else
+		bdd_wait_applied(slot, target->options.target_id, number, since,
+						 may_read(target));
 	write_pending(target, pending);
 	bdd_pending_go_direct(pending);
 }

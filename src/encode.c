@@ -404,6 +404,8 @@ bypasses_buffer(const BddTarget *target)
 {
 	if (bdd_am_worker)
 		return false;			/* it cannot wait for itself */
+	if (bdd_worker_unavailable(target->slot))
+		return true;
 	return !bdd_enabled || target->options.mode == BDD_MODE_DIRECT ||
 		row_security_binds(target);
 }

@@ -86,13 +86,19 @@ start_worker(int index)
 
 	shared->started_at = GetCurrentTimestamp();
 	if (RegisterDynamicBackgroundWorker(&worker, NULL))
+	{
 		shared->state = BDD_WORKER_STARTING;
-	else
+		bdd_registry->start_failed_at = 0;
+		return;
+	}
+	if (bdd_registry->start_failed_at == 0)
 		ereport(LOG,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("batchdedup cannot start a worker for database %u: no worker process is free",
 						shared->database),
+				 errdetail("Until one is, rows are written in their callers' transactions."),
 				 errhint("Raise max_worker_processes.")));
+	bdd_registry->start_failed_at = shared->started_at;
 }
 
 /*

@@ -49,6 +49,17 @@ bdd_wake_worker(BddSharedSlot *slot)
 		bdd_wake_launcher();
 }
 
+/*
+ * No worker is there, and the last attempt to start one has failed: nobody
+ * would apply what is published.
+ */
+bool
+bdd_worker_unavailable(BddSharedSlot *slot)
+{
+	return bdd_registry->start_failed_at != 0 &&
+		bdd_registry->workers[slot->worker].state == BDD_WORKER_NONE;
+}
+
 /* As long as DROP DATABASE waits for others to leave, and a bit more. */
 #define AWAY_MS 8000
 

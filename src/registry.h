@@ -37,6 +37,7 @@ typedef struct BddSharedCounts
 	uint64		unchanged;
 	uint64		deleted;
 	uint64		dead_lettered;
+	uint64		foreign_writes; /* noticed by the guard */
 	uint64		flushes;
 	uint64		failed_flushes;
 	uint64		applied_rows;	/* rows of the buffer that were applied */
@@ -100,6 +101,7 @@ typedef struct BddSharedRegistry
 	int			partition_tranche;
 	int			slot_count;		/* constant */
 	Latch	   *launcher;		/* or NULL; read without lock */
+	TimestampTz start_failed_at;	/* no worker could be started; worker lock */
 	BddSharedWorker *workers;	/* slot_count */
 	BddSharedSlot *slots;		/* slot_count */
 } BddSharedRegistry;
@@ -139,6 +141,7 @@ extern BddSharedGeneration *bdd_load_generation(Oid database, Oid relid,
 												uint64 applied,
 												uint64 number);
 
+extern bool bdd_worker_unavailable(BddSharedSlot *slot);
 extern void bdd_worker_leave(Oid database);
 extern void bdd_wake_worker(BddSharedSlot *slot);
 extern void bdd_wake_launcher(void);

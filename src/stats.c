@@ -20,8 +20,9 @@
 PG_FUNCTION_INFO_V1(bdd_stat_target);
 PG_FUNCTION_INFO_V1(bdd_stat_buffer);
 PG_FUNCTION_INFO_V1(bdd_stat_worker);
+PG_FUNCTION_INFO_V1(bdd_stat_reset);
 
-#define TARGET_COLUMNS 21
+#define TARGET_COLUMNS 23
 
 static void
 set_time(Datum *value, bool *isnull, TimestampTz at)
@@ -128,6 +129,9 @@ fill_target(BddSharedSlot *slot, Datum *values, bool *isnull)
 	values[i] = Float8GetDatum(counts->last_flush_us / 1000.0);
 	isnull[i++] = counts->last_flush_at == 0;
 	values[i++] = Int64GetDatum(applied);
+	values[i++] = Int64GetDatum(counts->foreign_writes);
+	values[i] = BoolGetDatum(failure.passing);
+	isnull[i++] = failure.count == 0;
 	fill_failure(relid, &failure, &values[i], &isnull[i]);
 	Assert(i + 4 == TARGET_COLUMNS);
 }
@@ -160,8 +164,8 @@ bdd_stat_buffer(PG_FUNCTION_ARGS)
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	uint64		used;
 	int			slots = 0;
-	Datum		values[4];
-	bool		isnull[4] = {0};
+	Datum		values[6];
+	bool		isnull[6] = {0};
 
 	bdd_check_preloaded();
 	InitMaterializedSRF(fcinfo, 0);
@@ -172,6 +176,8 @@ bdd_stat_buffer(PG_FUNCTION_ARGS)
 	values[1] = Int64GetDatum((int64) used * BDD_CHUNK_SIZE);
 	values[2] = Int32GetDatum(slots);
 	values[3] = Int32GetDatum(bdd_registry->slot_count);
+	values[4] = BoolGetDatum(bdd_registry->launcher != NULL);
+	set_time(&values[5], &isnull[5], bdd_registry->start_failed_at);
 	tuplestore_putvalues(result->setResult, result->setDesc, values, isnull);
 	return (Datum) 0;
 }
@@ -223,4 +229,33 @@ bdd_stat_worker(PG_FUNCTION_ARGS)
 							 isnull);
 	}
 	return (Datum) 0;
+}
+
+static void
+reset_slot(BddSharedSlot *slot)
+{
+	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
+	memset(&slot->counts, 0, sizeof(slot->counts));
+	LWLockRelease(&slot->lock);
+	for (int i = 0; i < BDD_PARTITIONS; i++)
+	{
+		BddSharedPartition *partition = &slot->partitions[i];
+
+		LWLockAcquire(&partition->lock, LW_EXCLUSIVE);
+		partition->received = 0;
+		partition->coalesced = 0;
+		LWLockRelease(&partition->lock);
+	}
+}
+
+/* stat_reset(): the counters of this database's targets begin anew. */
+Datum
+bdd_stat_reset(PG_FUNCTION_ARGS)
+{
+	bdd_check_preloaded();
+	for (int i = 0; i < bdd_registry->slot_count; i++)
+		if (bdd_registry->slots[i].in_use &&
+			bdd_registry->slots[i].database == MyDatabaseId)
+			reset_slot(&bdd_registry->slots[i]);
+	PG_RETURN_VOID();
 }

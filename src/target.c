@@ -40,6 +40,7 @@
 typedef struct BddTargetEntry
 {
 	Oid			relid;
+	bool		known_not;		/* looked up, and no target */
 	BddTarget  *target;
 } BddTargetEntry;
 
@@ -59,6 +60,7 @@ enum
 	OPTION_FLUSH_ROWS,
 	OPTION_MODE,
 	OPTION_ON_FULL,
+	OPTION_GUARD,
 	OPTION_PAUSED
 };
 
@@ -113,6 +115,16 @@ parse_on_full(Datum value)
 		strcmp(name, "direct") == 0 ? BDD_FULL_DIRECT : BDD_FULL_WAIT;
 }
 
+static BddGuard
+parse_guard(Datum value)
+{
+	const char *name = TextDatumGetCString(value);
+
+	return strcmp(name, "off") == 0 ? BDD_GUARD_OFF :
+		strcmp(name, "flush") == 0 ? BDD_GUARD_FLUSH :
+		strcmp(name, "error") == 0 ? BDD_GUARD_ERROR : BDD_GUARD_WARN;
+}
+
 static void
 parse_options(Relation rel, HeapTuple tuple, BddOptions *options)
 {
@@ -133,6 +145,7 @@ parse_options(Relation rel, HeapTuple tuple, BddOptions *options)
 		DatumGetInt32(values[OPTION_FLUSH_ROWS - 1]);
 	options->mode = parse_mode(values[OPTION_MODE - 1]);
 	options->on_full = parse_on_full(values[OPTION_ON_FULL - 1]);
+	options->guard = parse_guard(values[OPTION_GUARD - 1]);
 	options->paused = DatumGetBool(values[OPTION_PAUSED - 1]);
 }
 
@@ -455,6 +468,7 @@ load_target(Oid relid)
 static void
 invalidate_one(BddTargetEntry *entry)
 {
+	entry->known_not = false;
 	if (entry->target != NULL)
 		entry->target->valid = false;
 }
@@ -574,7 +588,18 @@ bdd_target_lookup(Oid relid)
 		retire(entry->target);
 	last_of_row_type = NULL;
 	entry->target = target;
+	entry->known_not = target == NULL && seen == invalidations;
 	return target;
+}
+
+/* Quick, for who asks about every table that is written. */
+bool
+bdd_is_known_not_target(Oid relid)
+{
+	BddTargetEntry *entry = target_cache == NULL ? NULL :
+		hash_search(target_cache, &relid, HASH_FIND, NULL);
+
+	return entry != NULL && entry->known_not;
 }
 
 /*

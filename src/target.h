@@ -49,6 +49,15 @@ typedef enum BddOnFull
 	BDD_FULL_DIRECT
 } BddOnFull;
 
+/* What happens when somebody writes the table with rows in the buffer. */
+typedef enum BddGuard
+{
+	BDD_GUARD_OFF,
+	BDD_GUARD_WARN,
+	BDD_GUARD_FLUSH,
+	BDD_GUARD_ERROR
+} BddGuard;
+
 /* The row of batchdedup.target_option. */
 typedef struct BddOptions
 {
@@ -61,6 +70,7 @@ typedef struct BddOptions
 	int			flush_rows;		/* -1: the setting */
 	BddMode		mode;
 	BddOnFull	on_full;
+	BddGuard	guard;
 	bool		paused;
 } BddOptions;
 
@@ -106,6 +116,7 @@ extern bool bdd_options_read(Oid relid, BddOptions *options);
 extern List *bdd_all_targets(void);
 
 extern BddTarget *bdd_target_lookup(Oid relid);
+extern bool bdd_is_known_not_target(Oid relid);
 extern BddTarget *bdd_target_open_any(Oid relid, LOCKMODE lockmode);
 extern BddTarget *bdd_target_open(Oid relid, LOCKMODE lockmode);
 extern void bdd_free_orphans(void);

@@ -16,6 +16,7 @@
 #include "access/xact.h"
 #include "apply.h"
 #include "bisect.h"
+#include "catalog/pg_type_d.h"
 #include "debug_point.h"
 #include "flush_wait.h"
 #include "fmgr.h"
@@ -25,6 +26,7 @@
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "registry.h"
+#include "spi_util.h"
 #include "storage/fd.h"
 #include "storage/ipc.h"
 #include "storage/lmgr.h"
@@ -380,6 +382,85 @@ apply_sealed(BddSharedSlot *slot, int32 target_id, Oid relid)
 	return -1;
 }
 
+/* ---------- foreign keys ---------- */
+
+#define MAX_REFERENCED 64
+
+/* Tables that foreign keys of the table point to; returns their number. */
+static int
+referenced_tables(Oid relid, Oid *relids)
+{
+	Oid			types[] = {OIDOID};
+	Datum		values[] = {ObjectIdGetDatum(relid)};
+	int			count = 0;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	bdd_spi_connect();
+	(void) bdd_spi_run("SELECT confrelid FROM pg_catalog.pg_constraint "
+					   "WHERE contype OPERATOR(pg_catalog.=) 'f' "
+					   "AND conrelid OPERATOR(pg_catalog.=) $1 "
+					   "AND confrelid OPERATOR(pg_catalog.<>) $1",
+					   1, types, values, NULL);
+	for (uint64 i = 0; i < SPI_processed && count < MAX_REFERENCED; i++)
+	{
+		bool		isnull;
+
+		relids[count++] =
+			DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i],
+										   SPI_tuptable->tupdesc, 1,
+										   &isnull));
+	}
+	bdd_spi_finish();
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	return count;
+}
+
+static bool
+others_are_buffering(BddSharedSlot *slot)
+{
+	for (int i = 0; i < bdd_registry->slot_count; i++)
+	{
+		BddSharedSlot *other = &bdd_registry->slots[i];
+
+		if (other != slot && other->in_use && other->worker == my_index &&
+			bdd_slot_is_buffering(other))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Before a sealed generation is applied: rows that were published with or
+ * before it in tables that it references.  Those are sealed later than it, so
+ * all that it needs is in what is applied here.
+ */
+static void
+apply_referenced(BddSharedSlot *slot, Oid relid, int depth)
+{
+	Oid			relids[MAX_REFERENCED];
+	int			count;
+
+	if (depth > 8 || !others_are_buffering(slot) ||
+		bdd_next_sealed(slot, 0) == NULL)
+		return;
+	count = referenced_tables(relid, relids);
+	for (int i = 0; i < count; i++)
+	{
+		BddSharedSlot *parent = bdd_slot_find_by_table(relids[i]);
+		BddDue		due;
+
+		if (parent == NULL || parent == slot ||
+			!bdd_slot_is_buffering(parent) ||
+			!read_due(parent->target_id, relids[i], &due) || due.paused)
+			continue;
+		bdd_seal(parent);
+		apply_referenced(parent, relids[i], depth + 1);
+		(void) apply_sealed(parent, parent->target_id, relids[i]);
+	}
+}
+
 /* Old snapshots may need applied generations, but not as much as writers. */
 static bool
 free_what_is_applied(BddSharedSlot *slot)
@@ -426,6 +507,7 @@ tend(BddSharedSlot *slot)
 				bdd_seal(slot);
 				wait = -1;
 			}
+			apply_referenced(slot, relid, 0);
 			wait = sooner(wait, apply_sealed(slot, target_id, relid));
 			/* More may have come while we applied. */
 			if (bdd_slot_is_buffering(slot))
@@ -579,6 +661,7 @@ drain(void)
 			!read_due(slot->target_id, slot->relid, &due) || due.paused)
 			continue;
 		bdd_seal(slot);
+		apply_referenced(slot, slot->relid, 0);
 		(void) apply_sealed(slot, slot->target_id, slot->relid);
 	}
 	disable_timeout(USER_TIMEOUT, false);

@@ -1,0 +1,175 @@
+/*-------------------------------------------------------------------------
+ *
+ * guard.c
+ *		Plain writers beside us.
+ *
+ * An INSERT, UPDATE, DELETE, MERGE or COPY of a target is not ordered against
+ * rows that are in the buffer.  The target's option "guard" says what happens
+ * when one starts while there are some.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "guard.h"
+
+#include "access/xact.h"
+#include "executor/executor.h"
+#include "flush_wait.h"
+#include "miscadmin.h"
+#include "pending.h"
+#include "registry.h"
+#include "target.h"
+#include "utils/acl.h"
+#include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+bool		bdd_guard_own_statement = false;
+
+static ExecutorStart_hook_type previous_start_hook = NULL;
+
+static bool
+has_rows(BddTarget *target)
+{
+	BddPending *pending = bdd_pending_find(target->relid);
+
+	if (target->slot == NULL)
+		target->slot = bdd_slot_find(target->options.target_id);
+	return (pending != NULL && pending->set->count > 0) ||
+		(target->slot != NULL && bdd_slot_is_buffering(target->slot));
+}
+
+static void
+flush_first(BddTarget *target)
+{
+	TimestampTz since = GetCurrentTimestamp();
+
+	if (target->slot != NULL && !target->options.paused)
+		bdd_wait_applied(target->slot, target->options.target_id,
+						 bdd_request_flush(target->slot, true), since,
+						 pg_class_aclcheck(target->relid, GetUserId(),
+										   ACL_SELECT) == ACLCHECK_OK);
+}
+
+static void
+count_write(BddSharedSlot *slot)
+{
+	if (slot == NULL)
+		return;
+	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
+	slot->counts.foreign_writes++;
+	LWLockRelease(&slot->lock);
+}
+
+static void
+act(BddTarget *target, bool *flushed)
+{
+	count_write(target->slot);
+	switch (target->options.guard)
+	{
+		case BDD_GUARD_OFF:
+			break;
+		case BDD_GUARD_WARN:
+			ereport(WARNING,
+					(errcode(ERRCODE_OBJECT_IN_USE),
+					 errmsg("table \"%s\" is written while rows for it are buffered",
+							get_rel_name(target->relid)),
+					 errdetail("Buffered rows are applied later, on top of this statement."),
+					 errhint("Flush the target first, or set its option guard to flush, error or off.")));
+			break;
+		case BDD_GUARD_FLUSH:
+			flush_first(target);
+			*flushed = true;
+			break;
+		case BDD_GUARD_ERROR:
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_IN_USE),
+					 errmsg("table \"%s\" cannot be written while rows for it are buffered",
+							get_rel_name(target->relid)),
+					 errhint("Flush the target first with batchdedup.flush, or set its option guard to flush.")));
+			break;
+	}
+}
+
+/*
+ * A statement is about to write the table, which it has locked.  "flushed" is
+ * set if rows came into the table that its snapshot does not see.
+ */
+void
+bdd_guard_written(Oid relid, bool *flushed)
+{
+	BddTarget  *target;
+
+	if (bdd_am_worker || bdd_is_known_not_target(relid))
+		return;
+	target = bdd_target_lookup(relid);
+	if (target != NULL && target->options.guard != BDD_GUARD_OFF &&
+		has_rows(target))
+		act(target, flushed);
+}
+
+/* In READ COMMITTED the statement shall see what was flushed for it. */
+static void
+renew_snapshot(QueryDesc *query)
+{
+	if (IsolationUsesXactSnapshot() || query->snapshot == InvalidSnapshot ||
+		query->snapshot != GetActiveSnapshot())
+		return;
+	UnregisterSnapshot(query->snapshot);
+	PopActiveSnapshot();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	query->snapshot = RegisterSnapshot(GetActiveSnapshot());
+}
+
+static void
+check_query(QueryDesc *query)
+{
+	PlannedStmt *planned = query->plannedstmt;
+	bool		flushed = false;
+	ListCell   *cell;
+
+	foreach(cell, bdd_written_tables(planned))
+		bdd_guard_written(lfirst_oid(cell), &flushed);
+	if (flushed)
+		renew_snapshot(query);
+}
+
+static void
+executor_start(QueryDesc *query, int flags)
+{
+	PlannedStmt *planned = query->plannedstmt;
+
+	if (bdd_guard_own_statement)
+		bdd_guard_own_statement = false;
+	else if ((planned->commandType != CMD_SELECT || planned->hasModifyingCTE) &&
+			 !(flags & EXEC_FLAG_EXPLAIN_ONLY))
+		check_query(query);
+
+	if (previous_start_hook != NULL)
+		previous_start_hook(query, flags);
+	else
+		standard_ExecutorStart(query, flags);
+}
+
+/* An error may have come before our statement started. */
+static void
+forget_own_statement(XactEvent event, void *arg)
+{
+	bdd_guard_own_statement = false;
+}
+
+static void
+forget_own_statement_sub(SubXactEvent event, SubTransactionId self,
+						 SubTransactionId parent, void *arg)
+{
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		bdd_guard_own_statement = false;
+}
+
+void
+bdd_guard_init(void)
+{
+	RegisterXactCallback(forget_own_statement, NULL);
+	RegisterSubXactCallback(forget_own_statement_sub, NULL);
+	previous_start_hook = ExecutorStart_hook;
+	ExecutorStart_hook = executor_start;
+}
