@@ -100,15 +100,15 @@ size_class(Size size, Size *rounded)
 
 	if (size <= 256)
 	{
-		int			cls = size == 0 ? 0 : (int) ((size - 1) / 16);
+		int			cls = size == 0 ? 0 : (int) ((size - 1) / 8);
 
-		*rounded = (Size) (cls + 1) * 16;
+		*rounded = (Size) (cls + 1) * 8;
 		return cls;
 	}
 	top = pg_leftmost_one_pos32((uint32) size - 1); /* 2^top < size */
-	step = (int) (((size - 1) >> (top - 2)) & 3);
-	*rounded = Min(((Size) 4 + step + 1) << (top - 2), BDD_MAX_BLOCK);
-	return 16 + (top - 8) * 4 + step;
+	step = (int) (((size - 1) >> (top - 3)) & 7);
+	*rounded = Min(((Size) 8 + step + 1) << (top - 3), BDD_MAX_BLOCK);
+	return 32 + (top - 8) * 8 + step;
 }
 
 /* The largest class whose blocks fit into "size" bytes; -1: none. */
@@ -117,14 +117,14 @@ class_within(Size size, Size *rounded)
 {
 	int			cls;
 
-	if (size < 16)
+	if (size < 8)
 		return -1;
 	cls = size_class(Min(size, BDD_MAX_BLOCK), rounded);
 	if (*rounded > size)
 	{
 		cls--;
-		*rounded = cls < 16 ? (Size) (cls + 1) * 16 :
-			(Size) (5 + cls % 4) << (cls / 4 + 2);
+		*rounded = cls < 32 ? (Size) (cls + 1) * 8 :
+			(Size) (9 + cls % 8) << (cls / 8 + 1);
 	}
 	return cls;
 }

@@ -47,10 +47,10 @@ typedef struct BddSharedBudget
 } BddSharedBudget;
 
 /*
- * Blocks come in size classes: multiples of 16 up to 256 bytes, then four
+ * Blocks come in size classes: multiples of 8 up to 256 bytes, then eight
  * classes per doubling.  The largest fits four times in a chunk.
  */
-#define BDD_SIZE_CLASSES 32
+#define BDD_SIZE_CLASSES 64
 #define BDD_MAX_BLOCK 4080
 
 typedef struct BddSharedBlock

@@ -218,7 +218,7 @@ add_entry(BddSharedTable *table, BddSharedBudget *budget, uint32 hash,
 
 	if (table->buckets == 0 && !grow_buckets(table, budget, FIRST_BUCKETS))
 		return NULL;
-	if (table->entries >= 2 * table->buckets && table->buckets < MAX_BUCKETS)
+	if (table->entries >= 4 * table->buckets && table->buckets < MAX_BUCKETS)
 		(void) grow_buckets(table, budget, 4 * table->buckets);
 
 	entry = bdd_arena_alloc(&table->arena, budget,

@@ -7,6 +7,10 @@ package RandomModel;
 # transaction, a savepoint that is not there). So a program stays a program
 # when steps are taken out of it, which is all that the shrinker does.
 #
+# Where COMMITs overlap (slow_commit and let_go, in programs with "overlap") no
+# single order is expected: such a program is compared at its end only, with
+# every order that the contract allows.
+#
 # Transactions become visible in the order of their COMMITs. RandomOracle asks
 # the same fold() for the other orders that the contract allows.
 
@@ -79,11 +83,24 @@ sub upsert_op
 			next;
 		}
 		$given{$name} = defined $value ? $col->{values}[$value]{text} : undef;
+		push @{ $self->{violations} }, { at => $at, column => $name } if $col->{notnull} && !defined $value;
 	}
+	$self->check_complete($shape, \%given, $at) if $self->{program}{overlap};
 	return {
 		t => $t, kind => 'upsert', class => $key->{class}, given => \%given, full => $full,
 		key => [ map { $_->{text} } @{ $key->{parts} } ], now => $now, at => $at
 	};
+}
+
+# With several legal orders nobody knows whether the row will be there.
+sub check_complete
+{
+	my ($self, $shape, $given, $at) = @_;
+	for my $col (grep { $_->{notnull} && !$_->{iskey} && !$_->{kind} && !defined $_->{default} } @{ $shape->{cols} })
+	{
+		push @{ $self->{violations} }, { at => $at, column => $col->{name} } unless defined $given->{ $col->{name} };
+	}
+	return;
 }
 
 sub delete_op
@@ -158,9 +175,15 @@ sub fold
 sub view
 {
 	my ($self, $s, $t, $class) = @_;
+	my $tx = $self->session($s)->{tx};
+	return $self->view_ops($tx ? $tx->{ops} : [], $t, $class);
+}
+
+sub view_ops
+{
+	my ($self, $ops, $t, $class) = @_;
 	my $row = $self->{state}[$t]{$class};
-	my $tx = $self->session($s)->{tx} or return $row;
-	for my $op (grep { $_->{t} == $t && $_->{class} == $class } @{ $tx->{ops} })
+	for my $op (grep { $_->{t} == $t && $_->{class} == $class } @$ops)
 	{
 		$row = $self->changed($row, $op);
 	}
@@ -170,7 +193,7 @@ sub view
 # ---- steps -------------------------------------------------------------
 
 # What works in a transaction that has failed.
-my $always_runs = qr/^(commit|rollback|commit_chain|rollback_chain|rollback_to|prepare|reconnect)$/;
+my $always_runs = qr/^(commit|slow_commit|let_go|rollback|commit_chain|rollback_chain|rollback_to|prepare|reconnect)$/;
 
 # Take a step. $now is now() in the session, as far as the caller knows it.
 # Returns {error => pattern} or what the step must return.
@@ -179,6 +202,8 @@ sub step
 	my ($self, $i, $step, $now) = @_;
 	my $session = $self->session($step->{s});
 	my $method = "step_$step->{op}";
+	$self->{invalid} = 'a session that waits in COMMIT' if $session->{busy};
+	$self->{invalid} = 'a flush waits for the session in COMMIT' if $self->is_busy && $step->{op} =~ /^(flush|plain)$/;
 	return { error => '25P02' } if $session->{aborted} && $step->{op} !~ /$always_runs/;
 	my $expect = $self->$method($i, $step, $session, $now);
 	$self->fail_statement($session) if $expect->{error};
@@ -202,7 +227,7 @@ sub note_step
 sub new_tx
 {
 	my ($i, $step) = @_;
-	return { s => $step->{s}, start => $i, iso => $step->{iso}, ops => [], savepoints => [], steps => [] };
+	return { s => $step->{s}, start => $i, iso => $step->{iso}, ops => [], log => [], savepoints => [], steps => [] };
 }
 
 sub step_begin
@@ -219,6 +244,37 @@ sub step_commit
 	my $tx = $session->{tx};
 	$self->publish($i, $tx) if $tx && !$session->{aborted};
 	@$session{qw(tx aborted)} = (undef, 0);
+	return {};
+}
+
+# COMMIT is sent, and stops in the middle until let_go.
+sub step_slow_commit
+{
+	my ($self, $i, $step, $session) = @_;
+	$self->{invalid} = 'a COMMIT that stops needs "overlap"' unless $self->{program}{overlap};
+	return $self->step_commit($i, $step, $session) unless $self->will_wait($step);
+	$session->{busy} = 1;
+	return { busy => 1 };
+}
+
+# Whether there is something to commit.
+sub will_wait
+{
+	my ($self, $step) = @_;
+	my $session = $self->session($step->{s});
+	return $session->{tx} && !$session->{aborted};
+}
+
+sub is_busy { return scalar grep { $_ && $_->{busy} } @{ $_[0]{sessions} }; }
+
+sub step_let_go
+{
+	my ($self, $i) = @_;
+	for my $session (grep { $_ && $_->{busy} } @{ $self->{sessions} })
+	{
+		delete $session->{busy};
+		$self->step_commit($i, undef, $session);
+	}
 	return {};
 }
 
@@ -290,7 +346,7 @@ sub step_rollback_to
 	my $n = find_savepoint($tx, $step->{name});
 	return { error => '3B001' } if $n < 0;
 	$#{ $tx->{savepoints} } = $n;
-	$#{ $tx->{ops} } = $tx->{savepoints}[$n][1] - 1;
+	undo_ops($tx, $tx->{savepoints}[$n][1]);
 	$session->{aborted} = 0;
 	$self->note_step($session, $i, $step);
 	return {};
@@ -310,6 +366,7 @@ sub step_release
 sub publish
 {
 	my ($self, $i, $tx) = @_;
+	$self->check_log($tx);
 	$tx->{commit} = $i;
 	push @{ $self->{committed} }, $tx;
 	for my $op (@{ $tx->{ops} })
@@ -341,7 +398,33 @@ sub add_ops
 	for my $op (@ops)
 	{
 		push @{ $tx->{ops} }, $op;
-		$self->view($tx->{s}, $op->{t}, $op->{class});
+		push @{ $tx->{log} }, { op => $op };
+		$self->view_ops($tx->{ops}, $op->{t}, $op->{class});
+	}
+	return;
+}
+
+# Keep the first $n operations.
+sub undo_ops
+{
+	my ($tx, $n) = @_;
+	$#{ $tx->{ops} } = $n - 1;
+	push @{ $tx->{log} }, { keep => $n };
+	return;
+}
+
+# The plain statements run at the time of the COMMIT, also those that are
+# rolled back in between: look at them once more.
+sub check_log
+{
+	my ($self, $tx) = @_;
+	my @ops;
+	for my $entry (@{ $tx->{log} })
+	{
+		$#ops = $entry->{keep} - 1 unless $entry->{op};
+		next unless $entry->{op};
+		push @ops, $entry->{op};
+		$self->view_ops(\@ops, $entry->{op}{t}, $entry->{op}{class});
 	}
 	return;
 }
@@ -392,7 +475,7 @@ sub add_parts
 		$part->{op} eq 'sub'
 		  ? $self->add_parts($tx, $i, $part->{parts}, $now)
 		  : $self->add_ops($tx, $self->ops_of($i, $part, $now));
-		$#{ $tx->{ops} } = $before - 1 if $part->{raise};
+		undo_ops($tx, $before) if $part->{raise};
 	}
 	return;
 }
@@ -473,6 +556,7 @@ sub step_buffered
 sub finish
 {
 	my ($self) = @_;
+	$self->step_let_go(scalar @{ $self->{program}{steps} });
 	$self->step_rollback(0, undef, $_) for grep { $_ } @{ $self->{sessions} };
 	$self->{paused} = {};
 	return;

@@ -73,48 +73,71 @@ sub has_choice
 	return 0;
 }
 
-# Visit every legal order of some transactions until the visitor is content.
-sub each_order
+# Rows of some keys as a string, to know a state again.
+sub state_text
 {
-	my ($txs, $visit, $limit) = @_;
+	my ($state, @keys) = @_;
+	my @text;
+	for my $key (@keys)
+	{
+		my ($t, $class) = split(/:/, $key);
+		my $row = $state->[$t]{$class};
+		push @text, $row ? join("\1", map { $_ . (defined $row->{$_} ? "=$row->{$_}" : '') } sort keys %$row) : '-';
+	}
+	return join("\2", @text);
+}
+
+# Find a legal order of some transactions that ends in a state that is
+# accepted. After the same transactions the same state comes up again and
+# again, and is looked at once.
+sub find_order
+{
+	my ($model, $txs, $keys, $accept) = @_;
 	my @before = map { my $n = $_; [ grep { $_ != $n && must_precede($txs->[$_], $txs->[$n]) } 0 .. $#$txs ] } 0 .. $#$txs;
-	my (@order, %used);
+	my (@order, %used, %seen);
 	my $walk;
 	$walk = sub {
-		return undef if $$limit-- <= 0;
-		return $visit->(map { $txs->[$_] } @order) ? [ map { $txs->[$_] } @order ] : undef if @order == @$txs;
+		my ($state) = @_;
+		return $accept->($state) ? [ map { $txs->[$_] } @order ] : undef if @order == @$txs;
+		return undef if $seen{ join(',', sort keys %used) . '/' . state_text($state, @$keys) }++;
 		for my $n (grep { !$used{$_} } 0 .. $#$txs)
 		{
 			next if grep { !$used{$_} } @{ $before[$n] };
 			$used{$n} = 1;
 			push @order, $n;
-			my $found = $walk->();
+			my $found = $walk->($model->fold($state, @{ $txs->[$n]{ops} }));
 			return $found if $found;
 			pop @order;
 			delete $used{$n};
 		}
 		return undef;
 	};
-	my $found = $walk->();
+	my $found = $walk->($model->{initial});
 	undef $walk;
 	return $found;
 }
 
+# All keys that the transactions touch.
+sub keys_of
+{
+	my %keys = map { %{ first_touch($_) } } @_;
+	return sort keys %keys;
+}
+
 # A legal order that ends with the rows that were read, or undef. $rows is a
-# list per target of {class => {column => text}}.
+# list per target of {class => {column => text}}, @keys are the keys that do
+# not end as in the order of the COMMITs. What is tied to them by a common
+# transaction must come out right, too.
 sub legal_order
 {
 	my ($model, $rows, @keys) = @_;
 	my @txs = related($model->{committed}, @keys);
-	my $limit = 20_000;
-	my $order = each_order(\@txs, sub {
-			my $state = $model->fold($model->{initial}, map { @{ $_->{ops} } } @_);
-			return !grep { row_differs($state, $rows, $_) } @keys;
-	}, \$limit);
+	my @all = keys_of(@txs);
+	my $order = find_order($model, \@txs, \@all, sub { my $s = $_[0]; !grep { row_differs($s, $rows, $_) } @keys, @all });
 	return undef unless $order;
 	# those that touch none of these keys stay in order of their COMMITs
-	my %in = map { $_->{commit} => 1 } @$order;
-	return [ @$order, grep { !$in{ $_->{commit} } } @{ $model->{committed} } ];
+	my %in = map { $_ => 1 } @$order;
+	return [ @$order, grep { !$in{$_} } @{ $model->{committed} } ];
 }
 
 sub row_differs

@@ -7,6 +7,7 @@ package RandomProgram;
 #   targets => [{shape, variant, update, how}, ...],
 #   initial => [{t, row}, ...],          rows that are there at the start
 #   steps => [{s, op, ...}, ...]         s is the session
+#   overlap => 1                         some COMMITs stop in the middle
 #
 # and a row {k => number of a key of the shape, v => {column => number of a
 # value of its pool, or undef for NULL}}. Few keys, so that sessions meet.
@@ -158,15 +159,29 @@ sub random_block
 	return { op => 'block', parts => $parts };
 }
 
+# One key of every target, in one statement or transaction: for what must
+# come out in the same order everywhere.
+sub random_everywhere
+{
+	my ($self) = @_;
+	my @parts;
+	for my $t (0 .. $#{ $self->{shapes} })
+	{
+		my $row = typed_row($self->{shapes}[$t], $self->{keys}[$t][0]);
+		push @parts, { op => 'upsert', t => $t, form => 'record', rows => [$row] };
+	}
+	return { op => 'block', parts => \@parts, multi => 1 };
+}
+
 # ---- the other steps ---------------------------------------------------
 
 my %outside = (
 	begin => 50, upsert => 24, delete => 7, block => 2, flush => 6, get => 6, buffered => 2,
-	pause => 1.5, plain => 2, sleep => 0.3, reconnect => 0.15, kill_worker => 0.04, savepoint => 0.1, commit => 0.1
+	pause => 1.5, plain => 2, sleep => 0.3, reconnect => 0.15, kill_worker => 0.15, savepoint => 0.1, commit => 0.1
 );
 my %inside = (
-	upsert => 34, delete => 9, block => 3, savepoint => 10, rollback_to => 8, release => 4, commit => 10,
-	rollback => 3, get => 8, buffered => 2, flush => 3, sleep => 0.3, reconnect => 0.15, kill_worker => 0.02,
+	upsert => 34, delete => 9, block => 3, savepoint => 10, rollback_to => 15, release => 5, commit => 10,
+	rollback => 3, get => 8, buffered => 2, flush => 3, sleep => 0.3, reconnect => 0.15, kill_worker => 0.06,
 	begin => 0.1, commit_chain => 0.5, rollback_chain => 0.3, prepare => 0.3
 );
 my %aborted = (
@@ -215,6 +230,7 @@ sub random_step_of
 	my ($self, $op, $session) = @_;
 	my $t = int rand @{ $self->{program}{targets} };
 	my $upsert = "random_$op";
+	return $self->random_everywhere if $op eq 'upsert' && $self->{program}{overlap} && chance(0.4);
 	if ($op eq 'upsert' || $op eq 'delete')
 	{
 		my $step = $self->$upsert;
@@ -227,6 +243,7 @@ sub random_step_of
 	return { op => 'begin', !$session->{tx} && chance(0.05) ? (iso => 'REPEATABLE READ') : () } if $op eq 'begin';
 	return { op => 'savepoint', name => pick('a', 'b', 'c') } if $op eq 'savepoint';
 	return { op => $op, name => $self->savepoint_name($session) } if $op eq 'rollback_to' || $op eq 'release';
+	return { op => $op, point => pick('entered', 'reserved', 'pre-commit', 'publish') } if $op eq 'slow_commit';
 	return $self->random_plain if $op eq 'plain';
 	return $self->random_pause if $op eq 'pause';
 	return { op => 'sleep', ms => pick(1, 5, 15) } if $op eq 'sleep';
@@ -235,12 +252,33 @@ sub random_step_of
 	return { op => $op };
 }
 
+# COMMITs that stop, others that overtake them, and time for the worker to
+# seal a generation meanwhile.
+sub overlap_weights
+{
+	my ($weights, $session, $busy) = @_;
+	$weights->{slow_commit} = $busy ? 10 : 40 if $session->{tx};
+	$weights->{commit} += 20 if $busy;
+	$weights->{upsert} += 30 if $busy && !$session->{tx};
+	$weights->{sleep} = 5 if $busy;
+	delete @$weights{qw(flush plain)} if $busy;
+	return;
+}
+
 sub random_step
 {
 	my ($self) = @_;
-	my $s = 1 + int rand $self->{program}{sessions};
+	my @free = grep { !$self->{model}->session($_)->{busy} } 1 .. $self->{program}{sessions};
+	my $busy = $self->{model}->is_busy;
+	return { s => 1, op => 'let_go' } if !@free || $busy && chance(0.08);
+	my $s = pick(@free);
 	my $session = $self->{model}->session($s);
 	my %weights = %{ $session->{aborted} ? \%aborted : $session->{tx} ? \%inside : \%outside };
+	# without a savepoint these only end the transaction
+	my $savepoints = $session->{tx} ? @{ $session->{tx}{savepoints} } : 0;
+	$_ && ($_ *= $savepoints ? 1 : 0.03) for @weights{qw(rollback_to release)};
+	overlap_weights(\%weights, $session, $busy) if $self->{program}{overlap};
+	delete @weights{ grep { !$weights{$_} } keys %weights };
 	$weights{pause} *= 15 if $weights{pause} && %{ $self->{model}{paused} };
 	my $op = weighted(\%weights);
 	return { s => $s, %{ $self->random_step_of($op, $session) } };
@@ -261,8 +299,8 @@ sub random_update
 
 sub random_targets
 {
-	my ($shapes) = @_;
-	my $n = weighted({ 1 => 6, 2 => 3, 3 => 1 });
+	my ($shapes, $overlap) = @_;
+	my $n = weighted($overlap ? { 1 => 3, 2 => 7 } : { 1 => 6, 2 => 3, 3 => 1 });
 	my @targets;
 	for my $shape ((shuffle(@$shapes))[ 0 .. $n - 1 ])
 	{
@@ -342,6 +380,7 @@ sub add_step
 sub close_sessions
 {
 	my ($self) = @_;
+	$self->add_step({ s => 1, op => 'let_go' }) if $self->{model}->is_busy;
 	my @open = grep { $self->{model}->session($_)->{tx} } 1 .. $self->{program}{sessions};
 	for my $s (shuffle(@open))
 	{
@@ -358,7 +397,11 @@ sub generate
 {
 	my ($seed, $shapes, $shape_of) = @_;
 	srand($seed);
-	my $program = { seed => $seed, sessions => 2 + int rand 3, targets => random_targets($shapes), initial => [], steps => [] };
+	my $overlap = chance(0.25) ? 1 : 0;
+	my $program = {
+		seed => $seed, sessions => 2 + int rand 3, overlap => $overlap, targets => random_targets($shapes, $overlap),
+		initial => [], steps => []
+	};
 	my $self = bless { program => $program, shapes => [ map { $shape_of->{ $_->{shape} } } @{ $program->{targets} } ] };
 	$self->{keys} = [ map { $self->choose_keys($_) } 0 .. $#{ $program->{targets} } ];
 	$self->{model} = RandomModel->new($program, $shape_of);
@@ -383,6 +426,8 @@ sub step_sql
 	my ($sql, $step) = @_;
 	my ($statement, $param) = $sql->statement($step);
 	$statement = parameter_sql($statement, $param) if defined $param;
+	return "SET LOCAL batchdedup.debug_point = '$step->{point}:wait'; COMMIT; -- do not wait for it"
+	  if $step->{op} eq 'slow_commit';
 	return "$statement;" if $step->{op} ne 'plain' && !defined $param;
 	return $statement =~ s/  --/;  --/r if defined $param;
 	return $sql->flush_statement($step->{t}) . "; $statement;";
@@ -392,6 +437,7 @@ sub setup_text
 {
 	my ($program, $shape_of, $sql) = @_;
 	my @text = 'CREATE EXTENSION batchdedup';
+	push @text, RandomSql::debug_release_sql() if $program->{overlap};
 	for my $target (@{ $program->{targets} })
 	{
 		my $shape = $shape_of->{ $target->{shape} };
@@ -414,6 +460,7 @@ sub to_text
 	{
 		push @lines, sprintf('/* step %d, session %d */ %s', $i++, $step->{s}, step_sql($sql, $step));
 	}
+	push @lines, $sql->statement({ op => 'let_go' }) . '; -- if a COMMIT still waits' if $program->{overlap};
 	push @lines, $sql->flush_statement(0 .. $#{ $program->{targets} }) . '; -- sessions rolled back, targets resumed';
 	push @lines, 'TABLE ' . $sql->target($_) . ';' for 0 .. $#{ $program->{targets} };
 	return join('', map { "$_\n" } @lines);

@@ -15,9 +15,10 @@ package RandomRunner;
 use strict;
 use warnings;
 use utf8;
+use DBD::Pg qw(:async);
 use DBI;
 use POSIX ();
-use Time::HiRes qw(time);
+use Time::HiRes qw(usleep);
 use RandomModel;
 use RandomOracle;
 use RandomShapes qw(shapes variants table_name setup_sql create_target_sql);
@@ -62,6 +63,7 @@ sub setup
 	my $dbh = $self->{sessions}[0];
 	$dbh->do($self->{extension_sql});
 	$dbh->do($_) for RandomShapes::prelude_sql();
+	$dbh->do(RandomSql::debug_release_sql()) unless $self->{standin};
 	for my $shape (@{ shapes() })
 	{
 		$dbh->do($_) for setup_sql($shape, '');
@@ -86,6 +88,7 @@ sub setup_target
 sub disconnect
 {
 	my ($self) = @_;
+	$self->{waiting} = {};
 	$_->disconnect for @{ $self->{sessions} };
 	$self->{sessions} = [];
 	return;
@@ -325,7 +328,7 @@ sub check_step
 	my ($self, $i, $model, $sql, $step, $expect, $result) = @_;
 	my $failure = check_error($i, $result, $expect);
 	return $failure if $failure || $expect->{error};
-	return undef if $self->{any_order};
+	return undef if $self->{any_order} || $model->{program}{overlap};
 	my $shape = defined $step->{t} ? $model->shape($step->{t}) : undef;
 	return check_get($i, $shape, $expect, $result) if $expect->{get};
 	return check_buffered($i, $shape, $model->{updates}[ $step->{t} ], $expect, $result) if $expect->{exact};
@@ -341,9 +344,43 @@ sub reconnect
 	return { rows => [] };
 }
 
+# A COMMIT that stops at a debug point: sent, but not waited for. It needs a
+# moment to get there; should it be late, that is another legal order.
+sub slow_commit
+{
+	my ($self, $s, $point) = @_;
+	my $result = $self->execute($s, "SET LOCAL batchdedup.debug_point = '$point:wait'");
+	return $self->execute($s, 'COMMIT') if defined $result->{state};
+	$self->{sessions}[$s]->do('COMMIT', { pg_async => PG_ASYNC });
+	$self->{waiting}{$s} = 1;
+	usleep(1000);
+	return { rows => [] };
+}
+
+# Who has not yet reached his debug point would miss a single release.
+sub let_go
+{
+	my ($self) = @_;
+	my $result = { rows => [] };
+	for my $s (sort keys %{ $self->{waiting} })
+	{
+		my $dbh = $self->{sessions}[$s];
+		while (!$dbh->pg_ready)
+		{
+			$self->run_script('SELECT bdd_debug_release()');
+			usleep(500);
+		}
+		delete $self->{waiting}{$s};
+		eval { $dbh->pg_result; 1 } or $result = { state => $dbh->state, message => $dbh->errstr, lost => !$dbh->ping };
+	}
+	return $result;
+}
+
 sub execute_step
 {
-	my ($self, $sql, $step) = @_;
+	my ($self, $model, $sql, $step) = @_;
+	return $self->slow_commit($step->{s}, $step->{point}) if $step->{op} eq 'slow_commit' && $model->will_wait($step) && !$self->{standin};
+	return $self->let_go if $step->{op} eq 'let_go';
 	return $self->reconnect($step->{s}) if $step->{op} eq 'reconnect';
 	if ($step->{op} eq 'plain')
 	{
@@ -359,7 +396,7 @@ sub run_step
 {
 	my ($self, $i, $model, $sql, $step) = @_;
 	$self->{count}{ $step->{op} }++;
-	my $result = $self->execute_step($sql, $step);
+	my $result = $self->execute_step($model, $sql, $step);
 	my $now = $step->{op} =~ /^(upsert|delete|block)$/ && $result->{rows} && @{ $result->{rows} } ? $result->{rows}[0][0] : undef;
 	my $expect = $model->step($i, $step, $now);
 	return $self->check_step($i, $model, $sql, $step, $expect, $result);
@@ -390,6 +427,7 @@ sub prepare_targets
 sub settle
 {
 	my ($self, $model, $sql) = @_;
+	$self->let_go;
 	for my $s (1 .. MAX_SESSIONS)
 	{
 		$self->{sessions}[$s]->do('ROLLBACK') if $model->session($s)->{tx};
@@ -433,17 +471,17 @@ sub check_model
 	return $failure if $failure;
 	for my $t (0 .. $#{ $model->{shapes} })
 	{
-		my $found = $self->compare_table($self->without_learned($model), $t, $self->read_table($sql, $t, $sql->oracle($t)));
+		my $found = $self->compare_table(in_order($model, $model->{committed}), $t, $self->read_table($sql, $t, $sql->oracle($t)));
 		return failure('test', undef, 'the model and plain statements disagree', @{ $found->{wrong} }) if @{ $found->{wrong} };
 	}
 	return undef;
 }
 
-# A model whose sequences' values are not known yet.
-sub without_learned
+# The model at the end of some order; what sequences gave is not known yet.
+sub in_order
 {
-	my ($self, $model) = @_;
-	my $state = $model->fold($model->{initial}, map { @{ $_->{ops} } } @{ $model->{committed} });
+	my ($model, $order) = @_;
+	my $state = $model->fold($model->{initial}, map { @{ $_->{ops} } } @$order);
 	return bless { %$model, state => $state }, ref $model;
 }
 
@@ -463,7 +501,7 @@ sub check_end
 	return $own_fault if $own_fault;
 	my $order = RandomOracle::legal_order($model, \@rows, @keys);
 	return failure('final', undef, @wrong, 'no order of transactions that the contract allows ends like this') unless $order;
-	return $self->check_plain($program, $model, $sql, $order, \@rows) if $self->{any_order};
+	return $self->check_plain($program, in_order($model, $order), $sql, $order, \@rows) if $self->{any_order} || $program->{overlap};
 	return failure('final', undef, @wrong,
 		'the contract allows it, but it is not the order of the COMMITs: ' . RandomOracle::order_text($order));
 }
@@ -505,6 +543,7 @@ sub recover
 {
 	my ($self, $model, $sql) = @_;
 	my $ok = $self->with_watchdog(sub {
+			$self->let_go;
 			$_->do('ROLLBACK') for @{ $self->{sessions} };
 			$self->run_script("ROLLBACK PREPARED 'refused'")
 			  if $self->{sessions}[0]->selectrow_array("SELECT gid FROM pg_prepared_xacts");

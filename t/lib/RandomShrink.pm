@@ -139,6 +139,19 @@ my %simpler = (
 	prepared_json => 'json', values => 'json', unnest => 'json', record => 'json'
 );
 
+# NULL of an identity column means something else outside of typed rows.
+sub set_form
+{
+	my ($writer, $form) = @_;
+	$writer->{form} = $form;
+	return if RandomModel::is_typed($form);
+	for my $v (map { $_->{v} } @{ $writer->{rows} })
+	{
+		delete @$v{ grep { !defined $v->{$_} } keys %$v };
+	}
+	return;
+}
+
 sub form_candidates
 {
 	my ($program) = @_;
@@ -149,7 +162,7 @@ sub form_candidates
 		my $w = $n++;
 		my $find = sub { (writers(@{ $_[0]{steps} }))[$w] };
 		my $form = $simpler{ $writer->{form} };
-		push @all, sub { variant($program, sub { $find->(@_)->{form} = $form }) }
+		push @all, sub { variant($program, sub { set_form($find->(@_), $form) }) }
 		  if $form && !$writer->{bad} && ($form ne 'record' || @{ $writer->{rows} } == 1);
 		push @all, sub { variant($program, sub { delete @{ $find->(@_) }{qw(reverse strings wrap)} }) }
 		  if grep { $writer->{$_} } qw(reverse strings wrap);
@@ -193,6 +206,7 @@ sub frame_candidates
 		push @all, sub { without_target($program, $t) } if @{ $program->{targets} } > 1;
 		push @all, sub { variant($program, sub { delete @{ $_[0]{targets}[$t] }{qw(update how)} }) }
 		  if $program->{targets}[$t]{update};
+		push @all, sub { variant($program, sub { $_[0]{overlap} = 0 }) } if $program->{overlap} && !$t;
 		push @all, sub { variant($program, sub { $_[0]{targets}[$t]{variant} = 'slow' }) }
 		  if $program->{targets}[$t]{variant} ne 'slow';
 	}

@@ -269,6 +269,12 @@ sub text_columns
 	return join(', ', map { "$alias." . ident($_->{name}) . '::text' } @{ $self->shape($t)->{cols} });
 }
 
+# Part of the library, but of no script: for tests only.
+sub debug_release_sql
+{
+	return "CREATE FUNCTION bdd_debug_release() RETURNS void LANGUAGE C AS '\$libdir/batchdedup'";
+}
+
 my %control = (
 	begin => sub { $_[0]{iso} ? "BEGIN ISOLATION LEVEL $_[0]{iso}" : 'BEGIN' },
 	commit => sub { 'COMMIT' },
@@ -276,6 +282,8 @@ my %control = (
 	savepoint => sub { "SAVEPOINT $_[0]{name}" },
 	rollback_to => sub { "ROLLBACK TO $_[0]{name}" },
 	release => sub { "RELEASE $_[0]{name}" },
+	slow_commit => sub { "COMMIT" },
+	let_go => sub { 'SELECT bdd_debug_release()' },
 	commit_chain => sub { 'COMMIT AND CHAIN' },
 	rollback_chain => sub { 'ROLLBACK AND CHAIN' },
 	prepare => sub { "PREPARE TRANSACTION 'refused'" },
