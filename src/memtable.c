@@ -61,19 +61,19 @@ bdd_sequence_take(uint64 count)
 /*
  * No row below the result will be linked to an entry whose partition lock the
  * caller holds: who has reserved it has set a floor before, and who will do
- * so later takes a higher number than any linked now.
+ * so later either has a floor, or takes a higher number than any linked now.
+ * The caller's own floor counts: its number is taken, and its row not linked.
  */
 static uint64
 lowest_floor(void)
 {
 	uint64		lowest = PG_UINT64_MAX;
-	int			self = bdd_proc_index();
 
 	for (int i = 0; i < bdd_sequence->floors_size; i++)
 	{
 		uint64		floor = pg_atomic_read_u64(&bdd_sequence->floors[i]);
 
-		if (floor != 0 && i != self)
+		if (floor != 0)
 			lowest = Min(lowest, floor);
 	}
 	return lowest;
