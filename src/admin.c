@@ -24,6 +24,7 @@
 #include "spi_util.h"
 #include "storage/lmgr.h"
 #include "target.h"
+#include "target_check.h"
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -59,7 +60,7 @@ enum
 	ARG_GUARD,
 	ARG_FLUSH_GROUP,
 	ARG_COALESCE_ROWS,
-	ARG_LAST					/* if_not_exists or reset */
+	ARG_LAST /* if_not_exists or reset */
 };
 
 /* ---------- arguments ---------- */
@@ -67,10 +68,10 @@ enum
 /* Arguments for which there is only one value yet. */
 static const struct
 {
-	int			position;
+	int position;
 	const char *name;
-	const char *allowed;		/* NULL: none */
-}			later_arguments[] = {
+	const char *allowed; /* NULL: none */
+} later_arguments[] = {
 	{ARG_MERGE, "merge", NULL},
 	{ARG_VERSION_COLUMN, "version_column", NULL},
 	{ARG_LOGGED, "logged", "false"},
@@ -81,11 +82,11 @@ static const struct
 /* Arguments with a list of values; the first is the default. */
 static const struct
 {
-	int			position;
+	int position;
 	const char *name;
 	const char *const values[5];
-	const char *later;			/* a value that is not there yet, or NULL */
-}			choices[] = {
+	const char *later; /* a value that is not there yet, or NULL */
+} choices[] = {
 	{ARG_MODE, "mode", {"buffered", "direct"}, "shadow"},
 	{ARG_ON_FULL, "on_full", {"wait", "error", "direct"}, NULL},
 	{ARG_GUARD, "guard", {"warn", "off", "flush", "error"}, NULL},
@@ -107,7 +108,7 @@ check_later_arguments(FunctionCallInfo fcinfo)
 {
 	for (int i = 0; i < lengthof(later_arguments); i++)
 	{
-		int			position = later_arguments[i].position;
+		int position = later_arguments[i].position;
 		const char *allowed = later_arguments[i].allowed;
 		const char *value;
 
@@ -121,8 +122,8 @@ check_later_arguments(FunctionCallInfo fcinfo)
 				 errmsg("argument %s => %s is not supported yet",
 						later_arguments[i].name, quote_literal_cstr(value)),
 				 allowed != NULL ?
-				 errhint("The only value for now is %s.", allowed) :
-				 errhint("Leave it out.")));
+					 errhint("The only value for now is %s.", allowed) :
+					 errhint("Leave it out.")));
 	}
 }
 
@@ -167,17 +168,17 @@ check_choices(FunctionCallInfo fcinfo)
 static List *
 parse_columns(const char *argument, const char *value)
 {
-	char	   *copy = pstrdup(value);
-	List	   *names = NIL;
+	char *copy = pstrdup(value);
+	List *names = NIL;
 
 	while (isspace((unsigned char) *copy))
 		copy++;
 	if (*copy == '{')
 	{
-		Datum		array = OidInputFunctionCall(F_ARRAY_IN, copy, TEXTOID, -1);
-		Datum	   *elements;
-		bool	   *nulls;
-		int			count;
+		Datum array = OidInputFunctionCall(F_ARRAY_IN, copy, TEXTOID, -1);
+		Datum *elements;
+		bool *nulls;
+		int count;
 
 		deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false,
 						  TYPALIGN_INT, &elements, &nulls, &count);
@@ -200,252 +201,11 @@ parse_columns(const char *argument, const char *value)
 	return names;
 }
 
-static void
-check_name_list(Relation rel, const char *argument, List *names)
-{
-	ListCell   *cell;
-	int			i = 0;
-
-	foreach(cell, names)
-	{
-		const char *name = lfirst(cell);
-		AttrNumber	attnum = bdd_column_number(RelationGetDescr(rel), name);
-
-		if (attnum == InvalidAttrNumber)
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_COLUMN),
-					 errmsg("column \"%s\" of relation \"%s\" does not exist",
-							name, RelationGetRelationName(rel)),
-					 errdetail("It is named in argument %s.", argument)));
-		if (TupleDescAttr(RelationGetDescr(rel), attnum - 1)->attgenerated)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_COLUMN_REFERENCE),
-					 errmsg("generated column \"%s\" cannot be in argument %s",
-							name, argument)));
-		for (int j = 0; j < i; j++)
-			if (strcmp(list_nth(names, j), name) == 0)
-				ereport(ERROR,
-						(errcode(ERRCODE_DUPLICATE_COLUMN),
-						 errmsg("column \"%s\" is twice in argument %s",
-								name, argument)));
-		i++;
-	}
-}
-
-/* ---------- the table ---------- */
-
-static void
-refuse_table(Relation rel, int code, const char *reason, const char *hint)
-{
-	ereport(ERROR,
-			(errcode(code),
-			 errmsg("\"%s\" cannot be a target of batchdedup",
-					RelationGetRelationName(rel)),
-			 errdetail("%s", reason),
-			 hint != NULL ? errhint("%s", hint) : 0));
-}
-
-static void
-check_table(Relation rel)
-{
-	char		kind = rel->rd_rel->relkind;
-
-	if (kind == RELKIND_VIEW || kind == RELKIND_MATVIEW)
-		refuse_table(rel, ERRCODE_WRONG_OBJECT_TYPE, "It is a view.",
-					 "Register the table behind it.");
-	if (kind == RELKIND_FOREIGN_TABLE)
-		refuse_table(rel, ERRCODE_WRONG_OBJECT_TYPE,
-					 "It is a foreign table.", NULL);
-	if (kind != RELKIND_RELATION && kind != RELKIND_PARTITIONED_TABLE)
-		refuse_table(rel, ERRCODE_WRONG_OBJECT_TYPE, "It is not a table.",
-					 NULL);
-	if (rel->rd_rel->relpersistence == RELPERSISTENCE_TEMP)
-		refuse_table(rel, ERRCODE_WRONG_OBJECT_TYPE,
-					 "It is a temporary table, which only its session can write.",
-					 NULL);
-	if (IsSystemRelation(rel) ||
-		RelationGetNamespace(rel) == get_namespace_oid(BDD_SCHEMA, true))
-		refuse_table(rel, ERRCODE_INSUFFICIENT_PRIVILEGE,
-					 "It is a system table.", NULL);
-	if (rel->rd_rules != NULL)
-		refuse_table(rel, ERRCODE_WRONG_OBJECT_TYPE,
-					 "It has rules, with which INSERT ... ON CONFLICT does not work.",
-					 "Use triggers instead.");
-}
-
-static void
-check_owner(Oid relid)
-{
-	if (!bdd_owns_relation(relid, GetUserId()))
-		aclcheck_error(ACLCHECK_NOT_OWNER,
-					   get_relkind_objtype(get_rel_relkind(relid)),
-					   get_rel_name(relid));
-}
-
-/* ---------- the key ---------- */
-
 static List *
-index_column_names(Oid index, int count)
+columns_argument(FunctionCallInfo fcinfo, int position, const char *argument)
 {
-	HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(index));
-	Form_pg_index form = (Form_pg_index) GETSTRUCT(tuple);
-	List	   *names = NIL;
-
-	for (int i = 0; i < count && i < form->indnkeyatts; i++)
-		names = lappend(names, get_attname(form->indrelid,
-										   form->indkey.values[i], false));
-	ReleaseSysCache(tuple);
-	return names;
-}
-
-static char *
-join_names(List *names)
-{
-	StringInfoData joined;
-	ListCell   *cell;
-
-	initStringInfo(&joined);
-	foreach(cell, names)
-		appendStringInfo(&joined, "%s%s", joined.len > 0 ? ", " : "",
-						 quote_identifier(lfirst(cell)));
-	return joined.data;
-}
-
-static List *
-primary_key(Relation rel)
-{
-	Oid			index;
-
-	(void) RelationGetIndexList(rel);
-	index = rel->rd_pkindex;
-	if (!OidIsValid(index))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
-				 errmsg("table \"%s\" has no primary key",
-						RelationGetRelationName(rel)),
-				 errhint("Name the columns of a unique index: key => 'column, ...'.")));
-	return index_column_names(index, INDEX_MAX_KEYS);
-}
-
-static void
-check_key_columns(Relation rel, List *names)
-{
-	ListCell   *cell;
-
-	foreach(cell, names)
-	{
-		AttrNumber	attnum = bdd_column_number(RelationGetDescr(rel),
-											   lfirst(cell));
-
-		if (!TupleDescAttr(RelationGetDescr(rel), attnum - 1)->attnotnull)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
-					 errmsg("key column \"%s\" can be null",
-							(char *) lfirst(cell)),
-					 errhint("ALTER TABLE %s ALTER COLUMN %s SET NOT NULL;",
-							 quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
-														RelationGetRelationName(rel)),
-							 quote_identifier(lfirst(cell)))));
-	}
-}
-
-/* The index on the key; its absence is an error. */
-static Oid
-check_key(Relation rel, List *names)
-{
-	AttrNumber	attnums[INDEX_MAX_KEYS];
-	int			count = 0;
-	ListCell   *cell;
-	Oid			index;
-
-	if (names == NIL)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("an empty key is not supported yet")));
-	check_name_list(rel, "key", names);
-	foreach(cell, names)
-		if (count < INDEX_MAX_KEYS)
-			attnums[count++] = bdd_column_number(RelationGetDescr(rel),
-												 lfirst(cell));
-	index = bdd_key_index(rel, attnums, list_length(names));
-	if (!OidIsValid(index))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
-				 errmsg("table \"%s\" has no unique index on (%s)",
-						RelationGetRelationName(rel), join_names(names)),
-				 errdetail("The index must be a valid btree on just these columns, without expressions or predicate, and not deferrable."),
-				 errhint("CREATE UNIQUE INDEX ON %s (%s);",
-						 quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
-													RelationGetRelationName(rel)),
-						 join_names(names))));
-	check_key_columns(rel, names);
-	return index;
-}
-
-static bool
-key_is_identity(Relation rel, List *names)
-{
-	return list_length(names) == 1 &&
-		TupleDescAttr(RelationGetDescr(rel),
-					  bdd_column_number(RelationGetDescr(rel),
-										linitial(names)) - 1)->attidentity;
-}
-
-/* Another unique index can refuse a row when it is applied. */
-static void
-notice_other_indexes(Relation rel, Oid key_index, List *key)
-{
-	ListCell   *cell;
-
-	foreach(cell, RelationGetIndexList(rel))
-	{
-		Oid			index = lfirst_oid(cell);
-		HeapTuple	tuple = SearchSysCache1(INDEXRELID,
-											ObjectIdGetDatum(index));
-		bool		unique = HeapTupleIsValid(tuple) &&
-			((Form_pg_index) GETSTRUCT(tuple))->indisunique;
-
-		if (HeapTupleIsValid(tuple))
-			ReleaseSysCache(tuple);
-		if (!unique || index == key_index)
-			continue;
-		ereport(NOTICE,
-				(errmsg("table \"%s\" has another unique index, \"%s\"",
-						RelationGetRelationName(rel), get_rel_name(index)),
-				 errdetail("A row that violates it is refused when it is applied, not at the call."),
-				 key_is_identity(rel, key) ?
-				 errhint("The key \"%s\" is generated for new rows. If rows are found by other columns, name them: key => '%s'.",
-						 (char *) linitial(key),
-						 join_names(index_column_names(index,
-													   INDEX_MAX_KEYS))) : 0));
-	}
-}
-
-static void
-check_update_columns(Relation rel, List *key, List *names)
-{
-	ListCell   *cell;
-
-	check_name_list(rel, "update_columns", names);
-	foreach(cell, names)
-	{
-		const char *name = lfirst(cell);
-		AttrNumber	attnum = bdd_column_number(RelationGetDescr(rel), name);
-		ListCell   *key_cell;
-
-		foreach(key_cell, key)
-			if (strcmp(lfirst(key_cell), name) == 0)
-				ereport(ERROR,
-						(errcode(ERRCODE_INVALID_COLUMN_REFERENCE),
-						 errmsg("key column \"%s\" cannot be in argument update_columns",
-								name)));
-		if (TupleDescAttr(RelationGetDescr(rel),
-						  attnum - 1)->attidentity == ATTRIBUTE_IDENTITY_ALWAYS)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_COLUMN_REFERENCE),
-					 errmsg("column \"%s\" is GENERATED ALWAYS AS IDENTITY and cannot be in argument update_columns",
-							name)));
-	}
+	return parse_columns(argument,
+						 text_to_cstring(PG_GETARG_TEXT_PP(position)));
 }
 
 /* ---------- the catalog ---------- */
@@ -453,9 +213,9 @@ check_update_columns(Relation rel, List *key, List *names)
 static Datum
 names_datum(List *names)
 {
-	Datum	   *elements = palloc(Max(list_length(names), 1) * sizeof(Datum));
-	int			count = 0;
-	ListCell   *cell;
+	Datum *elements = palloc(Max(list_length(names), 1) * sizeof(Datum));
+	int count = 0;
+	ListCell *cell;
 
 	foreach(cell, names)
 		elements[count++] = CStringGetTextDatum(lfirst(cell));
@@ -518,7 +278,7 @@ check_target_argument(FunctionCallInfo fcinfo)
 static bool
 already_there(Relation rel, bool if_not_exists)
 {
-	BddOptions	options;
+	BddOptions options;
 
 	if (!bdd_options_read(RelationGetRelid(rel), &options))
 		return false;
@@ -528,7 +288,7 @@ already_there(Relation rel, bool if_not_exists)
 					RelationGetRelationName(rel),
 					if_not_exists ? ", skipping" : ""),
 			 if_not_exists ? 0 :
-			 errhint("Use batchdedup.alter_target to change it.")));
+							 errhint("Use batchdedup.alter_target to change it.")));
 	return true;
 }
 
@@ -536,13 +296,14 @@ static void
 insert_target(FunctionCallInfo fcinfo, Oid relid, List *key, List *update,
 			  bool default_update)
 {
-	Oid			types[] = {REGCLASSOID, TEXTARRAYOID, TEXTARRAYOID,
-	INTERVALOID, INT4OID, TEXTOID, TEXTOID, TEXTOID};
-	Datum		values[] = {ObjectIdGetDatum(relid), names_datum(key),
-		names_datum(update), PG_GETARG_DATUM(ARG_FLUSH_INTERVAL),
-		PG_GETARG_DATUM(ARG_FLUSH_ROWS), PG_GETARG_DATUM(ARG_MODE),
-	PG_GETARG_DATUM(ARG_ON_FULL), PG_GETARG_DATUM(ARG_GUARD)};
-	char		nulls[] = "        ";
+	Oid types[] = {REGCLASSOID, TEXTARRAYOID, TEXTARRAYOID,
+				   INTERVALOID, INT4OID, TEXTOID, TEXTOID, TEXTOID};
+	Datum values[] = {ObjectIdGetDatum(relid), names_datum(key),
+					  names_datum(update), PG_GETARG_DATUM(ARG_FLUSH_INTERVAL),
+					  PG_GETARG_DATUM(ARG_FLUSH_ROWS),
+					  PG_GETARG_DATUM(ARG_MODE), PG_GETARG_DATUM(ARG_ON_FULL),
+					  PG_GETARG_DATUM(ARG_GUARD)};
+	char nulls[] = "        ";
 
 	if (default_update)
 		nulls[2] = 'n';
@@ -566,31 +327,30 @@ insert_target(FunctionCallInfo fcinfo, Oid relid, List *key, List *update,
 Datum
 bdd_create_target(PG_FUNCTION_ARGS)
 {
-	Oid			relid = check_target_argument(fcinfo);
-	bool		default_update = PG_ARGISNULL(ARG_UPDATE_COLUMNS);
-	Relation	rel;
-	List	   *key;
-	List	   *update = NIL;
-	Oid			key_index;
+	Oid relid = check_target_argument(fcinfo);
+	bool default_update = PG_ARGISNULL(ARG_UPDATE_COLUMNS);
+	Relation rel;
+	List *key;
+	List *update = NIL;
+	Oid key_index;
 
 	check_later_arguments(fcinfo);
 	check_choices(fcinfo);
 	check_flush_arguments(fcinfo);
 	/* Conflicts with itself: one registration at a time. */
 	rel = relation_open(relid, ShareUpdateExclusiveLock);
-	check_table(rel);
-	check_owner(relid);
+	bdd_check_table(rel);
+	bdd_check_owner(relid);
 	if (!already_there(rel, !PG_ARGISNULL(ARG_LAST) &&
-					   PG_GETARG_BOOL(ARG_LAST)))
+								PG_GETARG_BOOL(ARG_LAST)))
 	{
-		key = PG_ARGISNULL(ARG_KEY) ? primary_key(rel) :
-			parse_columns("key", text_to_cstring(PG_GETARG_TEXT_PP(ARG_KEY)));
-		key_index = check_key(rel, key);
+		key = PG_ARGISNULL(ARG_KEY) ? bdd_primary_key(rel) :
+									  columns_argument(fcinfo, ARG_KEY, "key");
+		key_index = bdd_check_key(rel, key);
 		if (!default_update)
-			update = parse_columns("update_columns",
-								   text_to_cstring(PG_GETARG_TEXT_PP(ARG_UPDATE_COLUMNS)));
-		check_update_columns(rel, key, update);
-		notice_other_indexes(rel, key_index, key);
+			update = columns_argument(fcinfo, ARG_UPDATE_COLUMNS, "update_columns");
+		bdd_check_update_columns(rel, key, update);
+		bdd_notice_other_indexes(rel, key_index, key);
 		insert_target(fcinfo, relid, key, update, default_update);
 	}
 	relation_close(rel, NoLock);
@@ -620,7 +380,7 @@ refuse_pending(Oid relid)
 static BddTarget *
 close_target(Oid relid)
 {
-	BddTarget  *target = bdd_target_open_any(relid, AccessShareLock);
+	BddTarget *target = bdd_target_open_any(relid, AccessShareLock);
 	BddSharedSlot *slot = bdd_target_slot(target);
 	TimestampTz since = GetCurrentTimestamp();
 
@@ -638,9 +398,9 @@ close_target(Oid relid)
 typedef struct BddChanges
 {
 	StringInfoData set;
-	int			count;			/* of parameters, $1 included */
-	Oid			types[12];
-	Datum		values[12];
+	int count; /* of parameters, $1 included */
+	Oid types[12];
+	Datum values[12];
 } BddChanges;
 
 static void
@@ -663,8 +423,7 @@ add_reset(BddChanges *changes, const char *column)
 static const char *const argument_names[] = {
 	"target", "key", "update_columns", "merge", "version_column", "logged",
 	"mode", "flush_interval", "flush_rows", "on_full", "guard", "flush_group",
-	"coalesce_rows"
-};
+	"coalesce_rows"};
 
 /* An option is reset once, and not set as well. */
 static void
@@ -691,12 +450,12 @@ static void
 collect_resets(FunctionCallInfo fcinfo, List *names, BddChanges *changes,
 			   bool *reset_key, bool *reset_update)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
 	foreach(cell, names)
 	{
 		const char *name = lfirst(cell);
-		bool		known = false;
+		bool known = false;
 
 		check_reset(fcinfo, names, foreach_current_index(cell));
 		if (strcmp(name, "flush_interval") == 0 ||
@@ -730,24 +489,23 @@ static void
 collect_columns(FunctionCallInfo fcinfo, BddTarget *target, bool reset_key,
 				bool reset_update, BddChanges *changes)
 {
-	Relation	rel = relation_open(target->relid, NoLock);
-	List	   *key = target->options.key_columns;
-	List	   *update = target->options.update_columns;
-	bool		default_update = target->options.default_update || reset_update;
+	Relation rel = relation_open(target->relid, NoLock);
+	List *key = target->options.key_columns;
+	List *update = target->options.update_columns;
+	bool default_update = target->options.default_update || reset_update;
 
 	if (!PG_ARGISNULL(ARG_KEY))
-		key = parse_columns("key", text_to_cstring(PG_GETARG_TEXT_PP(ARG_KEY)));
+		key = columns_argument(fcinfo, ARG_KEY, "key");
 	else if (reset_key)
-		key = primary_key(rel);
+		key = bdd_primary_key(rel);
 	if (!PG_ARGISNULL(ARG_UPDATE_COLUMNS))
 	{
-		update = parse_columns("update_columns",
-							   text_to_cstring(PG_GETARG_TEXT_PP(ARG_UPDATE_COLUMNS)));
+		update = columns_argument(fcinfo, ARG_UPDATE_COLUMNS, "update_columns");
 		default_update = false;
 	}
-	(void) check_key(rel, key);
+	(void) bdd_check_key(rel, key);
 	if (!default_update)
-		check_update_columns(rel, key, update);
+		bdd_check_update_columns(rel, key, update);
 	relation_close(rel, NoLock);
 
 	add_change(changes, "key_columns", TEXTARRAYOID, names_datum(key));
@@ -761,21 +519,20 @@ collect_columns(FunctionCallInfo fcinfo, BddTarget *target, bool reset_key,
 Datum
 bdd_alter_target(PG_FUNCTION_ARGS)
 {
-	Oid			relid = check_target_argument(fcinfo);
-	BddTarget  *target;
-	BddChanges	changes = {.count = 1};
-	List	   *resets = NIL;
-	bool		reset_key = false;
-	bool		reset_update = false;
+	Oid relid = check_target_argument(fcinfo);
+	BddTarget *target;
+	BddChanges changes = {.count = 1};
+	List *resets = NIL;
+	bool reset_key = false;
+	bool reset_update = false;
 
 	check_later_arguments(fcinfo);
 	check_choices(fcinfo);
 	check_flush_arguments(fcinfo);
-	check_owner(relid);
+	bdd_check_owner(relid);
 	initStringInfo(&changes.set);
 	if (!PG_ARGISNULL(ARG_LAST))
-		resets = parse_columns("reset",
-							   text_to_cstring(PG_GETARG_TEXT_PP(ARG_LAST)));
+		resets = columns_argument(fcinfo, ARG_LAST, "reset");
 	collect_resets(fcinfo, resets, &changes, &reset_key, &reset_update);
 	if (!PG_ARGISNULL(ARG_KEY) || !PG_ARGISNULL(ARG_UPDATE_COLUMNS) ||
 		reset_key || reset_update)
@@ -814,8 +571,8 @@ bdd_alter_target(PG_FUNCTION_ARGS)
 static void
 delete_from_catalog(Oid relid, int32 target_id)
 {
-	Oid			types[] = {INT4OID};
-	Datum		values[] = {Int32GetDatum(target_id)};
+	Oid types[] = {INT4OID};
+	Datum values[] = {Int32GetDatum(target_id)};
 
 	change_catalog(relid,
 				   "DELETE FROM batchdedup.target_option "
@@ -830,11 +587,11 @@ delete_from_catalog(Oid relid, int32 target_id)
 Datum
 bdd_drop_target(PG_FUNCTION_ARGS)
 {
-	Oid			relid = check_target_argument(fcinfo);
-	BddOptions	options;
-	BddTarget  *target;
+	Oid relid = check_target_argument(fcinfo);
+	BddOptions options;
+	BddTarget *target;
 
-	check_owner(relid);
+	bdd_check_owner(relid);
 	if (!bdd_options_read(relid, &options) && !PG_ARGISNULL(1) &&
 		PG_GETARG_BOOL(1))
 	{
@@ -854,12 +611,12 @@ bdd_drop_target(PG_FUNCTION_ARGS)
 static void
 set_paused(FunctionCallInfo fcinfo, bool paused)
 {
-	Oid			relid = check_target_argument(fcinfo);
-	BddTarget  *target;
-	Oid			types[] = {REGCLASSOID, BOOLOID};
-	Datum		values[] = {ObjectIdGetDatum(relid), BoolGetDatum(paused)};
+	Oid relid = check_target_argument(fcinfo);
+	BddTarget *target;
+	Oid types[] = {REGCLASSOID, BOOLOID};
+	Datum values[] = {ObjectIdGetDatum(relid), BoolGetDatum(paused)};
 
-	check_owner(relid);
+	bdd_check_owner(relid);
 	target = bdd_target_open_any(relid, ShareUpdateExclusiveLock);
 	change_catalog(relid,
 				   "UPDATE batchdedup.target_option SET paused = $2 "

@@ -65,10 +65,10 @@ bdd_upsert_row(PG_FUNCTION_ARGS)
 Datum
 bdd_upsert_rows(PG_FUNCTION_ARGS)
 {
-	ArrayType  *array;
-	Datum	   *rows;
-	bool	   *nulls;
-	int			count;
+	ArrayType *array;
+	Datum *rows;
+	bool *nulls;
+	int count;
 	MemoryContext context;
 	MemoryContext old_context;
 
@@ -108,8 +108,8 @@ Datum
 bdd_delete_row(PG_FUNCTION_ARGS)
 {
 	HeapTupleHeader tuple;
-	BddTarget  *target;
-	BddValues	row;
+	BddTarget *target;
+	BddValues row;
 
 	check_argument(fcinfo, 0, "row");
 	tuple = PG_GETARG_HEAPTUPLEHEADER(0);
@@ -122,12 +122,12 @@ bdd_delete_row(PG_FUNCTION_ARGS)
 
 /* ---------- jsonb ---------- */
 
-typedef void (*BddPush) (BddTarget *target, BddValues *row);
+typedef void (*BddPush)(BddTarget *target, BddValues *row);
 
 static void
 push_object(BddTarget *target, Jsonb *object, BddPush push)
 {
-	BddValues	row;
+	BddValues row;
 
 	bdd_values_init(target, &row);
 	bdd_values_from_jsonb(target, object, &row);
@@ -141,9 +141,9 @@ push_array(BddTarget *target, Jsonb *array, BddPush push)
 												  "batchdedup rows",
 												  ALLOCSET_DEFAULT_SIZES);
 	JsonbIterator *iterator = JsonbIteratorInit(&array->root);
-	JsonbValue	value;
+	JsonbValue value;
 	JsonbIteratorToken token;
-	int64		count = 0;
+	int64 count = 0;
 
 	while ((token = JsonbIteratorNext(&iterator, &value, true)) != WJB_DONE)
 	{
@@ -164,8 +164,8 @@ push_array(BddTarget *target, Jsonb *array, BddPush push)
 static int64
 push_document(FunctionCallInfo fcinfo, BddPush push)
 {
-	Jsonb	   *document;
-	BddTarget  *target;
+	Jsonb *document;
+	BddTarget *target;
 
 	check_argument(fcinfo, 0, "target");
 	check_argument(fcinfo, 1, "document");
@@ -204,12 +204,12 @@ bdd_delete_json(PG_FUNCTION_ARGS)
 typedef struct BddFields
 {
 	MemoryContext context;
-	uint64		serial;			/* of the target */
-	Oid			type;			/* of the record */
-	int32		typmod;
-	int			count;
-	int		   *columns;		/* by field; -1: dropped */
-	ExprState **casts;			/* by field */
+	uint64 serial; /* of the target */
+	Oid type;      /* of the record */
+	int32 typmod;
+	int count;
+	int *columns;      /* by field; -1: dropped */
+	ExprState **casts; /* by field */
 	ExprContext *econtext;
 } BddFields;
 
@@ -219,7 +219,7 @@ assignment(const BddTarget *target, int column, Form_pg_attribute field)
 {
 	Form_pg_attribute attribute = TupleDescAttr(target->shape.desc, column);
 	CaseTestExpr *value = makeNode(CaseTestExpr);
-	Node	   *expr;
+	Node *expr;
 
 	value->typeId = field->atttypid;
 	value->typeMod = field->atttypmod;
@@ -242,8 +242,8 @@ assignment(const BddTarget *target, int column, Form_pg_attribute field)
 static int
 column_of_field(const BddTarget *target, Form_pg_attribute field)
 {
-	AttrNumber	attnum = bdd_column_number(target->shape.desc,
-										   NameStr(field->attname));
+	AttrNumber attnum = bdd_column_number(target->shape.desc,
+										  NameStr(field->attname));
 
 	if (attnum == InvalidAttrNumber)
 		ereport(ERROR,
@@ -292,7 +292,7 @@ build_fields(const BddTarget *target, TupleDesc record, BddFields *fields)
 static BddFields *
 fields_of(FunctionCallInfo fcinfo, const BddTarget *target, TupleDesc record)
 {
-	BddFields  *fields = fcinfo->flinfo->fn_extra;
+	BddFields *fields = fcinfo->flinfo->fn_extra;
 
 	if (fields != NULL && fields->serial == target->serial &&
 		fields->type == record->tdtypeid && fields->typmod == record->tdtypmod)
@@ -317,8 +317,8 @@ values_from_fields(const BddTarget *target, const BddFields *fields,
 				   TupleDesc record, HeapTupleHeader tuple, BddValues *row)
 {
 	HeapTupleData heap;
-	Datum	   *values = palloc(fields->count * sizeof(Datum));
-	bool	   *isnull = palloc(fields->count * sizeof(bool));
+	Datum *values = palloc(fields->count * sizeof(Datum));
+	bool *isnull = palloc(fields->count * sizeof(bool));
 
 	heap.t_len = HeapTupleHeaderGetDatumLength(tuple);
 	heap.t_data = tuple;
@@ -327,7 +327,7 @@ values_from_fields(const BddTarget *target, const BddFields *fields,
 	heap_deform_tuple(&heap, record, values, isnull);
 	for (int i = 0; i < fields->count; i++)
 	{
-		int			column = fields->columns[i];
+		int column = fields->columns[i];
 		const BddColumn *described;
 
 		if (column < 0)
@@ -343,7 +343,8 @@ values_from_fields(const BddTarget *target, const BddFields *fields,
 					(errcode(ERRCODE_GENERATED_ALWAYS),
 					 errmsg("cannot give a value for generated column \"%s\"",
 							NameStr(TupleDescAttr(target->shape.desc,
-												  column)->attname))));
+												  column)
+										->attname))));
 		if (!((described->generated || described->identity) &&
 			  row->isnull[column]))
 			bdd_column_add(row->given, column);
@@ -354,11 +355,11 @@ values_from_fields(const BddTarget *target, const BddFields *fields,
 Datum
 bdd_upsert_record(PG_FUNCTION_ARGS)
 {
-	BddTarget  *target;
+	BddTarget *target;
 	HeapTupleHeader tuple;
-	TupleDesc	record;
-	BddFields  *fields;
-	BddValues	row;
+	TupleDesc record;
+	BddFields *fields;
+	BddValues row;
 
 	check_argument(fcinfo, 0, "target");
 	check_argument(fcinfo, 1, "record");
@@ -379,12 +380,12 @@ bdd_upsert_record(PG_FUNCTION_ARGS)
 static bool
 may_flush(Oid relid)
 {
-	Oid			role = GetUserId();
+	Oid role = GetUserId();
 
 	return pg_attribute_aclcheck_all(relid, role, ACL_INSERT,
 									 ACLMASK_ANY) == ACLCHECK_OK &&
-		pg_attribute_aclcheck_all(relid, role, ACL_UPDATE,
-								  ACLMASK_ANY) == ACLCHECK_OK;
+		   pg_attribute_aclcheck_all(relid, role, ACL_UPDATE,
+									 ACLMASK_ANY) == ACLCHECK_OK;
 }
 
 static bool
@@ -392,24 +393,24 @@ may_write(Oid relid)
 {
 	return pg_class_aclmask(relid, GetUserId(), ACL_INSERT | ACL_UPDATE,
 							ACLMASK_ALL) == (ACL_INSERT | ACL_UPDATE) ||
-		may_flush(relid);
+		   may_flush(relid);
 }
 
 /* One target whose flush was asked for. */
 typedef struct BddFlush
 {
-	Oid			relid;
-	int32		target_id;
+	Oid relid;
+	int32 target_id;
 	BddSharedSlot *slot;
 	TimestampTz since;
-	uint64		number;
-	uint64		rows_before;
+	uint64 number;
+	uint64 rows_before;
 } BddFlush;
 
 static uint64
 applied_rows(BddSharedSlot *slot)
 {
-	uint64		rows;
+	uint64 rows;
 
 	LWLockAcquire(&slot->lock, LW_SHARED);
 	rows = slot->counts.applied_rows;
@@ -432,9 +433,9 @@ notice_pending(BddTarget *target)
 static BddFlush *
 start_flush(Oid relid, bool named)
 {
-	BddTarget  *target;
-	BddOptions	options;
-	BddFlush   *flush;
+	BddTarget *target;
+	BddOptions options;
+	BddFlush *flush;
 
 	if (!named && !may_write(relid))
 		return NULL;
@@ -450,8 +451,7 @@ start_flush(Oid relid, bool named)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("target \"%s\" is paused", get_rel_name(relid)),
 				 errhint("SELECT batchdedup.resume('%s');",
-						 quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
-													get_rel_name(relid)))));
+						 bdd_qualified_name(relid))));
 	if (named)
 		(void) bdd_target_open(relid, AccessShareLock);
 	else if (target->broken != BDD_USABLE)
@@ -475,8 +475,8 @@ start_flush(Oid relid, bool named)
 static uint64
 finish_flush(BddFlush *flush)
 {
-	bool		may_read = pg_class_aclcheck(flush->relid, GetUserId(),
-											 ACL_SELECT) == ACLCHECK_OK;
+	bool may_read = pg_class_aclcheck(flush->relid, GetUserId(),
+									  ACL_SELECT) == ACLCHECK_OK;
 
 	bdd_wait_applied(flush->slot, flush->target_id, flush->number,
 					 flush->since, may_read);
@@ -486,11 +486,11 @@ finish_flush(BddFlush *flush)
 static List *
 flush_targets(FunctionCallInfo fcinfo, bool *named)
 {
-	ArrayType  *array = PG_GETARG_ARRAYTYPE_P(0);
-	Datum	   *oids;
-	bool	   *nulls;
-	int			count;
-	List	   *relids = NIL;
+	ArrayType *array = PG_GETARG_ARRAYTYPE_P(0);
+	Datum *oids;
+	bool *nulls;
+	int count;
+	List *relids = NIL;
 
 	deconstruct_array(array, REGCLASSOID, sizeof(Oid), true, TYPALIGN_INT,
 					  &oids, &nulls, &count);
@@ -513,17 +513,17 @@ flush_targets(FunctionCallInfo fcinfo, bool *named)
 Datum
 bdd_flush(PG_FUNCTION_ARGS)
 {
-	List	   *flushes = NIL;
-	ListCell   *cell;
-	uint64		rows = 0;
-	bool		named;
+	List *flushes = NIL;
+	ListCell *cell;
+	uint64 rows = 0;
+	bool named;
 
 	bdd_check_preloaded();
 	check_argument(fcinfo, 0, "list of targets");
 	PreventCommandDuringRecovery("flush()");
 	foreach(cell, flush_targets(fcinfo, &named))
 	{
-		BddFlush   *flush = start_flush(lfirst_oid(cell), named);
+		BddFlush *flush = start_flush(lfirst_oid(cell), named);
 
 		if (flush != NULL)
 			flushes = lappend(flushes, flush);

@@ -37,11 +37,11 @@
 /* Rows that give the same columns, and so share their statements. */
 typedef struct BddGroup
 {
-	bool		full;
+	bool full;
 	BddColumns *update;
 	BddColumns *insert;
 	Tuplestorestate *rows;
-	uint64		count;
+	uint64 count;
 } BddGroup;
 
 static Tuplestorestate *
@@ -65,8 +65,8 @@ group_of(BddTarget *target, List **groups, const BddImage *image)
 	const BddShape *shape = &target->shape;
 	const BddColumns *update = bdd_image_update(shape, image);
 	const BddColumns *insert = bdd_image_insert(shape, image);
-	BddGroup   *group;
-	ListCell   *cell;
+	BddGroup *group;
+	ListCell *cell;
 
 	foreach(cell, *groups)
 	{
@@ -98,7 +98,7 @@ gives_required(BddTarget *target, const BddColumns *insert)
 static void
 write_group(BddTarget *target, const BddWriteRules *rules, BddGroup *group)
 {
-	char	   *sql;
+	char *sql;
 
 	/*
 	 * BEFORE INSERT triggers must see every row, as they do with INSERT ... ON
@@ -130,7 +130,7 @@ delete_rows(BddTarget *target, const BddRow *rows, uint64 count,
 			TupleTableSlot *slot)
 {
 	Tuplestorestate *store = NULL;
-	uint64		deletes = 0;
+	uint64 deletes = 0;
 
 	for (uint64 i = 0; i < count; i++)
 	{
@@ -152,14 +152,14 @@ upsert_rows(BddTarget *target, const BddRow *rows, uint64 count,
 			TupleTableSlot *slot)
 {
 	BddWriteRules rules = bdd_write_rules(target);
-	List	   *groups = NIL;
-	ListCell   *cell;
-	uint64		upserts = 0;
+	List *groups = NIL;
+	ListCell *cell;
+	uint64 upserts = 0;
 
 	for (uint64 i = 0; i < count; i++)
 	{
 		const BddImage *image = &rows[i].image;
-		BddGroup   *group;
+		BddGroup *group;
 
 		if (image->op == BDD_DELETE)
 			continue;
@@ -179,13 +179,14 @@ upsert_rows(BddTarget *target, const BddRow *rows, uint64 count,
 static void
 read_table_counts(Oid relid, BddApplyCounts *counts)
 {
-	List	   *relids = get_rel_relkind(relid) == RELKIND_PARTITIONED_TABLE ?
-		find_all_inheritors(relid, NoLock, NULL) : list_make1_oid(relid);
-	ListCell   *cell;
+	List *relids = get_rel_relkind(relid) == RELKIND_PARTITIONED_TABLE ?
+					   find_all_inheritors(relid, NoLock, NULL) :
+					   list_make1_oid(relid);
+	ListCell *cell;
 
 	foreach(cell, relids)
 	{
-		Datum		oid = ObjectIdGetDatum(lfirst_oid(cell));
+		Datum oid = ObjectIdGetDatum(lfirst_oid(cell));
 
 		counts->inserted +=
 			DatumGetInt64(DirectFunctionCall1(pg_stat_get_xact_tuples_inserted,
@@ -211,7 +212,7 @@ bdd_write_rows(BddTarget *target, const BddRow *rows, uint64 count,
 	BddApplyCounts before = {0};
 	BddApplyCounts after = {0};
 	TupleTableSlot *slot;
-	uint64		upserts;
+	uint64 upserts;
 
 	bdd_spi_connect();
 	slot = MakeSingleTupleTableSlot(target->shape.desc, &TTSOpsMinimalTuple);
@@ -227,7 +228,7 @@ bdd_write_rows(BddTarget *target, const BddRow *rows, uint64 count,
 	counts->updated += after.updated - before.updated;
 	counts->deleted += after.deleted - before.deleted;
 	upserts -= Min(upserts, after.inserted - before.inserted +
-				   after.updated - before.updated);
+								after.updated - before.updated);
 	counts->unchanged += upserts;
 }
 
@@ -259,11 +260,11 @@ bdd_wait_quiet_step(void)
 static bool
 set_mark(int32 target_id, uint64 generation)
 {
-	Oid			types[2] = {INT4OID, INT8OID};
-	Datum		values[2] = {Int32GetDatum(target_id),
-	Int64GetDatum(generation)};
+	Oid types[2] = {INT4OID, INT8OID};
+	Datum values[2] = {Int32GetDatum(target_id),
+					   Int64GetDatum(generation)};
 	BddIdentity saved;
-	uint64		changed;
+	uint64 changed;
 
 	bdd_become_extension_owner(&saved);
 	bdd_spi_connect();
@@ -285,8 +286,8 @@ set_mark(int32 target_id, uint64 generation)
 void
 bdd_constraints_immediate(BddTarget *target)
 {
-	Oid			types[] = {OIDOID};
-	Datum		values[] = {ObjectIdGetDatum(target->relid)};
+	Oid types[] = {OIDOID};
+	Datum values[] = {ObjectIdGetDatum(target->relid)};
 	const char *sql = "SET CONSTRAINTS ALL IMMEDIATE";
 
 	bdd_spi_connect();
@@ -314,7 +315,7 @@ bdd_constraints_immediate(BddTarget *target)
 static List *
 write_as_owner(BddTarget *target, BddRows *rows, BddApplyCounts *counts)
 {
-	List	   *refused = NIL;
+	List *refused = NIL;
 	BddIdentity saved;
 
 	bdd_become_owner_of(target->owner, &saved);
@@ -336,8 +337,8 @@ bdd_apply_generation(BddTarget *target, BddSharedGeneration *generation,
 {
 	MemoryContext context;
 	MemoryContext old_context;
-	BddRows		rows = {0};
-	List	   *refused;
+	BddRows rows = {0};
+	List *refused;
 
 	Assert(generation->state == BDD_SEALED);
 	if (!set_mark(target->options.target_id, generation->number))
@@ -394,7 +395,7 @@ bdd_apply_here(BddTarget *target)
 {
 	BddSharedSlot *slot = bdd_target_slot(target);
 	BddSharedGeneration *generation;
-	uint64		number = 0;
+	uint64 number = 0;
 
 	bdd_seal(slot);
 	while ((generation = bdd_next_sealed(slot, number)) != NULL)
@@ -418,7 +419,7 @@ bdd_discard_here(BddTarget *target)
 {
 	BddSharedSlot *slot = bdd_target_slot(target);
 	BddSharedGeneration *generation;
-	uint64		number = 0;
+	uint64 number = 0;
 
 	bdd_seal(slot);
 	while ((generation = bdd_next_sealed(slot, number)) != NULL)

@@ -16,12 +16,12 @@
 /* What a set of rows did to the table. */
 typedef struct BddApplyCounts
 {
-	uint64		rows;			/* of the buffer, one per key */
-	uint64		inserted;
-	uint64		updated;
-	uint64		unchanged;
-	uint64		deleted;
-	uint64		dead_lettered;
+	uint64 rows; /* of the buffer, one per key */
+	uint64 inserted;
+	uint64 updated;
+	uint64 unchanged;
+	uint64 deleted;
+	uint64 dead_lettered;
 } BddApplyCounts;
 
 extern void bdd_write_rows(BddTarget *target, const BddRow *rows, uint64 count,
@@ -37,4 +37,4 @@ extern void bdd_discard_here(BddTarget *target);
 extern void bdd_wait_quiet_step(void);
 extern void bdd_wait_quiet(BddSharedSlot *slot, uint64 number);
 
-#endif							/* BDD_APPLY_H */
+#endif /* BDD_APPLY_H */

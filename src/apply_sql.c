@@ -62,7 +62,7 @@ add_trigger(const Trigger *trigger, BddWriteRules *rules)
 static void
 add_rules(Oid relid, BddWriteRules *rules)
 {
-	Relation	rel = relation_open(relid, NoLock);
+	Relation rel = relation_open(relid, NoLock);
 	TriggerDesc *triggers = rel->trigdesc;
 
 	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
@@ -75,7 +75,7 @@ BddWriteRules
 bdd_write_rules(BddTarget *target)
 {
 	BddWriteRules rules = {false, false};
-	ListCell   *cell;
+	ListCell *cell;
 
 	/*
 	 * What an old snapshot shows as unchanged may have been changed since; and
@@ -102,14 +102,14 @@ static const char *
 column_name(BddTarget *target, int i)
 {
 	return quote_identifier(NameStr(TupleDescAttr(target->shape.desc,
-												  i)->attname));
+												  i)
+										->attname));
 }
 
 static char *
 table_name(BddTarget *target)
 {
-	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(target->relid)),
-									  get_rel_name(target->relid));
+	return bdd_qualified_name(target->relid);
 }
 
 /* INSERT looks at the table alone, not at tables that inherit from it. */
@@ -117,13 +117,21 @@ static const char *
 only(BddTarget *target)
 {
 	return get_rel_relkind(target->relid) == RELKIND_PARTITIONED_TABLE ?
-		"" : "ONLY ";
+			   "" :
+			   "ONLY ";
+}
+
+static const char *
+qualified(Oid schema, const NameData *name)
+{
+	return quote_qualified_identifier(get_namespace_name(schema),
+									  NameStr(*name));
 }
 
 static void
 append_operator(StringInfo sql, Oid opno)
 {
-	HeapTuple	tuple = SearchSysCache1(OPEROID, ObjectIdGetDatum(opno));
+	HeapTuple tuple = SearchSysCache1(OPEROID, ObjectIdGetDatum(opno));
 	Form_pg_operator form;
 
 	if (!HeapTupleIsValid(tuple))
@@ -140,16 +148,15 @@ append_collation(StringInfo sql, Oid collation)
 {
 	if (OidIsValid(collation))
 	{
-		HeapTuple	tuple = SearchSysCache1(COLLOID,
-											ObjectIdGetDatum(collation));
+		HeapTuple tuple = SearchSysCache1(COLLOID,
+										  ObjectIdGetDatum(collation));
 		Form_pg_collation form;
 
 		if (!HeapTupleIsValid(tuple))
 			elog(ERROR, "cache lookup failed for collation %u", collation);
 		form = (Form_pg_collation) GETSTRUCT(tuple);
 		appendStringInfo(sql, " COLLATE %s",
-						 quote_qualified_identifier(get_namespace_name(form->collnamespace),
-													NameStr(form->collname)));
+						 qualified(form->collnamespace, &form->collname));
 		ReleaseSysCache(tuple);
 	}
 }
@@ -157,15 +164,14 @@ append_collation(StringInfo sql, Oid collation)
 static void
 append_opclass(StringInfo sql, Oid opclass)
 {
-	HeapTuple	tuple = SearchSysCache1(CLAOID, ObjectIdGetDatum(opclass));
+	HeapTuple tuple = SearchSysCache1(CLAOID, ObjectIdGetDatum(opclass));
 	Form_pg_opclass form;
 
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for operator class %u", opclass);
 	form = (Form_pg_opclass) GETSTRUCT(tuple);
 	appendStringInfo(sql, " %s",
-					 quote_qualified_identifier(get_namespace_name(form->opcnamespace),
-												NameStr(form->opcname)));
+					 qualified(form->opcnamespace, &form->opcname));
 	ReleaseSysCache(tuple);
 }
 
@@ -237,7 +243,7 @@ static void
 append_same_image(StringInfo sql, BddTarget *target, const char *alias,
 				  const BddColumns *columns)
 {
-	char	   *prefix = psprintf("%s.", alias);
+	char *prefix = psprintf("%s.", alias);
 
 	appendStringInfoString(sql, "ROW(");
 	append_columns(sql, target, columns, prefix);
@@ -271,7 +277,7 @@ append_conflict(StringInfo sql, BddTarget *target, const BddColumns *update)
 static void
 append_insert(StringInfo sql, BddTarget *target, const BddColumns *insert)
 {
-	bool		overriding = false;
+	bool overriding = false;
 
 	for (int i = 0; i < target->shape.desc->natts; i++)
 		if (bdd_column_in(insert, i) && target->columns[i].identity_always)
@@ -387,15 +393,15 @@ bdd_sql_select_row(BddTarget *target)
 
 typedef struct BddPlan
 {
-	uint32		hash;			/* of statement and size class */
-	SPIPlanPtr	plan;
-	char	   *sql;
+	uint32 hash; /* of statement and size class */
+	SPIPlanPtr plan;
+	char *sql;
 } BddPlan;
 
 static HTAB *plans = NULL;
 
 /* Statements that run now: a plan in use must not be freed. */
-static int	running = 0;
+static int running = 0;
 static LocalTransactionId running_in = InvalidLocalTransactionId;
 
 static bool
@@ -404,7 +410,7 @@ may_free_plans(void)
 	LocalTransactionId now = bdd_my_vxid().localTransactionId;
 
 	if (running_in != now)
-		running = 0;			/* an error ended what ran */
+		running = 0; /* an error ended what ran */
 	running_in = now;
 	return running == 0;
 }
@@ -413,7 +419,7 @@ static void
 forget_plans(void)
 {
 	HASH_SEQ_STATUS scan;
-	BddPlan    *entry;
+	BddPlan *entry;
 
 	hash_seq_init(&scan, plans);
 	while ((entry = hash_seq_search(&scan)) != NULL)
@@ -428,7 +434,7 @@ forget_plans(void)
 static void
 init_plans(void)
 {
-	HASHCTL		control;
+	HASHCTL control;
 
 	control.keysize = sizeof(uint32);
 	control.entrysize = sizeof(BddPlan);
@@ -443,7 +449,7 @@ init_plans(void)
 static void
 make_plan(SPIPlanPtr plan, bool few)
 {
-	int			nesting = NewGUCNestLevel();
+	int nesting = NewGUCNestLevel();
 	CachedPlan *cached;
 
 	if (few)
@@ -464,9 +470,9 @@ make_plan(SPIPlanPtr plan, bool few)
 static bool
 few_for_table(BddTarget *target, uint64 count)
 {
-	HeapTuple	tuple = SearchSysCache1(RELOID,
-										ObjectIdGetDatum(target->relid));
-	double		rows = 0;
+	HeapTuple tuple = SearchSysCache1(RELOID,
+									  ObjectIdGetDatum(target->relid));
+	double rows = 0;
 
 	if (HeapTupleIsValid(tuple))
 	{
@@ -480,11 +486,11 @@ few_for_table(BddTarget *target, uint64 count)
 static SPIPlanPtr
 plan_for(BddTarget *target, const char *sql, uint64 count)
 {
-	bool		few = few_for_table(target, count);
-	uint32		hash = hash_combine(string_hash(sql, 0), few);
-	BddPlan    *entry;
-	bool		found;
-	SPIPlanPtr	plan;
+	bool few = few_for_table(target, count);
+	uint32 hash = hash_combine(string_hash(sql, 0), few);
+	BddPlan *entry;
+	bool found;
+	SPIPlanPtr plan;
 
 	if (plans != NULL && hash_get_num_entries(plans) >= MAX_PLANS &&
 		may_free_plans())
@@ -499,7 +505,7 @@ plan_for(BddTarget *target, const char *sql, uint64 count)
 	}
 	plan = SPI_prepare(sql, 0, NULL);
 	if (plan != NULL && entry != NULL && !may_free_plans())
-		return plan;			/* for this time only */
+		return plan; /* for this time only */
 	if (plan == NULL || SPI_keepplan(plan) != 0)
 		elog(ERROR, "could not prepare \"%s\": %s", sql,
 			 SPI_result_code_string(SPI_result));
@@ -524,9 +530,10 @@ void
 bdd_run_on_rows(BddTarget *target, const char *sql, Tuplestorestate *rows,
 				uint64 count, bool read_only)
 {
-	EphemeralNamedRelation relation = palloc0(sizeof(EphemeralNamedRelationData));
-	SPIPlanPtr	plan;
-	int			result;
+	EphemeralNamedRelation relation =
+		palloc0(sizeof(EphemeralNamedRelationData));
+	SPIPlanPtr plan;
+	int result;
 
 	relation->md.name = pstrdup(BDD_ROWS_NAME);
 	relation->md.reliddesc = target->relid;

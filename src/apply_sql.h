@@ -19,8 +19,8 @@
 /* What of the table decides which statement is right. */
 typedef struct BddWriteRules
 {
-	bool		insert_triggers;	/* BEFORE INSERT for each row */
-	bool		update_triggers;	/* who must see unchanged rows, too */
+	bool insert_triggers; /* BEFORE INSERT for each row */
+	bool update_triggers; /* who must see unchanged rows, too */
 } BddWriteRules;
 
 extern BddWriteRules bdd_write_rules(BddTarget *target);
@@ -41,4 +41,4 @@ extern void bdd_run_on_rows(BddTarget *target, const char *sql,
 							Tuplestorestate *rows, uint64 count,
 							bool read_only);
 
-#endif							/* BDD_APPLY_SQL_H */
+#endif /* BDD_APPLY_SQL_H */

@@ -19,7 +19,7 @@ BddSharedPool *bdd_pool = NULL;
 void
 bdd_pool_init(BddSharedPool *pool, char *memory, Size size)
 {
-	char	   *start = (char *) TYPEALIGN(PG_CACHE_LINE_SIZE, memory);
+	char *start = (char *) TYPEALIGN(PG_CACHE_LINE_SIZE, memory);
 
 	SpinLockInit(&pool->mutex);
 	pool->free = NULL;
@@ -45,7 +45,7 @@ bdd_budget_limit(void)
 BddSharedChunk *
 bdd_pool_take(BddSharedBudget *budget)
 {
-	uint32		keep = bdd_am_worker ? 0 : bdd_pool->reserve;
+	uint32 keep = bdd_am_worker ? 0 : bdd_pool->reserve;
 	BddSharedChunk *chunk = NULL;
 
 	if (!bdd_am_worker &&
@@ -95,12 +95,12 @@ bdd_pool_give(BddSharedBudget *budget, BddSharedChunk *chunk)
 static inline int
 size_class(Size size, Size *rounded)
 {
-	int			top;
-	int			step;
+	int top;
+	int step;
 
 	if (size <= 256)
 	{
-		int			cls = size == 0 ? 0 : (int) ((size - 1) / 8);
+		int cls = size == 0 ? 0 : (int) ((size - 1) / 8);
 
 		*rounded = (Size) (cls + 1) * 8;
 		return cls;
@@ -115,7 +115,7 @@ size_class(Size size, Size *rounded)
 static int
 class_within(Size size, Size *rounded)
 {
-	int			cls;
+	int cls;
 
 	if (size < 8)
 		return -1;
@@ -124,7 +124,7 @@ class_within(Size size, Size *rounded)
 	{
 		cls--;
 		*rounded = cls < 32 ? (Size) (cls + 1) * 8 :
-			(Size) (9 + cls % 8) << (cls / 8 + 1);
+							  (Size) (9 + cls % 8) << (cls / 8 + 1);
 	}
 	return cls;
 }
@@ -133,7 +133,7 @@ class_within(Size size, Size *rounded)
 Size
 bdd_block_size(Size size)
 {
-	Size		rounded;
+	Size rounded;
 
 	size_class(size, &rounded);
 	return rounded;
@@ -143,11 +143,11 @@ bdd_block_size(Size size)
 static void
 keep_remainder(BddSharedArena *arena)
 {
-	Size		rounded;
-	int			cls;
+	Size rounded;
+	int cls;
 
 	while ((cls = class_within(arena->bump_end - arena->bump,
-								 &rounded)) >= 0)
+							   &rounded)) >= 0)
 	{
 		BddSharedBlock *block = (BddSharedBlock *) arena->bump;
 
@@ -161,9 +161,9 @@ keep_remainder(BddSharedArena *arena)
 void *
 bdd_arena_alloc(BddSharedArena *arena, BddSharedBudget *budget, Size size)
 {
-	Size		rounded;
-	int			cls = size_class(size, &rounded);
-	void	   *block = arena->free[cls];
+	Size rounded;
+	int cls = size_class(size, &rounded);
+	void *block = arena->free[cls];
 
 	Assert(size <= BDD_MAX_BLOCK);
 	if (block != NULL)
@@ -191,8 +191,8 @@ bdd_arena_alloc(BddSharedArena *arena, BddSharedBudget *budget, Size size)
 void
 bdd_arena_free(BddSharedArena *arena, void *block, Size size)
 {
-	Size		rounded;
-	int			cls = size_class(size, &rounded);
+	Size rounded;
+	int cls = size_class(size, &rounded);
 	BddSharedBlock *freed = (BddSharedBlock *) block;
 
 	freed->next = arena->free[cls];

@@ -23,21 +23,21 @@
 
 typedef struct BddSharedChunk
 {
-	struct BddSharedChunk *next;	/* in an arena's or the pool's list */
-	uint64		unused;			/* keeps what follows 16-byte aligned */
+	struct BddSharedChunk *next; /* in an arena's or the pool's list */
+	uint64 unused;               /* keeps what follows 16-byte aligned */
 } BddSharedChunk;
 
 #define BDD_CHUNK_ROOM (BDD_CHUNK_SIZE - sizeof(BddSharedChunk))
 
 typedef struct BddSharedPool
 {
-	slock_t		mutex;			/* guards free and fresh */
-	BddSharedChunk *free;		/* chunks given back */
-	char	   *fresh;			/* chunks never used begin here */
-	char	   *end;
-	uint32		total;			/* chunks; constant */
-	uint32		reserve;		/* kept for workers; constant */
-	pg_atomic_uint32 used;		/* chunks taken; written under mutex */
+	slock_t mutex;        /* guards free and fresh */
+	BddSharedChunk *free; /* chunks given back */
+	char *fresh;          /* chunks never used begin here */
+	char *end;
+	uint32 total;          /* chunks; constant */
+	uint32 reserve;        /* kept for workers; constant */
+	pg_atomic_uint32 used; /* chunks taken; written under mutex */
 } BddSharedPool;
 
 /* Chunks that one target holds; changed by whoever takes or gives them. */
@@ -62,8 +62,8 @@ typedef struct BddSharedBlock
 typedef struct BddSharedArena
 {
 	BddSharedChunk *chunks;
-	char	   *bump;
-	char	   *bump_end;
+	char *bump;
+	char *bump_end;
 	BddSharedBlock *free[BDD_SIZE_CLASSES];
 } BddSharedArena;
 
@@ -80,4 +80,4 @@ extern void bdd_arena_free(BddSharedArena *arena, void *block, Size size);
 extern void bdd_arena_release(BddSharedArena *arena, BddSharedBudget *budget);
 extern Size bdd_block_size(Size size);
 
-#endif							/* BDD_ARENA_H */
+#endif /* BDD_ARENA_H */

@@ -18,8 +18,8 @@
 
 PG_MODULE_MAGIC;
 
-bool		bdd_preloaded = false;
-bool		bdd_am_worker = false;
+bool bdd_preloaded = false;
+bool bdd_am_worker = false;
 
 extern PGDLLEXPORT void _PG_init(void);
 

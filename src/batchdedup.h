@@ -30,4 +30,4 @@ extern void bdd_check_preloaded(void);
 /* Set once in a background worker of ours; NULL or false elsewhere. */
 extern bool bdd_am_worker;
 
-#endif							/* BATCHDEDUP_H */
+#endif /* BATCHDEDUP_H */

@@ -58,10 +58,11 @@ bdd_error_is_passing(int sqlstate)
 static bool
 concerns_no_row(int sqlstate)
 {
-	int			category = ERRCODE_TO_CATEGORY(sqlstate);
+	int category = ERRCODE_TO_CATEGORY(sqlstate);
 
-	return bdd_error_is_passing(sqlstate) || category == ERRCODE_SYSTEM_ERROR ||
-		category == ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
+	return bdd_error_is_passing(sqlstate) ||
+		   category == ERRCODE_SYSTEM_ERROR ||
+		   category == ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
 }
 
 /* ---------- trying ---------- */
@@ -77,7 +78,7 @@ bdd_try_write(BddTarget *target, const BddRow *rows, uint64 count,
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 	BddApplyCounts written = *counts;
-	ErrorData  *error = NULL;
+	ErrorData *volatile error = NULL;
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
@@ -118,7 +119,7 @@ static List *
 bisect(BddTarget *target, const BddRow *rows, uint64 count,
 	   BddApplyCounts *counts, List *refused)
 {
-	ErrorData  *error;
+	ErrorData *error;
 
 	if (count == 0)
 		return refused;
@@ -141,18 +142,18 @@ bisect(BddTarget *target, const BddRow *rows, uint64 count,
 static List *
 retry_refused(BddTarget *target, BddApplyCounts *counts, List *refused)
 {
-	bool		progress = true;
+	bool progress = true;
 
 	while (progress && list_length(refused) > 1)
 	{
-		List	   *left = NIL;
-		ListCell   *cell;
+		List *left = NIL;
+		ListCell *cell;
 
 		progress = false;
 		foreach(cell, refused)
 		{
 			BddRefused *entry = lfirst(cell);
-			ErrorData  *error = bdd_try_write(target, &entry->row, 1, counts);
+			ErrorData *error = bdd_try_write(target, &entry->row, 1, counts);
 
 			if (error == NULL)
 				progress = true;
@@ -170,8 +171,8 @@ static bool
 refuses_alone(BddTarget *target, const BddRow *row, int sqlstate)
 {
 	BddApplyCounts ignored = {0};
-	ErrorData  *error;
-	bool		same;
+	ErrorData *error;
+	bool same;
 
 	error = bdd_try_write(target, row, 1, &ignored);
 	same = error != NULL && error->sqlerrcode == sqlstate;
@@ -185,7 +186,7 @@ refuses_alone(BddTarget *target, const BddRow *row, int sqlstate)
 static void
 raise_if_fault(BddTarget *target, BddRows *rows, ErrorData *error)
 {
-	uint64		probes[] = {0, rows->count / 2, rows->count - 1};
+	uint64 probes[] = {0, rows->count / 2, rows->count - 1};
 
 	if (is_of_row(error->sqlerrcode))
 		return;
@@ -193,7 +194,7 @@ raise_if_fault(BddTarget *target, BddRows *rows, ErrorData *error)
 	{
 		MemoryContext context = CurrentMemoryContext;
 		ResourceOwner owner = CurrentResourceOwner;
-		bool		same;
+		bool same;
 
 		BeginInternalSubTransaction(NULL);
 		MemoryContextSwitchTo(context);
@@ -214,9 +215,9 @@ raise_if_fault(BddTarget *target, BddRows *rows, ErrorData *error)
 static BddRow *
 deletes_first(BddRows *rows, uint64 *deletes)
 {
-	BddRow	   *sorted = MemoryContextAllocHuge(CurrentMemoryContext,
-												rows->count * sizeof(BddRow));
-	uint64		next = 0;
+	BddRow *sorted = MemoryContextAllocHuge(CurrentMemoryContext,
+											rows->count * sizeof(BddRow));
+	uint64 next = 0;
 
 	for (uint64 i = 0; i < rows->count; i++)
 		if (rows->rows[i].image.op == BDD_DELETE)
@@ -235,10 +236,10 @@ deletes_first(BddRows *rows, uint64 *deletes)
 List *
 bdd_write_tolerantly(BddTarget *target, BddRows *rows, BddApplyCounts *counts)
 {
-	ErrorData  *error;
-	BddRow	   *sorted;
-	uint64		deletes;
-	List	   *refused;
+	ErrorData *error;
+	BddRow *sorted;
+	uint64 deletes;
+	List *refused;
 
 	if (rows->count == 0)
 		return NIL;

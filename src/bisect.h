@@ -14,8 +14,8 @@
 
 typedef struct BddRefused
 {
-	BddRow		row;
-	ErrorData  *error;
+	BddRow row;
+	ErrorData *error;
 } BddRefused;
 
 extern ErrorData *bdd_try_write(BddTarget *target, const BddRow *rows,
@@ -24,4 +24,4 @@ extern List *bdd_write_tolerantly(BddTarget *target, BddRows *rows,
 								  BddApplyCounts *counts);
 extern bool bdd_error_is_passing(int sqlstate);
 
-#endif							/* BDD_BISECT_H */
+#endif /* BDD_BISECT_H */

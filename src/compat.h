@@ -59,7 +59,7 @@ bdd_new_tranche(const char *name)
 #if PG_VERSION_NUM >= 190000
 	return LWLockNewTrancheId(name);
 #else
-	int			id = LWLockNewTrancheId();
+	int id = LWLockNewTrancheId();
 
 	LWLockRegisterTranche(id, name);
 	return id;
@@ -70,9 +70,9 @@ bdd_new_tranche(const char *name)
 static inline List *
 bdd_written_tables(PlannedStmt *planned)
 {
-	List	   *relids = NIL;
+	List *relids = NIL;
 	const AclMode writes = ACL_INSERT | ACL_UPDATE | ACL_DELETE;
-	ListCell   *cell;
+	ListCell *cell;
 
 #if PG_VERSION_NUM >= 160000
 	foreach(cell, planned->permInfos)
@@ -97,7 +97,7 @@ bdd_written_tables(PlannedStmt *planned)
 static inline bool
 bdd_holds_lock(Oid relid, LOCKMODE lockmode)
 {
-	LOCKTAG		tag;
+	LOCKTAG tag;
 
 	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
 #if PG_VERSION_NUM >= 170000
@@ -128,4 +128,4 @@ bdd_generation_expression(Relation rel, int attnum)
 #endif
 }
 
-#endif							/* BDD_COMPAT_H */
+#endif /* BDD_COMPAT_H */

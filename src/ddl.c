@@ -53,7 +53,7 @@ static ProcessUtility_hook_type previous_utility_hook = NULL;
 static bool
 can_be_target(Oid relid)
 {
-	char		kind = OidIsValid(relid) ? get_rel_relkind(relid) : '\0';
+	char kind = OidIsValid(relid) ? get_rel_relkind(relid) : '\0';
 
 	return kind == RELKIND_RELATION || kind == RELKIND_PARTITIONED_TABLE;
 }
@@ -61,7 +61,7 @@ can_be_target(Oid relid)
 static bool
 is_target(Oid relid)
 {
-	BddOptions	options;
+	BddOptions options;
 
 	return can_be_target(relid) && bdd_options_read(relid, &options);
 }
@@ -81,8 +81,8 @@ set_pending_aside(Oid relid)
 static void
 delete_options(Oid relid)
 {
-	Oid			types[] = {REGCLASSOID};
-	Datum		values[] = {ObjectIdGetDatum(relid)};
+	Oid types[] = {REGCLASSOID};
+	Datum values[] = {ObjectIdGetDatum(relid)};
 	BddIdentity saved;
 
 	bdd_become_extension_owner(&saved);
@@ -138,11 +138,11 @@ refuse_if_unapplied(Oid relid)
 static void
 forget_all_targets(void)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
 	foreach(cell, bdd_all_targets())
 	{
-		Oid			relid = lfirst_oid(cell);
+		Oid relid = lfirst_oid(cell);
 		BddSharedSlot *slot;
 		BddPending *pending = bdd_pending_find(relid);
 
@@ -222,7 +222,7 @@ check_may_truncate(const RangeVar *table, Oid relid, Oid old_relid, void *arg)
 static void
 settle_ancestors(Oid relid)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
 	if (!OidIsValid(relid) || !get_rel_relispartition(relid) ||
 		pg_class_aclcheck(relid, GetUserId(), ACL_TRUNCATE) != ACLCHECK_OK)
@@ -236,11 +236,11 @@ settle_ancestors(Oid relid)
 static void
 lock_truncated_tables(TruncateStmt *truncate)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
 	foreach(cell, truncate->relations)
 	{
-		RangeVar   *table = lfirst(cell);
+		RangeVar *table = lfirst(cell);
 
 		settle_ancestors(RangeVarGetRelid(table, NoLock, true));
 		if (is_target(RangeVarGetRelid(table, NoLock, true)))
@@ -282,7 +282,7 @@ needs_rows(AlterTableCmd *command)
 static void
 settle_tree(Oid relid, LOCKMODE lockmode)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
 	foreach(cell, find_all_inheritors(relid, lockmode, NULL))
 		if (is_target(lfirst_oid(cell)))
@@ -292,10 +292,10 @@ settle_tree(Oid relid, LOCKMODE lockmode)
 static void
 settle_altered_table(AlterTableStmt *alter)
 {
-	LOCKMODE	lockmode = AlterTableGetLockLevel(alter->cmds);
-	bool		needed = false;
-	ListCell   *cell;
-	Oid			relid;
+	LOCKMODE lockmode = AlterTableGetLockLevel(alter->cmds);
+	bool needed = false;
+	ListCell *cell;
+	Oid relid;
 
 	foreach(cell, alter->cmds)
 		needed = needed || needs_rows(lfirst_node(AlterTableCmd, cell));
@@ -313,17 +313,17 @@ settle_altered_table(AlterTableStmt *alter)
 static void
 settle_typed_tables(AlterTableStmt *alter)
 {
-	Oid			type_relid = RangeVarGetRelid(alter->relation, NoLock, true);
-	Oid			type = OidIsValid(type_relid) ? get_rel_type_id(type_relid) :
-		InvalidOid;
-	ListCell   *cell;
+	Oid type_relid = RangeVarGetRelid(alter->relation, NoLock, true);
+	Oid type = OidIsValid(type_relid) ? get_rel_type_id(type_relid) :
+										InvalidOid;
+	ListCell *cell;
 
 	foreach(cell, bdd_all_targets())
 	{
-		Oid			relid = lfirst_oid(cell);
-		HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
-		bool		of_type = HeapTupleIsValid(tuple) && OidIsValid(type) &&
-			((Form_pg_class) GETSTRUCT(tuple))->reloftype == type;
+		Oid relid = lfirst_oid(cell);
+		HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+		bool of_type = HeapTupleIsValid(tuple) && OidIsValid(type) &&
+					   ((Form_pg_class) GETSTRUCT(tuple))->reloftype == type;
 
 		if (HeapTupleIsValid(tuple))
 			ReleaseSysCache(tuple);
@@ -335,8 +335,8 @@ settle_typed_tables(AlterTableStmt *alter)
 static Oid
 domain_base(Oid type)
 {
-	HeapTuple	tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
-	Oid			base;
+	HeapTuple tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
+	Oid base;
 
 	if (!HeapTupleIsValid(tuple))
 		return InvalidOid;
@@ -350,7 +350,7 @@ uses_domain(const BddTarget *target, Oid domain)
 {
 	for (int i = 0; i < target->shape.desc->natts; i++)
 	{
-		Oid			type = TupleDescAttr(target->shape.desc, i)->atttypid;
+		Oid type = TupleDescAttr(target->shape.desc, i)->atttypid;
 
 		while (OidIsValid(type) && get_typtype(type) == TYPTYPE_DOMAIN)
 		{
@@ -362,19 +362,19 @@ uses_domain(const BddTarget *target, Oid domain)
 	return false;
 }
 
-/* What a domain accepts is checked at the call, and in tables by ALTER DOMAIN. */
+/* The call checks what a domain accepts; ALTER DOMAIN checks only tables. */
 static void
 settle_users_of_domain(AlterDomainStmt *alter)
 {
-	Oid			domain = LookupTypeNameOid(NULL,
-										   makeTypeNameFromNameList(alter->typeName),
-										   true);
-	ListCell   *cell;
+	Oid domain = LookupTypeNameOid(NULL,
+								   makeTypeNameFromNameList(alter->typeName),
+								   true);
+	ListCell *cell;
 
 	foreach(cell, bdd_all_targets())
 	{
-		BddTarget  *target = bdd_target_open_any(lfirst_oid(cell),
-												 AccessShareLock);
+		BddTarget *target = bdd_target_open_any(lfirst_oid(cell),
+												AccessShareLock);
 
 		if (uses_domain(target, domain))
 			bdd_direct_settle(bdd_target_open(lfirst_oid(cell),
@@ -385,7 +385,7 @@ settle_users_of_domain(AlterDomainStmt *alter)
 static bool
 drops_extension(DropStmt *drop)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
 	if (drop->removeType == OBJECT_EXTENSION)
 		foreach(cell, drop->objects)
@@ -398,7 +398,7 @@ drops_extension(DropStmt *drop)
 static void
 settle_all_targets(void)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
 	if (!superuser())
 		return;
@@ -410,8 +410,8 @@ settle_all_targets(void)
 static bool
 may_change_databases(void)
 {
-	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
-	bool		result = superuser();
+	HeapTuple tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
+	bool result = superuser();
 
 	if (HeapTupleIsValid(tuple))
 	{
@@ -435,11 +435,11 @@ send_worker_away(const char *database)
 static void
 send_away_from_template(CreatedbStmt *create)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
 	foreach(cell, create->options)
 	{
-		DefElem    *option = lfirst(cell);
+		DefElem *option = lfirst(cell);
 
 		if (strcmp(option->defname, "template") == 0 && option->arg != NULL)
 			send_worker_away(defGetString(option));
@@ -449,8 +449,8 @@ send_away_from_template(CreatedbStmt *create)
 static void
 guard_copy(CopyStmt *copy)
 {
-	bool		flushed;
-	Oid			relid;
+	bool flushed;
+	Oid relid;
 
 	if (!copy->is_from || copy->relation == NULL)
 		return;
@@ -513,8 +513,8 @@ before_statement(Node *statement)
 static void
 rename_column_of(Oid relid, RenameStmt *rename)
 {
-	Oid			types[] = {REGCLASSOID, TEXTOID, TEXTOID};
-	Datum		values[3];
+	Oid types[] = {REGCLASSOID, TEXTOID, TEXTOID};
+	Datum values[3];
 	BddIdentity saved;
 
 	values[0] = ObjectIdGetDatum(relid);
@@ -536,8 +536,8 @@ rename_column_of(Oid relid, RenameStmt *rename)
 static void
 rename_column(RenameStmt *rename)
 {
-	Oid			relid = RangeVarGetRelid(rename->relation, NoLock, true);
-	ListCell   *cell;
+	Oid relid = RangeVarGetRelid(rename->relation, NoLock, true);
+	ListCell *cell;
 
 	if (!can_be_target(relid))
 		return;
@@ -562,8 +562,8 @@ process_utility(PlannedStmt *planned, const char *query, bool read_only_tree,
 				QueryEnvironment *environment, DestReceiver *receiver,
 				QueryCompletion *completion)
 {
-	Node	   *statement = planned->utilityStmt;
-	bool		ours = IsTransactionState() && !bdd_am_worker;
+	Node *statement = planned->utilityStmt;
+	bool ours = IsTransactionState() && !bdd_am_worker;
 
 	if (ours)
 		before_database_statement(statement);

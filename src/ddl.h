@@ -12,4 +12,4 @@
 
 extern void bdd_ddl_init(void);
 
-#endif							/* BDD_DDL_H */
+#endif /* BDD_DDL_H */

@@ -39,9 +39,9 @@ static const char *const operation_names[] = {"upsert", "delete", "replace"};
 static Datum
 column_names(BddTarget *target, const BddColumns *columns, bool in)
 {
-	int			natts = target->shape.desc->natts;
-	Datum	   *names = palloc(natts * sizeof(Datum));
-	int			count = 0;
+	int natts = target->shape.desc->natts;
+	Datum *names = palloc(natts * sizeof(Datum));
+	int count = 0;
 
 	for (int i = 0; i < natts; i++)
 	{
@@ -72,9 +72,9 @@ static Datum
 row_json(BddTarget *target, const BddImage *image)
 {
 	BddIdentity saved;
-	BddValues	row;
-	HeapTuple	tuple;
-	Datum		json;
+	BddValues row;
+	HeapTuple tuple;
+	Datum json;
 
 	bdd_values_init(target, &row);
 	bdd_image_deform(&target->shape, image, row.values, row.isnull);
@@ -99,12 +99,12 @@ store_letter(BddTarget *target, uint64 generation, BddRefused *refused)
 {
 	const BddImage *image = &refused->row.image;
 	const ErrorData *error = refused->error;
-	Oid			types[] = {INT4OID, REGCLASSOID, TEXTARRAYOID, TEXTOID,
-		TEXTARRAYOID, TEXTARRAYOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID,
-	TEXTOID, INT4OID, INT8OID, INT8OID};
-	char		nulls[lengthof(types) + 1] = "              ";
-	Datum		values[lengthof(types)];
-	int			i = 0;
+	Oid types[] = {INT4OID, REGCLASSOID, TEXTARRAYOID, TEXTOID,
+				   TEXTARRAYOID, TEXTARRAYOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID,
+				   TEXTOID, INT4OID, INT8OID, INT8OID};
+	char nulls[lengthof(types) + 1] = "              ";
+	Datum values[lengthof(types)];
+	int i = 0;
 
 	values[i++] = Int32GetDatum(target->options.target_id);
 	values[i++] = ObjectIdGetDatum(target->relid);
@@ -141,7 +141,7 @@ void
 bdd_store_dead_letters(BddTarget *target, uint64 generation, List *refused)
 {
 	BddIdentity saved;
-	ListCell   *cell;
+	ListCell *cell;
 
 	if (refused == NIL)
 		return;
@@ -158,16 +158,16 @@ bdd_store_dead_letters(BddTarget *target, uint64 generation, List *refused)
 typedef enum BddWhichLetters
 {
 	ALL_LETTERS,
-	OPEN_LETTERS,				/* not superseded */
-	WAITING_LETTERS				/* of these, those that wait for another target */
+	OPEN_LETTERS,   /* not superseded */
+	WAITING_LETTERS /* of these, those that wait for another target */
 } BddWhichLetters;
 
 typedef struct BddLetter
 {
-	int64		id;
-	bool		superseded;
-	BddImage	image;
-	BddColumns *update;			/* columns that it overwrites */
+	int64 id;
+	bool superseded;
+	BddImage image;
+	BddColumns *update; /* columns that it overwrites */
 } BddLetter;
 
 static BddOp
@@ -184,15 +184,15 @@ static BddColumns *
 columns_named(BddTarget *target, Datum array)
 {
 	BddColumns *columns = palloc0(target->shape.set_bytes);
-	Datum	   *names;
-	int			count;
+	Datum *names;
+	int count;
 
 	deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false,
 					  TYPALIGN_INT, &names, NULL, &count);
 	for (int i = 0; i < count; i++)
 	{
-		AttrNumber	attnum = bdd_column_number(target->shape.desc,
-											   TextDatumGetCString(names[i]));
+		AttrNumber attnum = bdd_column_number(target->shape.desc,
+											  TextDatumGetCString(names[i]));
 
 		if (attnum != InvalidAttrNumber)
 			bdd_column_add(columns, attnum - 1);
@@ -203,21 +203,22 @@ columns_named(BddTarget *target, Datum array)
 static BddLetter *
 parse_letter(BddTarget *target, HeapTuple tuple, TupleDesc desc)
 {
-	BddLetter  *letter = palloc0(sizeof(BddLetter));
-	BddValues	row;
-	BddOp		op;
-	bool		isnull;
+	BddLetter *letter = palloc0(sizeof(BddLetter));
+	BddValues row;
+	BddOp op;
+	bool isnull;
 
 	letter->id = DatumGetInt64(SPI_getbinval(tuple, desc, 1, &isnull));
 	letter->superseded = DatumGetBool(SPI_getbinval(tuple, desc, 2, &isnull));
 	op = operation_of(TextDatumGetCString(SPI_getbinval(tuple, desc, 3,
 														&isnull)));
 	letter->update = columns_named(target, SPI_getbinval(tuple, desc, 4,
-														&isnull));
+														 &isnull));
 	bdd_values_init(target, &row);
 	bdd_values_from_jsonb(target,
 						  DatumGetJsonbP(SPI_getbinval(tuple, desc, 5,
-													   &isnull)), &row);
+													   &isnull)),
+						  &row);
 	letter->image = bdd_image_from_values(&target->shape, op, row.values,
 										  row.isnull, letter->update,
 										  row.given);
@@ -231,13 +232,15 @@ parse_letter(BddTarget *target, HeapTuple tuple, TupleDesc desc)
 static List *
 read_letters(BddTarget *target, BddWhichLetters which, bool key_alone)
 {
-	Oid			types[] = {INT4OID, BOOLOID, TEXTARRAYOID, BOOLOID};
-	Datum		values[] = {Int32GetDatum(target->options.target_id),
-		BoolGetDatum(which != ALL_LETTERS), key_alone ? key_names(target) :
-		column_names(target, target->shape.insert, true),
-	BoolGetDatum(which == WAITING_LETTERS)};
+	Oid types[] = {INT4OID, BOOLOID, TEXTARRAYOID, BOOLOID};
+	Datum columns = key_alone ?
+						key_names(target) :
+						column_names(target, target->shape.insert, true);
+	Datum values[] = {Int32GetDatum(target->options.target_id),
+					  BoolGetDatum(which != ALL_LETTERS), columns,
+					  BoolGetDatum(which == WAITING_LETTERS)};
 	BddIdentity saved;
-	List	   *letters = NIL;
+	List *letters = NIL;
 	SPITupleTable *table;
 
 	bdd_become_extension_owner(&saved);
@@ -266,10 +269,10 @@ read_letters(BddTarget *target, BddWhichLetters which, bool key_alone)
 static bool
 has_letters(BddTarget *target)
 {
-	Oid			types[] = {INT4OID};
-	Datum		values[] = {Int32GetDatum(target->options.target_id)};
+	Oid types[] = {INT4OID};
+	Datum values[] = {Int32GetDatum(target->options.target_id)};
 	BddIdentity saved;
-	uint64		found;
+	uint64 found;
 
 	bdd_become_extension_owner(&saved);
 	found = bdd_spi_run("SELECT FROM batchdedup.dead_letter_row "
@@ -298,7 +301,7 @@ supersedes(BddTarget *target, const BddRow *row, const BddLetter *letter)
 static bool
 is_refused(List *refused, const BddRow *row)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
 	foreach(cell, refused)
 		if (((BddRefused *) lfirst(cell))->row.sequence == row->sequence)
@@ -309,8 +312,8 @@ is_refused(List *refused, const BddRow *row)
 static void
 mark_superseded(int64 id)
 {
-	Oid			types[] = {INT8OID};
-	Datum		values[] = {Int64GetDatum(id)};
+	Oid types[] = {INT8OID};
+	Datum values[] = {Int64GetDatum(id)};
 	BddIdentity saved;
 
 	bdd_become_extension_owner(&saved);
@@ -327,14 +330,14 @@ mark_superseded(int64 id)
 void
 bdd_supersede_dead_letters(BddTarget *target, BddRows *rows, List *refused)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
 	bdd_spi_connect();
 	if (has_letters(target))
 		foreach(cell, read_letters(target, OPEN_LETTERS, true))
 		{
-			BddLetter  *letter = lfirst(cell);
-			BddRow	   *row = bdd_rows_find(target, rows, &letter->image);
+			BddLetter *letter = lfirst(cell);
+			BddRow *row = bdd_rows_find(target, rows, &letter->image);
 
 			if (row != NULL && !is_refused(refused, row) &&
 				supersedes(target, row, letter))
@@ -363,8 +366,8 @@ open_as_owner(FunctionCallInfo fcinfo)
 static void
 letter_applied(int64 id)
 {
-	Oid			types[] = {INT8OID};
-	Datum		values[] = {Int64GetDatum(id)};
+	Oid types[] = {INT8OID};
+	Datum values[] = {Int64GetDatum(id)};
 	BddIdentity saved;
 
 	bdd_become_extension_owner(&saved);
@@ -377,9 +380,9 @@ letter_applied(int64 id)
 static void
 letter_refused(int64 id, const ErrorData *error)
 {
-	Oid			types[] = {INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID};
-	char		nulls[lengthof(types) + 1] = "     ";
-	Datum		values[lengthof(types)];
+	Oid types[] = {INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID};
+	char nulls[lengthof(types) + 1] = "     ";
+	Datum values[lengthof(types)];
 	BddIdentity saved;
 
 	values[0] = Int64GetDatum(id);
@@ -400,9 +403,9 @@ static bool
 retry_letter(BddTarget *target, BddLetter *letter)
 {
 	BddApplyCounts counts = {0};
-	BddRow		row = {.sequence = 0,.image = letter->image};
+	BddRow row = {.sequence = 0, .image = letter->image};
 	BddIdentity saved;
-	ErrorData  *error;
+	ErrorData *error;
 
 	bdd_become_owner_of(target->owner, &saved);
 	error = bdd_try_write(target, &row, 1, &counts);
@@ -421,10 +424,10 @@ retry_letter(BddTarget *target, BddLetter *letter)
 Datum
 bdd_retry_dead_letters(PG_FUNCTION_ARGS)
 {
-	BddTarget  *target = open_as_owner(fcinfo);
-	bool		force = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
-	int64		accepted = 0;
-	ListCell   *cell;
+	BddTarget *target = open_as_owner(fcinfo);
+	bool force = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
+	int64 accepted = 0;
+	ListCell *cell;
 
 	(void) bdd_target_slot(target);
 	bdd_spi_connect();
@@ -439,11 +442,11 @@ bdd_retry_dead_letters(PG_FUNCTION_ARGS)
 Datum
 bdd_discard_dead_letters(PG_FUNCTION_ARGS)
 {
-	BddTarget  *target = open_as_owner(fcinfo);
-	Oid			types[] = {INT4OID};
-	Datum		values[] = {Int32GetDatum(target->options.target_id)};
+	BddTarget *target = open_as_owner(fcinfo);
+	Oid types[] = {INT4OID};
+	Datum values[] = {Int32GetDatum(target->options.target_id)};
 	BddIdentity saved;
-	uint64		count;
+	uint64 count;
 
 	bdd_become_extension_owner(&saved);
 	bdd_spi_connect();
@@ -461,10 +464,10 @@ bdd_discard_dead_letters(PG_FUNCTION_ARGS)
 static List *
 waiting_targets(Oid relid)
 {
-	Oid			types[] = {OIDOID};
-	Datum		values[] = {ObjectIdGetDatum(relid)};
+	Oid types[] = {OIDOID};
+	Datum values[] = {ObjectIdGetDatum(relid)};
 	BddIdentity saved;
-	List	   *relids = NIL;
+	List *relids = NIL;
 
 	bdd_become_extension_owner(&saved);
 	(void) bdd_spi_run("SELECT DISTINCT l.target::pg_catalog.oid FROM batchdedup.dead_letter_row l "
@@ -476,7 +479,7 @@ waiting_targets(Oid relid)
 	bdd_become_again(&saved);
 	for (uint64 i = 0; i < SPI_tuptable->numvals; i++)
 	{
-		bool		isnull;
+		bool isnull;
 
 		relids = lappend_oid(relids,
 							 DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i],
@@ -493,13 +496,13 @@ waiting_targets(Oid relid)
 void
 bdd_retry_waiting_letters(BddTarget *applied)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
 	bdd_spi_connect();
 	foreach(cell, waiting_targets(applied->relid))
 	{
-		BddTarget  *target;
-		ListCell   *letter;
+		BddTarget *target;
+		ListCell *letter;
 
 		LockRelationOid(lfirst_oid(cell), RowExclusiveLock);
 		target = bdd_target_lookup(lfirst_oid(cell));

@@ -19,4 +19,4 @@ extern void bdd_supersede_dead_letters(BddTarget *target, BddRows *rows,
 
 extern void bdd_retry_waiting_letters(BddTarget *applied);
 
-#endif							/* BDD_DEAD_LETTER_H */
+#endif /* BDD_DEAD_LETTER_H */

@@ -24,7 +24,7 @@ PG_FUNCTION_INFO_V1(bdd_debug_release);
 static void
 wait_for_release(void)
 {
-	uint32		seen = bdd_shared_debug->releases;
+	uint32 seen = bdd_shared_debug->releases;
 
 	for (int i = 0; i < MAX_WAIT_MS; i++)
 	{
@@ -37,7 +37,7 @@ wait_for_release(void)
 void
 bdd_debug_point_hit(const char *name)
 {
-	size_t		len = strlen(name);
+	size_t len = strlen(name);
 	const char *action;
 
 	if (strncmp(bdd_debug_point_setting, name, len) != 0 ||

@@ -15,7 +15,7 @@
 /* Number of processes that a test lets through; in shared memory. */
 typedef struct BddSharedDebug
 {
-	volatile uint32 releases;	/* any process of the test; only grows */
+	volatile uint32 releases; /* any process of the test; only grows */
 } BddSharedDebug;
 
 extern BddSharedDebug *bdd_shared_debug;
@@ -30,4 +30,4 @@ bdd_debug_point(const char *name)
 		bdd_debug_point_hit(name);
 }
 
-#endif							/* BDD_DEBUG_POINT_H */
+#endif /* BDD_DEBUG_POINT_H */

@@ -37,8 +37,8 @@ write_rows(BddTarget *target, BddRows *rows)
 {
 	BddApplyCounts counts = {0};
 	BddIdentity saved;
-	bool		as_owner = !may_read(target) &&
-		check_enable_rls(target->relid, InvalidOid, true) != RLS_ENABLED;
+	bool as_owner = !may_read(target) &&
+					check_enable_rls(target->relid, InvalidOid, true) != RLS_ENABLED;
 
 	bdd_rows_fold_equal(target, rows);
 	if (as_owner)
@@ -54,8 +54,8 @@ write_rows(BddTarget *target, BddRows *rows)
 static void
 write_pending(BddTarget *target, BddPending *pending)
 {
-	BddRows		rows = {0};
-	dlist_iter	iter;
+	BddRows rows = {0};
+	dlist_iter iter;
 
 	dlist_foreach(iter, &pending->set->rows)
 	{
@@ -79,8 +79,8 @@ bdd_direct_begin(BddTarget *target, BddPending *pending)
 {
 	BddSharedSlot *slot = bdd_target_slot(target);
 	TimestampTz since = GetCurrentTimestamp();
-	uint64		number = bdd_request_flush(slot, true);
-	BddOptions	options;
+	uint64 number = bdd_request_flush(slot, true);
+	BddOptions options;
 
 	if (bdd_slot_is_buffering(slot) &&
 		bdd_options_read(target->relid, &options) && options.paused)
@@ -124,7 +124,7 @@ bdd_direct_settle(BddTarget *target)
 void
 bdd_direct_write(BddTarget *target, const BddImage *image)
 {
-	BddRows		rows = {0};
+	BddRows rows = {0};
 
 	bdd_rows_add(&rows, 1, image);
 	write_rows(target, &rows);

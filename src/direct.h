@@ -17,4 +17,4 @@ extern void bdd_direct_begin(BddTarget *target, BddPending *pending);
 extern void bdd_direct_settle(BddTarget *target);
 extern void bdd_direct_write(BddTarget *target, const BddImage *image);
 
-#endif							/* BDD_DIRECT_H */
+#endif /* BDD_DIRECT_H */

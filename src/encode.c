@@ -38,7 +38,7 @@ static bool
 row_security_binds(const BddTarget *target)
 {
 	return target->row_security &&
-		check_enable_rls(target->relid, InvalidOid, true) == RLS_ENABLED;
+		   check_enable_rls(target->relid, InvalidOid, true) == RLS_ENABLED;
 }
 
 void
@@ -57,7 +57,7 @@ static void
 check_columns(const BddTarget *target, const BddColumns *columns,
 			  AclMode mode)
 {
-	Oid			role = GetUserId();
+	Oid role = GetUserId();
 
 	if (pg_class_aclcheck(target->relid, role, mode) == ACLCHECK_OK)
 		return;
@@ -74,7 +74,7 @@ static void
 check_may_upsert(BddTarget *target, const BddColumns *update,
 				 const BddColumns *given)
 {
-	Oid			role = GetUserId();
+	Oid role = GetUserId();
 
 	if (target->trusted_role == role)
 		return;
@@ -113,20 +113,22 @@ static void
 report_null(const BddTarget *target, int column)
 {
 	const char *name = NameStr(TupleDescAttr(target->shape.desc,
-											 column)->attname);
-	bool		is_key = false;
+											 column)
+								   ->attname);
+	bool is_key = false;
 
 	for (int i = 0; i < target->key.count; i++)
 		is_key = is_key || target->key.columns[i].attnum == column + 1;
 	ereport(ERROR,
 			(errcode(ERRCODE_NOT_NULL_VIOLATION),
 			 is_key ?
-			 errmsg("null value in key column \"%s\" of target \"%s\"",
-					name, get_rel_name(target->relid)) :
-			 errmsg("null value in column \"%s\" of relation \"%s\" violates not-null constraint",
-					name, get_rel_name(target->relid)),
+				 errmsg("null value in key column \"%s\" of target \"%s\"",
+						name, get_rel_name(target->relid)) :
+				 errmsg("null value in column \"%s\" of relation \"%s\" violates not-null constraint",
+						name, get_rel_name(target->relid)),
 			 is_key && target->columns[column].identity ?
-			 errhint("The key's values are generated when a row is inserted, so they cannot find it; name another key with batchdedup.alter_target.") : 0));
+				 errhint("The key's values are generated when a row is inserted, so they cannot find it; name another key with batchdedup.alter_target.") :
+				 0));
 }
 
 static void
@@ -143,14 +145,15 @@ check_key(const BddTarget *target, const BddValues *row)
 {
 	for (int i = 0; i < target->key.count; i++)
 	{
-		int			column = target->key.columns[i].attnum - 1;
+		int column = target->key.columns[i].attnum - 1;
 
 		if (!bdd_column_in(row->given, column))
 			ereport(ERROR,
 					(errcode(ERRCODE_NOT_NULL_VIOLATION),
 					 errmsg("key column \"%s\" of target \"%s\" is not given",
 							NameStr(TupleDescAttr(target->shape.desc,
-												  column)->attname),
+												  column)
+										->attname),
 							get_rel_name(target->relid))));
 		if (row->isnull[column])
 			report_null(target, column);
@@ -163,7 +166,7 @@ bdd_check_key_alone(const BddTarget *target, const BddValues *row)
 {
 	for (int i = 0; i < target->shape.desc->natts; i++)
 	{
-		bool		is_key = false;
+		bool is_key = false;
 
 		for (int j = 0; j < target->key.count; j++)
 			is_key = is_key || target->key.columns[j].attnum == i + 1;
@@ -172,7 +175,8 @@ bdd_check_key_alone(const BddTarget *target, const BddValues *row)
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("column \"%s\" is not part of the key of target \"%s\"",
 							NameStr(TupleDescAttr(target->shape.desc,
-												  i)->attname),
+												  i)
+										->attname),
 							get_rel_name(target->relid)),
 					 errhint("Name the row by its key alone.")));
 	}
@@ -203,7 +207,7 @@ check_size(const BddTarget *target, uint32 key_size, uint32 image_size)
 void
 bdd_values_init(const BddTarget *target, BddValues *row)
 {
-	int			natts = target->shape.desc->natts;
+	int natts = target->shape.desc->natts;
 
 	row->values = palloc0(natts * sizeof(Datum));
 	row->isnull = palloc(natts * sizeof(bool));
@@ -227,10 +231,12 @@ give(const BddTarget *target, BddValues *row, int column)
 				(errcode(ERRCODE_GENERATED_ALWAYS),
 				 errmsg("cannot give a value for column \"%s\"",
 						NameStr(TupleDescAttr(target->shape.desc,
-											  column)->attname)),
+											  column)
+									->attname)),
 				 errdetail("Column \"%s\" is a generated column.",
 						   NameStr(TupleDescAttr(target->shape.desc,
-												 column)->attname))));
+												 column)
+									   ->attname))));
 	bdd_column_add(row->given, column);
 }
 
@@ -252,8 +258,8 @@ bdd_values_deform(const BddTarget *target, HeapTupleHeader tuple,
 void
 bdd_values_from_row(BddTarget *target, HeapTupleHeader tuple, BddValues *row)
 {
-	int			given = Min(HeapTupleHeaderGetNatts(tuple),
-							target->shape.desc->natts);
+	int given = Min(HeapTupleHeaderGetNatts(tuple),
+					target->shape.desc->natts);
 
 	bdd_values_deform(target, tuple, row);
 	for (int i = 0; i < given; i++)
@@ -266,8 +272,8 @@ bdd_values_from_row(BddTarget *target, HeapTupleHeader tuple, BddValues *row)
 /* jsonb_populate_record, set up for the target's row type. */
 typedef struct BddJsonState
 {
-	FmgrInfo	populate;
-	Datum		empty_row;		/* all NULL: what is absent is not checked */
+	FmgrInfo populate;
+	Datum empty_row; /* all NULL: what is absent is not checked */
 } BddJsonState;
 
 static BddJsonState *
@@ -275,8 +281,8 @@ json_state(BddTarget *target)
 {
 	MemoryContext old_context;
 	BddJsonState *state = target->json;
-	BddValues	row;
-	Node	   *argument;
+	BddValues row;
+	Node *argument;
 
 	if (state != NULL)
 		return state;
@@ -305,7 +311,7 @@ json_state(BddTarget *target)
 static int
 named_column(const BddTarget *target, const char *name)
 {
-	AttrNumber	attnum = bdd_column_number(target->shape.desc, name);
+	AttrNumber attnum = bdd_column_number(target->shape.desc, name);
 
 	if (attnum == InvalidAttrNumber)
 		ereport(ERROR,
@@ -320,7 +326,7 @@ static void
 find_named(const BddTarget *target, Jsonb *object, bool *named)
 {
 	JsonbIterator *iterator = JsonbIteratorInit(&object->root);
-	JsonbValue	value;
+	JsonbValue value;
 	JsonbIteratorToken token;
 
 	while ((token = JsonbIteratorNext(&iterator, &value, true)) != WJB_DONE)
@@ -335,9 +341,9 @@ void
 bdd_values_from_jsonb(BddTarget *target, Jsonb *object, BddValues *row)
 {
 	BddJsonState *state = json_state(target);
-	int			natts = target->shape.desc->natts;
-	bool	   *named = palloc0(natts * sizeof(bool));
-	Datum		populated;
+	int natts = target->shape.desc->natts;
+	bool *named = palloc0(natts * sizeof(bool));
+	Datum populated;
 
 	if (!JB_ROOT_IS_OBJECT(object))
 		ereport(ERROR,
@@ -360,7 +366,7 @@ bdd_values_from_jsonb(BddTarget *target, Jsonb *object, BddValues *row)
 uint32
 bdd_values_key(BddTarget *target, const BddValues *row, StringInfo bytes)
 {
-	Datum		values[INDEX_MAX_KEYS];
+	Datum values[INDEX_MAX_KEYS];
 
 	check_key(target, row);
 	for (int i = 0; i < target->key.count; i++)
@@ -403,11 +409,11 @@ static bool
 bypasses_buffer(const BddTarget *target)
 {
 	if (bdd_am_worker)
-		return false;			/* it cannot wait for itself */
+		return false; /* it cannot wait for itself */
 	if (bdd_worker_unavailable(target->slot))
 		return true;
 	return !bdd_enabled || target->options.mode == BDD_MODE_DIRECT ||
-		row_security_binds(target);
+		   row_security_binds(target);
 }
 
 /* The buffer is nearly full; true: the row is to be written directly. */
@@ -471,10 +477,10 @@ bdd_push_values(BddTarget *target, BddValues *row)
 	const BddShape *shape = &target->shape;
 	BddColumns *update = palloc0(2 * shape->set_bytes);
 	BddColumns *insert = update + shape->set_bytes;
-	StringInfo	key = key_buffer();
+	StringInfo key = key_buffer();
 	MemoryContext old_context;
-	BddImage	image;
-	uint32		hash;
+	BddImage image;
+	uint32 hash;
 
 	check_transaction("upsert()");
 	for (int i = 0; i < shape->set_bytes; i++)
@@ -510,10 +516,10 @@ bdd_key_image(BddTarget *target, BddValues *row)
 void
 bdd_push_delete(BddTarget *target, BddValues *row)
 {
-	StringInfo	key = key_buffer();
+	StringInfo key = key_buffer();
 	MemoryContext old_context;
-	BddImage	image;
-	uint32		hash;
+	BddImage image;
+	uint32 hash;
 
 	check_transaction("delete()");
 	check_may_delete(target);
@@ -541,12 +547,12 @@ has_null_it_must_not(const BddTarget *target, HeapTuple heap)
 static void
 push_full_row(BddTarget *target, HeapTuple heap)
 {
-	Datum		values[INDEX_MAX_KEYS];
-	StringInfo	key = key_buffer();
+	Datum values[INDEX_MAX_KEYS];
+	StringInfo key = key_buffer();
 	MemoryContext old_context;
-	BddImage	image;
-	uint32		hash;
-	bool		isnull;
+	BddImage image;
+	uint32 hash;
+	bool isnull;
 
 	check_transaction("upsert()");
 	check_may_upsert(target, target->shape.update, target->shape.insert);
@@ -566,7 +572,7 @@ void
 bdd_push_row(BddTarget *target, HeapTupleHeader tuple)
 {
 	HeapTupleData heap;
-	BddValues	row;
+	BddValues row;
 
 	heap.t_len = HeapTupleHeaderGetDatumLength(tuple);
 	heap.t_data = tuple;

@@ -17,8 +17,8 @@
 /* Values by column number - 1, and which of them are given. */
 typedef struct BddValues
 {
-	Datum	   *values;
-	bool	   *isnull;
+	Datum *values;
+	bool *isnull;
 	BddColumns *given;
 } BddValues;
 
@@ -40,4 +40,4 @@ extern void bdd_check_key_alone(const BddTarget *target,
 								const BddValues *row);
 extern void bdd_check_row_security(const BddTarget *target);
 
-#endif							/* BDD_ENCODE_H */
+#endif /* BDD_ENCODE_H */

@@ -28,14 +28,14 @@
 uint64
 bdd_request_flush(BddSharedSlot *slot, bool at_once)
 {
-	uint64		number;
+	uint64 number;
 
 	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
 	number = slot->next_generation - 1;
 	if (slot->active != NULL &&
 		pg_atomic_read_u32(&slot->active->keys) == 0 &&
 		pg_atomic_read_u32(&slot->active->publishers) == 0)
-		number--;				/* nothing in it yet */
+		number--; /* nothing in it yet */
 	slot->wanted = Max(slot->wanted, number);
 	if (at_once)
 		slot->failure.retry_at = 0;
@@ -61,7 +61,8 @@ wait_step(BddSharedSlot *slot)
 		(void) VirtualXactLock(applier, true);
 	(void) ConditionVariableTimedSleep(&slot->changed,
 									   VirtualTransactionIdIsValid(applier) ?
-									   1 : WAIT_STEP_MS,
+										   1 :
+										   WAIT_STEP_MS,
 									   PG_WAIT_EXTENSION);
 }
 
@@ -78,7 +79,7 @@ report_failure(BddSharedSlot *slot, const BddSharedFailure *failure,
 			 may_read ? errdetail("SQLSTATE %s: %s",
 								  unpack_sql_state(failure->sqlstate),
 								  failure->message) :
-			 errdetail("SQLSTATE %s.", unpack_sql_state(failure->sqlstate)),
+						errdetail("SQLSTATE %s.", unpack_sql_state(failure->sqlstate)),
 			 errhint("Nothing is lost: the rows stay in the buffer and are tried again. See batchdedup.stat_target.")));
 }
 
@@ -98,12 +99,12 @@ bdd_wait_applied(BddSharedSlot *slot, int32 target_id, uint64 number,
 	for (;;)
 	{
 		BddSharedFailure failure;
-		bool		done;
+		bool done;
 
 		LWLockAcquire(&slot->lock, LW_SHARED);
 		failure = slot->failure;
 		done = !bdd_slot_belongs_to(slot, target_id) ||
-			!bdd_slot_waits_for(slot, number);
+			   !bdd_slot_waits_for(slot, number);
 		LWLockRelease(&slot->lock);
 
 		if (done)
@@ -119,12 +120,12 @@ bdd_wait_applied(BddSharedSlot *slot, int32 target_id, uint64 number,
 static bool
 above(BddSharedSlot *slot, uint32 percent)
 {
-	uint64		usable = bdd_pool->total - bdd_pool->reserve;
+	uint64 usable = bdd_pool->total - bdd_pool->reserve;
 
 	return pg_atomic_read_u32(&bdd_pool->used) * (uint64) 100 >=
-		usable * percent ||
-		pg_atomic_read_u32(&slot->budget.used) * (uint64) 100 >=
-		bdd_budget_limit() * (uint64) percent;
+			   usable * percent ||
+		   pg_atomic_read_u32(&slot->budget.used) * (uint64) 100 >=
+			   bdd_budget_limit() * (uint64) percent;
 }
 
 /* Here calls begin to wait. */
@@ -151,8 +152,9 @@ report_full(BddSharedSlot *slot, bool waited)
 			 errmsg("the buffer of \"%s\" is full",
 					get_rel_name(slot->relid)),
 			 waited ?
-			 errdetail("No room came free within batchdedup.full_timeout (%d ms).",
-					   bdd_full_timeout_ms) : 0,
+				 errdetail("No room came free within batchdedup.full_timeout (%d ms).",
+						   bdd_full_timeout_ms) :
+				 0,
 			 errhint("See batchdedup.stat_target for a target that is paused or cannot be applied, or raise batchdedup.buffer_size.")));
 }
 

@@ -21,4 +21,4 @@ extern bool bdd_above_seal_mark(BddSharedSlot *slot);
 extern void bdd_report_full(BddSharedSlot *slot);
 extern void bdd_wait_for_room(BddSharedSlot *slot, TimestampTz started);
 
-#endif							/* BDD_FLUSH_WAIT_H */
+#endif /* BDD_FLUSH_WAIT_H */

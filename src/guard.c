@@ -23,7 +23,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-bool		bdd_guard_own_statement = false;
+bool bdd_guard_own_statement = false;
 
 static ExecutorStart_hook_type previous_start_hook = NULL;
 
@@ -35,7 +35,7 @@ has_rows(BddTarget *target)
 	if (target->slot == NULL)
 		target->slot = bdd_slot_find(target->options.target_id);
 	return (pending != NULL && pending->set->count > 0) ||
-		(target->slot != NULL && bdd_slot_is_buffering(target->slot));
+		   (target->slot != NULL && bdd_slot_is_buffering(target->slot));
 }
 
 static void
@@ -97,7 +97,7 @@ act(BddTarget *target, bool *flushed)
 void
 bdd_guard_written(Oid relid, bool *flushed)
 {
-	BddTarget  *target;
+	BddTarget *target;
 
 	if (bdd_am_worker || bdd_is_known_not_target(relid))
 		return;
@@ -124,8 +124,8 @@ static void
 check_query(QueryDesc *query)
 {
 	PlannedStmt *planned = query->plannedstmt;
-	bool		flushed = false;
-	ListCell   *cell;
+	bool flushed = false;
+	ListCell *cell;
 
 	foreach(cell, bdd_written_tables(planned))
 		bdd_guard_written(lfirst_oid(cell), &flushed);

@@ -16,4 +16,4 @@ extern bool bdd_guard_own_statement;
 extern void bdd_guard_written(Oid relid, bool *flushed);
 extern void bdd_guard_init(void);
 
-#endif							/* BDD_GUARD_H */
+#endif /* BDD_GUARD_H */

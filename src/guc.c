@@ -9,18 +9,18 @@
 
 #include "utils/guc.h"
 
-bool		bdd_enabled = true;
-int			bdd_buffer_size_kb = 65536;
-double		bdd_max_target_share = 0.5;
-int			bdd_flush_interval_ms = 2000;
-int			bdd_flush_rows = 10000;
-int			bdd_max_targets = 256;
-int			bdd_full_timeout_ms = 10000;
-int			bdd_shutdown_timeout_ms = 5000;
-int			bdd_lock_timeout_ms = 5000;
-int			bdd_retry_backoff_ms = 1000;
-int			bdd_worker_idle_timeout_ms = 60000;
-char	   *bdd_debug_point_setting = NULL;
+bool bdd_enabled = true;
+int bdd_buffer_size_kb = 65536;
+double bdd_max_target_share = 0.5;
+int bdd_flush_interval_ms = 2000;
+int bdd_flush_rows = 10000;
+int bdd_max_targets = 256;
+int bdd_full_timeout_ms = 10000;
+int bdd_shutdown_timeout_ms = 5000;
+int bdd_lock_timeout_ms = 5000;
+int bdd_retry_backoff_ms = 1000;
+int bdd_worker_idle_timeout_ms = 60000;
+char *bdd_debug_point_setting = NULL;
 
 static void
 define_memory_settings(void)

@@ -11,18 +11,18 @@
 #include "batchdedup.h"
 
 extern bool bdd_enabled;
-extern int	bdd_buffer_size_kb;
+extern int bdd_buffer_size_kb;
 extern double bdd_max_target_share;
-extern int	bdd_flush_interval_ms;
-extern int	bdd_flush_rows;
-extern int	bdd_max_targets;
-extern int	bdd_full_timeout_ms;
-extern int	bdd_shutdown_timeout_ms;
-extern int	bdd_lock_timeout_ms;
-extern int	bdd_retry_backoff_ms;
-extern int	bdd_worker_idle_timeout_ms;
+extern int bdd_flush_interval_ms;
+extern int bdd_flush_rows;
+extern int bdd_max_targets;
+extern int bdd_full_timeout_ms;
+extern int bdd_shutdown_timeout_ms;
+extern int bdd_lock_timeout_ms;
+extern int bdd_retry_backoff_ms;
+extern int bdd_worker_idle_timeout_ms;
 extern char *bdd_debug_point_setting;
 
 extern void bdd_guc_init(void);
 
-#endif							/* BDD_GUC_H */
+#endif /* BDD_GUC_H */

@@ -42,7 +42,7 @@ index_has_columns(Form_pg_index index, const AttrNumber *attnums, int count)
 		return false;
 	for (int i = 0; i < count; i++)
 	{
-		bool		found = false;
+		bool found = false;
 
 		for (int j = 0; j < count && !found; j++)
 			found = index->indkey.values[j] == attnums[i];
@@ -55,8 +55,8 @@ index_has_columns(Form_pg_index index, const AttrNumber *attnums, int count)
 static bool
 is_btree(Oid index)
 {
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(index));
-	bool		result;
+	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(index));
+	bool result;
 
 	if (!HeapTupleIsValid(tuple))
 		return false;
@@ -72,11 +72,11 @@ index_serves(HeapTuple tuple, const AttrNumber *attnums, int count)
 	Form_pg_index index = (Form_pg_index) GETSTRUCT(tuple);
 
 	return index->indisunique && index->indisvalid && index->indisready &&
-		index->indislive && index->indimmediate && !index->indisexclusion &&
-		heap_attisnull(tuple, Anum_pg_index_indpred, NULL) &&
-		heap_attisnull(tuple, Anum_pg_index_indexprs, NULL) &&
-		index_has_columns(index, attnums, count) &&
-		is_btree(index->indexrelid);
+		   index->indislive && index->indimmediate && !index->indisexclusion &&
+		   heap_attisnull(tuple, Anum_pg_index_indpred, NULL) &&
+		   heap_attisnull(tuple, Anum_pg_index_indexprs, NULL) &&
+		   index_has_columns(index, attnums, count) &&
+		   is_btree(index->indexrelid);
 }
 
 /*
@@ -86,14 +86,14 @@ index_serves(HeapTuple tuple, const AttrNumber *attnums, int count)
 Oid
 bdd_key_index(Relation rel, const AttrNumber *attnums, int count)
 {
-	Oid			found = InvalidOid;
-	ListCell   *cell;
+	Oid found = InvalidOid;
+	ListCell *cell;
 
 	foreach(cell, RelationGetIndexList(rel))
 	{
-		Oid			index = lfirst_oid(cell);
-		HeapTuple	tuple = SearchSysCache1(INDEXRELID,
-											ObjectIdGetDatum(index));
+		Oid index = lfirst_oid(cell);
+		HeapTuple tuple = SearchSysCache1(INDEXRELID,
+										  ObjectIdGetDatum(index));
 
 		if (!HeapTupleIsValid(tuple))
 			continue;
@@ -111,13 +111,13 @@ bdd_key_index(Relation rel, const AttrNumber *attnums, int count)
 static bool
 equality_is_image_equality(const BddKeyColumn *column)
 {
-	Oid			proc = get_opfamily_proc(column->opfamily, column->input_type,
-										 column->input_type,
-										 BTEQUALIMAGE_PROC);
+	Oid proc = get_opfamily_proc(column->opfamily, column->input_type,
+								 column->input_type,
+								 BTEQUALIMAGE_PROC);
 
 	return OidIsValid(proc) &&
-		DatumGetBool(OidFunctionCall1Coll(proc, column->collation,
-										  ObjectIdGetDatum(column->input_type)));
+		   DatumGetBool(OidFunctionCall1Coll(proc, column->collation,
+											 ObjectIdGetDatum(column->input_type)));
 }
 
 /*
@@ -127,8 +127,8 @@ equality_is_image_equality(const BddKeyColumn *column)
 static BddKeyForm
 key_form(BddKeyColumn *column, Oid base_type, int32 typmod, BddKey *key)
 {
-	bool		varlena = column->length == -1;
-	BddKeyForm	form = varlena ? BDD_KEY_VARLENA : BDD_KEY_FIXED;
+	bool varlena = column->length == -1;
+	BddKeyForm form = varlena ? BDD_KEY_VARLENA : BDD_KEY_FIXED;
 
 	/* The normal forms are those of the types' own operator classes. */
 	if (GetDefaultOpClass(base_type, BTREE_AM_OID) != column->opclass)
@@ -170,12 +170,12 @@ describe_column(Relation rel, HeapTuple index, AttrNumber attnum,
 	Form_pg_index form = (Form_pg_index) GETSTRUCT(index);
 	Form_pg_attribute attribute = TupleDescAttr(RelationGetDescr(rel),
 												attnum - 1);
-	int32		typmod = attribute->atttypmod;
-	Oid			base_type = getBaseTypeAndTypmod(attribute->atttypid, &typmod);
-	oidvector  *classes;
-	oidvector  *collations;
-	int			position = 0;
-	bool		isnull;
+	int32 typmod = attribute->atttypmod;
+	Oid base_type = getBaseTypeAndTypmod(attribute->atttypid, &typmod);
+	oidvector *classes;
+	oidvector *collations;
+	int position = 0;
+	bool isnull;
 
 	classes = (oidvector *)
 		DatumGetPointer(SysCacheGetAttr(INDEXRELID, index,
@@ -202,7 +202,7 @@ void
 bdd_key_describe(Relation rel, Oid index, const AttrNumber *attnums,
 				 int count, BddKey *key)
 {
-	HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(index));
+	HeapTuple tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(index));
 
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for index %u", index);
@@ -236,7 +236,7 @@ append_fixed(StringInfo bytes, const BddKeyColumn *column, Datum value)
 {
 	if (column->by_value)
 	{
-		char		stored[sizeof(Datum)] = {0};
+		char stored[sizeof(Datum)] = {0};
 
 		store_att_byval(stored, value, column->length);
 		appendBinaryStringInfo(bytes, stored, sizeof(stored));
@@ -259,8 +259,8 @@ static void
 append_bpchar(StringInfo bytes, Datum value)
 {
 	struct varlena *text = PG_DETOAST_DATUM_PACKED(value);
-	char	   *data = VARDATA_ANY(text);
-	uint32		length = VARSIZE_ANY_EXHDR(text);
+	char *data = VARDATA_ANY(text);
+	uint32 length = VARSIZE_ANY_EXHDR(text);
 
 	while (length > 0 && data[length - 1] == ' ')
 		length--;
@@ -271,8 +271,8 @@ append_bpchar(StringInfo bytes, Datum value)
 static void
 append_interval(StringInfo bytes, const Interval *interval)
 {
-	INT128		span = int64_to_int128(interval->time);
-	int64		days = interval->month * INT64CONST(30) + interval->day;
+	INT128 span = int64_to_int128(interval->time);
+	int64 days = interval->month * INT64CONST(30) + interval->day;
 
 	int128_add_int64_mul_int64(&span, days, USECS_PER_DAY);
 	appendBinaryStringInfo(bytes, (const char *) &span, sizeof(span));
@@ -291,8 +291,8 @@ append_column(StringInfo bytes, const BddKeyColumn *column, Datum value)
 			break;
 		case BDD_KEY_NUMERIC:
 			append_varlena(bytes, (struct varlena *)
-						   DatumGetPointer(DirectFunctionCall1(numeric_trim_scale,
-															   value)));
+									  DatumGetPointer(DirectFunctionCall1(numeric_trim_scale,
+																		  value)));
 			break;
 		case BDD_KEY_FLOAT4:
 			append_float8(bytes, DatumGetFloat4(value));
@@ -316,7 +316,7 @@ append_column(StringInfo bytes, const BddKeyColumn *column, Datum value)
 uint32
 bdd_key_encode(const BddKey *key, const Datum *values, StringInfo bytes)
 {
-	int			start = bytes->len;
+	int start = bytes->len;
 
 	for (int i = 0; i < key->count; i++)
 		append_column(bytes, &key->columns[i], values[i]);

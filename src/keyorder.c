@@ -17,13 +17,13 @@
 
 typedef struct BddSortRow
 {
-	Datum	   *keys;
-	BddRow		row;
+	Datum *keys;
+	BddRow row;
 } BddSortRow;
 
 typedef struct BddSorter
 {
-	int			count;
+	int count;
 	SortSupportData keys[INDEX_MAX_KEYS];
 } BddSorter;
 
@@ -53,9 +53,9 @@ compare_keys(const BddSortRow *a, const BddSortRow *b, BddSorter *sorter)
 {
 	for (int i = 0; i < sorter->count; i++)
 	{
-		int			order = ApplySortComparator(a->keys[i], false,
-												b->keys[i], false,
-												&sorter->keys[i]);
+		int order = ApplySortComparator(a->keys[i], false,
+										b->keys[i], false,
+										&sorter->keys[i]);
 
 		if (order != 0)
 			return order;
@@ -68,19 +68,20 @@ compare_rows(const void *a, const void *b, void *sorter)
 {
 	const BddSortRow *left = a;
 	const BddSortRow *right = b;
-	int			order = compare_keys(left, right, sorter);
+	int order = compare_keys(left, right, sorter);
 
 	if (order != 0)
 		return order;
 	return left->row.sequence < right->row.sequence ? -1 :
-		left->row.sequence > right->row.sequence ? 1 : 0;
+		   left->row.sequence > right->row.sequence ? 1 :
+													  0;
 }
 
 static void
 extract_keys(BddTarget *target, const BddImage *image, Datum *keys)
 {
 	HeapTupleData heap;
-	bool		isnull;
+	bool isnull;
 
 	bdd_tuple_as_heap(bdd_image_tuple(&target->shape, image), &heap);
 	for (int i = 0; i < target->key.count; i++)
@@ -94,13 +95,13 @@ extract_keys(BddTarget *target, const BddImage *image, Datum *keys)
 static BddSortRow *
 sort_rows(BddTarget *target, BddRows *rows, BddSorter *sorter)
 {
-	int			count = target->key.count;
+	int count = target->key.count;
 	BddSortRow *sorted = MemoryContextAllocHuge(CurrentMemoryContext,
 												rows->count *
-												sizeof(BddSortRow));
-	Datum	   *keys = MemoryContextAllocHuge(CurrentMemoryContext,
-											  rows->count * count *
-											  sizeof(Datum));
+													sizeof(BddSortRow));
+	Datum *keys = MemoryContextAllocHuge(CurrentMemoryContext,
+										 rows->count * count *
+											 sizeof(Datum));
 
 	for (uint64 i = 0; i < rows->count; i++)
 	{
@@ -119,9 +120,9 @@ sort_rows(BddTarget *target, BddRows *rows, BddSorter *sorter)
 void
 bdd_rows_fold_equal(BddTarget *target, BddRows *rows)
 {
-	BddSorter	sorter;
+	BddSorter sorter;
 	BddSortRow *sorted;
-	uint64		kept = 0;
+	uint64 kept = 0;
 
 	if (rows->count == 0)
 		return;
@@ -131,7 +132,7 @@ bdd_rows_fold_equal(BddTarget *target, BddRows *rows)
 	{
 		if (i > 0 && compare_keys(&sorted[i - 1], &sorted[i], &sorter) == 0)
 		{
-			BddRow	   *folded = &rows->rows[kept - 1];
+			BddRow *folded = &rows->rows[kept - 1];
 
 			folded->image = bdd_image_fold(&target->shape, &folded->image,
 										   &sorted[i].row.image);
@@ -148,10 +149,10 @@ bdd_rows_fold_equal(BddTarget *target, BddRows *rows)
 void
 bdd_rows_keep_key(BddTarget *target, BddRows *rows, BddImage key)
 {
-	BddSorter	sorter;
-	BddSortRow	wanted;
-	BddSortRow	row;
-	uint64		kept = 0;
+	BddSorter sorter;
+	BddSortRow wanted;
+	BddSortRow row;
+	uint64 kept = 0;
 
 	init_sorter(target, &sorter);
 	wanted.keys = palloc(target->key.count * sizeof(Datum));
@@ -173,11 +174,11 @@ bdd_rows_keep_key(BddTarget *target, BddRows *rows, BddImage key)
 BddRow *
 bdd_rows_find(BddTarget *target, BddRows *rows, BddImage *key)
 {
-	BddSorter	sorter;
-	BddSortRow	wanted;
-	BddSortRow	row;
-	uint64		low = 0;
-	uint64		high = rows->count;
+	BddSorter sorter;
+	BddSortRow wanted;
+	BddSortRow row;
+	uint64 low = 0;
+	uint64 high = rows->count;
 
 	init_sorter(target, &sorter);
 	wanted.keys = palloc(target->key.count * sizeof(Datum));
@@ -185,8 +186,8 @@ bdd_rows_find(BddTarget *target, BddRows *rows, BddImage *key)
 	extract_keys(target, key, wanted.keys);
 	while (low < high)
 	{
-		uint64		middle = low + (high - low) / 2;
-		int			order;
+		uint64 middle = low + (high - low) / 2;
+		int order;
 
 		extract_keys(target, &rows->rows[middle].image, row.keys);
 		order = compare_keys(&row, &wanted, &sorter);

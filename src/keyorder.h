@@ -17,4 +17,4 @@ extern void bdd_rows_fold_equal(BddTarget *target, BddRows *rows);
 extern void bdd_rows_keep_key(BddTarget *target, BddRows *rows, BddImage key);
 extern BddRow *bdd_rows_find(BddTarget *target, BddRows *rows, BddImage *key);
 
-#endif							/* BDD_KEYORDER_H */
+#endif /* BDD_KEYORDER_H */

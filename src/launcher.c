@@ -73,7 +73,7 @@ start_worker(int index)
 
 	Assert(shared->state == BDD_WORKER_NONE);
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS |
-		BGWORKER_BACKEND_DATABASE_CONNECTION;
+					   BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
 	worker.bgw_main_arg = Int32GetDatum(index);
@@ -109,10 +109,10 @@ static bool
 tend(int index)
 {
 	BddSharedWorker *worker = &bdd_registry->workers[index];
-	bool		recent = !TimestampDifferenceExceeds(worker->started_at,
-													 GetCurrentTimestamp(),
-													 RESTART_MS);
-	bool		again = false;
+	bool recent = !TimestampDifferenceExceeds(worker->started_at,
+											  GetCurrentTimestamp(),
+											  RESTART_MS);
+	bool again = false;
 
 	LWLockAcquire(&bdd_registry->worker_lock, LW_EXCLUSIVE);
 	if (worker->state == BDD_WORKER_STARTING && !recent)
@@ -148,7 +148,7 @@ bdd_launcher_main(Datum arg)
 
 	while (!ShutdownRequestPending)
 	{
-		bool		again = false;
+		bool again = false;
 
 		ResetLatch(MyLatch);
 		if (ConfigReloadPending)

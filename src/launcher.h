@@ -12,4 +12,4 @@
 
 extern void bdd_launcher_register(void);
 
-#endif							/* BDD_LAUNCHER_H */
+#endif /* BDD_LAUNCHER_H */

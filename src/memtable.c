@@ -67,11 +67,11 @@ bdd_sequence_take(uint64 count)
 static uint64
 lowest_floor(void)
 {
-	uint64		lowest = PG_UINT64_MAX;
+	uint64 lowest = PG_UINT64_MAX;
 
 	for (int i = 0; i < bdd_sequence->floors_size; i++)
 	{
-		uint64		floor = pg_atomic_read_u64(&bdd_sequence->floors[i]);
+		uint64 floor = pg_atomic_read_u64(&bdd_sequence->floors[i]);
 
 		if (floor != 0)
 			lowest = Min(lowest, floor);
@@ -121,7 +121,7 @@ bdd_generation_free(BddSharedGeneration *generation)
 static inline BddSharedEntry **
 bucket_of(BddSharedTable *table, uint32 hash)
 {
-	uint32		bucket = (hash / BDD_PARTITIONS) & (table->buckets - 1);
+	uint32 bucket = (hash / BDD_PARTITIONS) & (table->buckets - 1);
 
 	return &table->segments[bucket / BDD_SEGMENT][bucket % BDD_SEGMENT];
 }
@@ -130,8 +130,8 @@ static void
 free_buckets(BddSharedTable *table, BddSharedEntry ***segments,
 			 uint32 buckets, int allocated)
 {
-	Size		segment_size = Min(buckets, BDD_SEGMENT) * sizeof(void *);
-	int			count = Max(buckets / BDD_SEGMENT, 1);
+	Size segment_size = Min(buckets, BDD_SEGMENT) * sizeof(void *);
+	int count = Max(buckets / BDD_SEGMENT, 1);
 
 	for (int i = 0; i < allocated; i++)
 		bdd_arena_free(&table->arena, segments[i], segment_size);
@@ -142,8 +142,8 @@ free_buckets(BddSharedTable *table, BddSharedEntry ***segments,
 static BddSharedEntry ***
 alloc_buckets(BddSharedTable *table, BddSharedBudget *budget, uint32 buckets)
 {
-	Size		segment_size = Min(buckets, BDD_SEGMENT) * sizeof(void *);
-	int			count = Max(buckets / BDD_SEGMENT, 1);
+	Size segment_size = Min(buckets, BDD_SEGMENT) * sizeof(void *);
+	int count = Max(buckets / BDD_SEGMENT, 1);
 	BddSharedEntry ***segments = bdd_arena_alloc(&table->arena, budget,
 												 count * sizeof(void *));
 
@@ -167,7 +167,7 @@ static bool
 grow_buckets(BddSharedTable *table, BddSharedBudget *budget, uint32 buckets)
 {
 	BddSharedEntry ***old = table->segments;
-	uint32		old_buckets = table->buckets;
+	uint32 old_buckets = table->buckets;
 	BddSharedEntry ***segments = alloc_buckets(table, budget, buckets);
 
 	if (segments == NULL)
@@ -248,7 +248,7 @@ static inline Size
 version_block(const BddSharedVersion *version)
 {
 	return offsetof(BddSharedVersion, data) +
-		(version->split ? sizeof(BddSharedPiece *) : version->size);
+		   (version->split ? sizeof(BddSharedPiece *) : version->size);
 }
 
 static inline BddSharedPiece **
@@ -281,12 +281,12 @@ store_pieces(BddSharedTable *table, BddSharedBudget *budget,
 			 BddSharedVersion *version, const BddImage *image)
 {
 	BddSharedPiece **link = version_pieces(version);
-	uint32		done = 0;
+	uint32 done = 0;
 
 	*link = NULL;
 	while (done < image->size)
 	{
-		uint32		part = Min(image->size - done, PIECE_ROOM);
+		uint32 part = Min(image->size - done, PIECE_ROOM);
 		BddSharedPiece *piece = bdd_arena_alloc(&table->arena, budget,
 												BDD_MAX_BLOCK);
 
@@ -306,12 +306,12 @@ static BddSharedVersion *
 make_version(BddSharedTable *table, BddSharedBudget *budget,
 			 const BddImage *image)
 {
-	bool		split = is_split(image->size);
+	bool split = is_split(image->size);
 	BddSharedVersion *version;
 
 	version = bdd_arena_alloc(&table->arena, budget,
 							  offsetof(BddSharedVersion, data) +
-							  (split ? sizeof(BddSharedPiece *) : image->size));
+								  (split ? sizeof(BddSharedPiece *) : image->size));
 	if (version == NULL)
 		return NULL;
 	version->older = NULL;
@@ -335,8 +335,8 @@ make_version(BddSharedTable *table, BddSharedBudget *budget,
 static BddImage
 read_version(BddSharedVersion *version, bool copy)
 {
-	BddImage	image;
-	uint32		done = 0;
+	BddImage image;
+	uint32 done = 0;
 
 	image.op = version->op;
 	image.full = version->full;
@@ -349,7 +349,7 @@ read_version(BddSharedVersion *version, bool copy)
 	for (BddSharedPiece *piece = *version_pieces(version); piece != NULL;
 		 piece = piece->next)
 	{
-		uint32		part = Min(image.size - done, PIECE_ROOM);
+		uint32 part = Min(image.size - done, PIECE_ROOM);
 
 		memcpy(image.data + done, piece->data, part);
 		done += part;
@@ -361,13 +361,13 @@ read_version(BddSharedVersion *version, bool copy)
 Size
 bdd_row_room(uint32 key_size, uint32 image_size)
 {
-	Size		room;
+	Size room;
 
 	room = bdd_block_size(offsetof(BddSharedEntry, key) + key_size) +
-		sizeof(void *);
+		   sizeof(void *);
 	if (is_split(image_size))
 		return room + bdd_block_size(offsetof(BddSharedVersion, data) + 8) +
-			(image_size / PIECE_ROOM + 1) * (Size) BDD_MAX_BLOCK;
+			   (image_size / PIECE_ROOM + 1) * (Size) BDD_MAX_BLOCK;
 	return room + bdd_block_size(offsetof(BddSharedVersion, data) + image_size);
 }
 
@@ -377,7 +377,7 @@ bdd_row_room(uint32 key_size, uint32 image_size)
 static bool
 drop_older(BddSharedTable *table, BddSharedVersion *version)
 {
-	bool		deleted = false;
+	bool deleted = false;
 
 	while (version->older != NULL)
 	{
@@ -394,20 +394,20 @@ drop_older(BddSharedTable *table, BddSharedVersion *version)
 static BddImage
 fold_versions(const BddShape *shape, BddSharedVersion *version)
 {
-	BddRows		chain = {0};
-	BddImage	folded;
+	BddRows chain = {0};
+	BddImage folded;
 
 	for (; version != NULL; version = version->older)
 	{
-		BddImage	image = read_version(version, false);
+		BddImage image = read_version(version, false);
 
 		bdd_rows_add(&chain, version->sequence, &image);
 	}
 	folded = chain.rows[chain.count - 1].image;
 	for (uint64 i = chain.count - 1; i-- > 0;)
 	{
-		BddImage	next = bdd_image_fold(shape, &folded,
-										  &chain.rows[i].image);
+		BddImage next = bdd_image_fold(shape, &folded,
+									   &chain.rows[i].image);
 
 		if (i + 2 < chain.count)
 			pfree(folded.data);
@@ -429,8 +429,8 @@ combine_settled(BddSharedTable *table, BddSharedBudget *budget,
 	BddSharedVersion **link = &entry->newest;
 	BddSharedVersion *settled;
 	BddSharedVersion *combined;
-	BddImage	image;
-	uint64		floor;
+	BddImage image;
+	uint64 floor;
 
 	if (!shape->exact || entry->newest == NULL || entry->newest->older == NULL)
 		return;
@@ -463,9 +463,9 @@ bdd_reserve(BddSharedGeneration *generation, const BddShape *shape,
 			uint32 hash, const char *key, uint32 key_size,
 			const BddImage *image, BddReservation *reservation)
 {
-	int			partition = partition_of(hash);
+	int partition = partition_of(hash);
 	BddSharedTable *table = &generation->tables[partition];
-	LWLock	   *lock = &generation->partitions[partition].lock;
+	LWLock *lock = &generation->partitions[partition].lock;
 	BddSharedEntry *entry;
 	BddSharedVersion *version = NULL;
 
@@ -488,8 +488,8 @@ void
 bdd_unreserve(BddSharedGeneration *generation,
 			  const BddReservation *reservation)
 {
-	int			partition = partition_of(reservation->entry->hash);
-	LWLock	   *lock = &generation->partitions[partition].lock;
+	int partition = partition_of(reservation->entry->hash);
+	LWLock *lock = &generation->partitions[partition].lock;
 
 	LWLockAcquire(lock, LW_EXCLUSIVE);
 	free_version(&generation->tables[partition], reservation->version);
@@ -507,12 +507,12 @@ bdd_publish(BddSharedGeneration *generation, const BddShape *shape,
 {
 	BddSharedEntry *entry = reservation->entry;
 	BddSharedVersion *version = reservation->version;
-	int			partition = partition_of(entry->hash);
+	int partition = partition_of(entry->hash);
 	BddSharedTable *table = &generation->tables[partition];
 	BddSharedPartition *shared = &generation->partitions[partition];
 	BddSharedVersion **link = &entry->newest;
 	BddSharedVersion *cover;
-	bool		is_new;
+	bool is_new;
 
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	is_new = entry->newest == NULL;
@@ -560,7 +560,7 @@ collect_entry(BddSharedEntry *entry, bool copy, BddRows *rows)
 	for (BddSharedVersion *version = entry->newest; version != NULL;
 		 version = version->older)
 	{
-		BddImage	image = read_version(version, copy);
+		BddImage image = read_version(version, copy);
 
 		bdd_rows_add(rows, version->sequence, &image);
 	}
@@ -571,8 +571,8 @@ void
 bdd_collect_key(BddSharedGeneration *generation, uint32 hash, const char *key,
 				uint32 key_size, BddRows *rows)
 {
-	int			partition = partition_of(hash);
-	LWLock	   *lock = &generation->partitions[partition].lock;
+	int partition = partition_of(hash);
+	LWLock *lock = &generation->partitions[partition].lock;
 	BddSharedEntry *entry;
 
 	LWLockAcquire(lock, LW_SHARED);
@@ -590,7 +590,7 @@ bdd_collect_partition(BddSharedGeneration *generation, int partition,
 					  bool quiet, BddRows *rows)
 {
 	BddSharedTable *table = &generation->tables[partition];
-	LWLock	   *lock = &generation->partitions[partition].lock;
+	LWLock *lock = &generation->partitions[partition].lock;
 
 	if (!quiet)
 		LWLockAcquire(lock, LW_SHARED);
@@ -614,7 +614,7 @@ count_version(BddSharedEntry *entry, uint64 sequence, const BddImage *image,
 uint64
 bdd_count_versions(BddSharedGeneration *generation)
 {
-	uint64		count = 0;
+	uint64 count = 0;
 
 	bdd_each_version(generation, count_version, &count);
 	return count;
@@ -626,7 +626,7 @@ visit_entry(BddSharedEntry *entry, BddVersionVisitor visit, void *arg)
 	for (BddSharedVersion *version = entry->newest; version != NULL;
 		 version = version->older)
 	{
-		BddImage	image = read_version(version, false);
+		BddImage image = read_version(version, false);
 
 		visit(entry, version->sequence, &image, arg);
 		if (version->split)
@@ -663,7 +663,7 @@ bdd_load_version(BddSharedGeneration *generation, uint32 hash,
 	if (entry == NULL)
 		entry = add_entry(table, generation->budget, hash, key, key_size);
 	version = entry == NULL ? NULL :
-		make_version(table, generation->budget, image);
+							  make_version(table, generation->budget, image);
 	if (version == NULL)
 		return false;
 	if (entry->newest == NULL)

@@ -24,40 +24,40 @@ typedef union BddSharedPartition
 {
 	struct
 	{
-		LWLock		lock;		/* guards the rest and the generations' tables */
-		uint64		received;	/* rows published */
-		uint64		coalesced;	/* of these: met an older row of the key */
+		LWLock lock;      /* guards the rest and the generations' tables */
+		uint64 received;  /* rows published */
+		uint64 coalesced; /* of these: met an older row of the key */
 	};
-	char		pad[PG_CACHE_LINE_SIZE];
+	char pad[PG_CACHE_LINE_SIZE];
 } BddSharedPartition;
 
 /* One row of a key; never changed once it is linked, but for "op". */
 typedef struct BddSharedVersion
 {
 	struct BddSharedVersion *older;
-	uint64		sequence;
-	uint32		size;			/* bytes of the image */
-	uint8		op;				/* BddOp */
-	bool		full;
-	bool		split;			/* the image is in a chain of pieces */
-	uint8		unused;
-	char		data[FLEXIBLE_ARRAY_MEMBER];	/* image, or BddSharedPiece * */
+	uint64 sequence;
+	uint32 size; /* bytes of the image */
+	uint8 op;    /* BddOp */
+	bool full;
+	bool split; /* the image is in a chain of pieces */
+	uint8 unused;
+	char data[FLEXIBLE_ARRAY_MEMBER]; /* image, or BddSharedPiece * */
 } BddSharedVersion;
 
 typedef struct BddSharedPiece
 {
 	struct BddSharedPiece *next;
-	char		data[FLEXIBLE_ARRAY_MEMBER];
+	char data[FLEXIBLE_ARRAY_MEMBER];
 } BddSharedPiece;
 
 /* A key. Without a version it is a reservation and nobody sees it. */
 typedef struct BddSharedEntry
 {
-	struct BddSharedEntry *next;	/* in the bucket */
-	BddSharedVersion *newest;	/* newest first */
-	uint32		hash;
-	uint32		key_size;
-	char		key[FLEXIBLE_ARRAY_MEMBER];
+	struct BddSharedEntry *next; /* in the bucket */
+	BddSharedVersion *newest;    /* newest first */
+	uint32 hash;
+	uint32 key_size;
+	char key[FLEXIBLE_ARRAY_MEMBER];
 } BddSharedEntry;
 
 /*
@@ -69,30 +69,30 @@ typedef struct BddSharedEntry
 typedef struct BddSharedTable
 {
 	BddSharedArena arena;
-	uint32		buckets;		/* a power of two, or 0: nothing there yet */
-	uint32		entries;
+	uint32 buckets; /* a power of two, or 0: nothing there yet */
+	uint32 entries;
 	BddSharedEntry ***segments;
 } BddSharedTable;
 
 typedef enum BddGenerationState
 {
-	BDD_ACTIVE,					/* publishers enter */
-	BDD_SEALED,					/* nobody enters; quiet at publishers = 0 */
-	BDD_APPLIED					/* in the table; kept for old snapshots */
+	BDD_ACTIVE, /* publishers enter */
+	BDD_SEALED, /* nobody enters; quiet at publishers = 0 */
+	BDD_APPLIED /* in the table; kept for old snapshots */
 } BddGenerationState;
 
 typedef struct BddSharedGeneration
 {
-	struct BddSharedGeneration *next;	/* newer; registry.h: slot lock */
-	uint64		number;			/* constant */
-	BddGenerationState state;	/* slot lock */
-	TransactionId apply_xid;	/* slot lock; of the last attempt to apply */
-	pg_atomic_uint32 publishers;	/* entered and not yet left */
-	pg_atomic_uint32 keys;		/* keys with a version */
-	pg_atomic_uint64 first_at;	/* TimestampTz of the first publish, or 0 */
-	BddSharedPartition *partitions; /* the target's; constant */
-	BddSharedBudget *budget;	/* the target's; constant */
-	BddSharedTable tables[BDD_PARTITIONS];	/* partition lock */
+	struct BddSharedGeneration *next;      /* newer; registry.h: slot lock */
+	uint64 number;                         /* constant */
+	BddGenerationState state;              /* slot lock */
+	TransactionId apply_xid;               /* slot lock; of the last attempt to apply */
+	pg_atomic_uint32 publishers;           /* entered and not yet left */
+	pg_atomic_uint32 keys;                 /* keys with a version */
+	pg_atomic_uint64 first_at;             /* TimestampTz of the first publish, or 0 */
+	BddSharedPartition *partitions;        /* the target's; constant */
+	BddSharedBudget *budget;               /* the target's; constant */
+	BddSharedTable tables[BDD_PARTITIONS]; /* partition lock */
 } BddSharedGeneration;
 
 /*
@@ -102,8 +102,8 @@ typedef struct BddSharedGeneration
  */
 typedef struct BddSharedSequence
 {
-	pg_atomic_uint64 last;		/* highest number taken */
-	int			floors_size;
+	pg_atomic_uint64 last; /* highest number taken */
+	int floors_size;
 	pg_atomic_uint64 floors[FLEXIBLE_ARRAY_MEMBER]; /* by process; 0: none.
 													 * Written by the process */
 } BddSharedSequence;
@@ -118,19 +118,19 @@ typedef struct BddReservation
 /* Rows read from generations. */
 typedef struct BddRow
 {
-	uint64		sequence;
-	BddImage	image;
+	uint64 sequence;
+	BddImage image;
 } BddRow;
 
 typedef struct BddRows
 {
-	BddRow	   *rows;
-	uint64		count;
-	uint64		room;
+	BddRow *rows;
+	uint64 count;
+	uint64 room;
 } BddRows;
 
-typedef void (*BddVersionVisitor) (BddSharedEntry *entry, uint64 sequence,
-								   const BddImage *image, void *arg);
+typedef void (*BddVersionVisitor)(BddSharedEntry *entry, uint64 sequence,
+								  const BddImage *image, void *arg);
 
 extern BddSharedSequence *bdd_sequence;
 
@@ -167,4 +167,4 @@ extern bool bdd_load_version(BddSharedGeneration *generation, uint32 hash,
 							 uint64 sequence, const BddImage *image);
 extern Size bdd_row_room(uint32 key_size, uint32 image_size);
 
-#endif							/* BDD_MEMTABLE_H */
+#endif /* BDD_MEMTABLE_H */

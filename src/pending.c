@@ -22,15 +22,15 @@
 typedef struct BddRowHashEntry
 {
 	BddPendingRow *row;
-	uint32		hash;
-	char		status;
+	uint32 hash;
+	char status;
 } BddRowHashEntry;
 
 static inline bool
 same_key(const BddPendingRow *a, const BddPendingRow *b)
 {
 	return a->key_size == b->key_size &&
-		memcmp(a->key, b->key, a->key_size) == 0;
+		   memcmp(a->key, b->key, a->key_size) == 0;
 }
 
 #define SH_PREFIX bdd_row
@@ -51,7 +51,7 @@ same_key(const BddPendingRow *a, const BddPendingRow *b)
 
 BddPending *bdd_pending_targets = NULL;
 MemoryContext bdd_pending_context = NULL;
-uint64		bdd_pending_ordinal = 0;
+uint64 bdd_pending_ordinal = 0;
 
 static BddLevel *levels = NULL; /* innermost first */
 
@@ -122,7 +122,7 @@ bdd_pending_get(Oid relid, int32 target_id, BddSharedSlot *slot,
 Size
 bdd_pending_room(void)
 {
-	Size		room = 0;
+	Size room = 0;
 
 	for (BddPending *pending = bdd_pending_targets; pending != NULL;
 		 pending = pending->next)
@@ -146,8 +146,8 @@ bdd_pending_has_rows(void)
 static void
 build_hash(BddPendingSet *set)
 {
-	dlist_iter	iter;
-	bool		found;
+	dlist_iter iter;
+	bool found;
 
 	set->hash = bdd_row_create(bdd_pending_context, 64, NULL);
 	dlist_foreach(iter, &set->rows)
@@ -167,7 +167,7 @@ bdd_pending_lookup(BddPending *pending, uint32 hash, const char *key,
 	BddPendingSet *set = pending->set;
 	BddPendingRow probe;
 	BddRowHashEntry *entry;
-	dlist_iter	iter;
+	dlist_iter iter;
 
 	probe.hash = hash;
 	probe.key = unconstify(char *, key);
@@ -196,8 +196,8 @@ bdd_pending_lookup(BddPending *pending, uint32 hash, const char *key,
 static BddLevel *
 level_at(int nesting)
 {
-	BddLevel  **link = &levels;
-	BddLevel   *level;
+	BddLevel **link = &levels;
+	BddLevel *level;
 
 	while (*link != NULL && (*link)->nesting > nesting)
 		link = &(*link)->below;
@@ -232,7 +232,7 @@ new_row(BddPending *pending, uint32 hash, const char *key, uint32 key_size,
 {
 	BddPendingSet *set = pending->set;
 	BddPendingRow *row = palloc0(sizeof(BddPendingRow));
-	bool		found;
+	bool found;
 
 	row->set = set;
 	row->hash = hash;
@@ -283,10 +283,11 @@ bdd_pending_add(BddPending *pending, uint32 hash, const char *key,
 	const BddShape *shape = pending->shape;
 	MemoryContext old_context = MemoryContextSwitchTo(bdd_pending_context);
 	BddPendingVersion *version = palloc(sizeof(BddPendingVersion));
-	bool		merges = shape->exact ||
-		bdd_image_covers(shape, image.op, image.full);
+	bool merges = shape->exact ||
+				  bdd_image_covers(shape, image.op, image.full);
 	BddPendingRow *row = merges ?
-		bdd_pending_lookup(pending, hash, key, key_size) : NULL;
+							 bdd_pending_lookup(pending, hash, key, key_size) :
+							 NULL;
 
 	version->level = level_at(GetCurrentTransactionNestLevel());
 	version->ordinal = bdd_pending_ordinal++;
@@ -424,8 +425,8 @@ level_ends(int nesting)
 void
 bdd_pending_subcommit(int nesting)
 {
-	BddLevel   *level = levels;
-	BddLevel   *below;
+	BddLevel *level = levels;
+	BddLevel *below;
 	dlist_mutable_iter iter;
 
 	if (!level_ends(nesting))
@@ -449,7 +450,7 @@ bdd_pending_subcommit(int nesting)
 void
 bdd_pending_subabort(int nesting)
 {
-	BddLevel   *level = levels;
+	BddLevel *level = levels;
 	dlist_mutable_iter iter;
 
 	if (!level_ends(nesting))

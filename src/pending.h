@@ -18,8 +18,8 @@
 typedef struct BddLevel
 {
 	struct BddLevel *below;
-	int			nesting;
-	dlist_head	rows;			/* rows whose newest version is of the level */
+	int nesting;
+	dlist_head rows; /* rows whose newest version is of the level */
 } BddLevel;
 
 /*
@@ -29,22 +29,22 @@ typedef struct BddLevel
 typedef struct BddPendingVersion
 {
 	struct BddPendingVersion *below;
-	BddLevel   *level;
-	BddImage	image;
-	uint64		ordinal;		/* position in the transaction */
-	uint64		calls;			/* rows received */
+	BddLevel *level;
+	BddImage image;
+	uint64 ordinal; /* position in the transaction */
+	uint64 calls;   /* rows received */
 } BddPendingVersion;
 
 typedef struct BddPendingRow
 {
-	dlist_node	set_link;		/* in BddPendingSet.rows, oldest first */
-	dlist_node	level_link;		/* in the newest version's level */
+	dlist_node set_link;   /* in BddPendingSet.rows, oldest first */
+	dlist_node level_link; /* in the newest version's level */
 	struct BddPendingSet *set;
 	BddPendingVersion *newest;
-	uint32		hash;
-	uint32		key_size;
-	char	   *key;
-	bool		hashed;			/* false: kept beside others of its key */
+	uint32 hash;
+	uint32 key_size;
+	char *key;
+	bool hashed;                /* false: kept beside others of its key */
 	BddReservation reservation; /* from PRE_COMMIT on */
 } BddPendingRow;
 
@@ -56,27 +56,27 @@ struct bdd_row_hash;
  */
 typedef struct BddPendingSet
 {
-	struct BddPendingSet *below;	/* set aside earlier */
-	BddLevel   *aside_since;	/* NULL: the current set */
-	dlist_head	rows;
+	struct BddPendingSet *below; /* set aside earlier */
+	BddLevel *aside_since;       /* NULL: the current set */
+	dlist_head rows;
 	struct bdd_row_hash *hash;
-	uint64		count;
-	Size		room;			/* bytes that the rows take in the buffer */
+	uint64 count;
+	Size room; /* bytes that the rows take in the buffer */
 } BddPendingSet;
 
 /* The transaction's rows of a target. */
 typedef struct BddPending
 {
 	struct BddPending *next;
-	Oid			relid;
-	int32		target_id;
+	Oid relid;
+	int32 target_id;
 	BddSharedSlot *slot;
-	const BddShape *shape;		/* lives at least as long as the transaction */
-	uint32		flush_rows;
-	BddPendingSet *set;			/* current one */
-	BddPendingSet *aside;		/* newest first */
-	BddLevel   *direct;			/* since this level rows go to the table */
-	BddSharedGeneration *generation;	/* entered; from PRE_COMMIT on */
+	const BddShape *shape; /* lives at least as long as the transaction */
+	uint32 flush_rows;
+	BddPendingSet *set;              /* current one */
+	BddPendingSet *aside;            /* newest first */
+	BddLevel *direct;                /* since this level rows go to the table */
+	BddSharedGeneration *generation; /* entered; from PRE_COMMIT on */
 } BddPending;
 
 extern BddPending *bdd_pending_targets;
@@ -100,4 +100,4 @@ extern void bdd_pending_subcommit(int nesting);
 extern void bdd_pending_subabort(int nesting);
 extern void bdd_pending_reset(void);
 
-#endif							/* BDD_PENDING_H */
+#endif /* BDD_PENDING_H */

@@ -57,7 +57,7 @@ table_has_it(const BddSharedGeneration *generation, Snapshot snapshot)
 	if (!TransactionIdIsValid(xid))
 		return generation->state == BDD_APPLIED;
 	return !XidInMVCCSnapshot(xid, snapshot) &&
-		!TransactionIdIsInProgress(xid) && TransactionIdDidCommit(xid);
+		   !TransactionIdIsInProgress(xid) && TransactionIdDidCommit(xid);
 }
 
 /*
@@ -85,7 +85,7 @@ collect_published_key(BddTarget *target, uint32 hash, StringInfo key,
 {
 	BddSharedSlot *slot = target->slot;
 	BddSharedGeneration *generation;
-	uint64		number = 0;
+	uint64 number = 0;
 
 	LWLockAcquire(&slot->lock, LW_SHARED);
 	while ((generation = next_needed(target, number, snapshot)) != NULL)
@@ -104,12 +104,12 @@ static void
 collect_published(BddTarget *target, Snapshot snapshot, BddRows *rows)
 {
 	BddSharedSlot *slot = target->slot;
-	uint64		number = 0;
-	bool		more = true;
+	uint64 number = 0;
+	bool more = true;
 
 	while (more)
 	{
-		uint64		after = number;
+		uint64 after = number;
 
 		for (int i = 0; i < BDD_PARTITIONS && more; i++)
 		{
@@ -137,14 +137,15 @@ collect_published(BddTarget *target, Snapshot snapshot, BddRows *rows)
 static void
 add_pending_row(BddPendingRow *row, BddRows *rows)
 {
-	bdd_rows_add(rows, PG_UINT64_MAX - bdd_pending_ordinal +
-				 row->newest->ordinal, &row->newest->image);
+	uint64 sequence = PG_UINT64_MAX - bdd_pending_ordinal;
+
+	bdd_rows_add(rows, sequence + row->newest->ordinal, &row->newest->image);
 }
 
 static void
 collect_pending(BddPending *pending, BddRows *rows)
 {
-	dlist_iter	iter;
+	dlist_iter iter;
 
 	dlist_foreach(iter, &pending->set->rows)
 		add_pending_row(dlist_container(BddPendingRow, set_link, iter.cur),
@@ -167,7 +168,7 @@ collect_pending_key(BddPending *pending, uint32 hash, StringInfo key,
 static BddTarget *
 open_for_reading(Oid relid)
 {
-	BddTarget  *target = bdd_target_open(relid, AccessShareLock);
+	BddTarget *target = bdd_target_open(relid, AccessShareLock);
 
 	if (pg_class_aclcheck(relid, GetUserId(), ACL_SELECT) != ACLCHECK_OK &&
 		pg_attribute_aclcheck_all(relid, GetUserId(), ACL_SELECT,
@@ -189,7 +190,7 @@ collect_key(BddTarget *target, BddValues *given, Snapshot snapshot,
 {
 	BddPending *pending = bdd_pending_find(target->relid);
 	StringInfoData key;
-	uint32		hash;
+	uint32 hash;
 
 	initStringInfo(&key);
 	hash = bdd_values_key(target, given, &key);
@@ -226,9 +227,9 @@ table_row(BddTarget *target, const BddImage *key, MemoryContext context)
 	if (SPI_processed > 0)
 	{
 		MemoryContext old_context;
-		bool		isnull;
-		Datum		value = SPI_getbinval(SPI_tuptable->vals[0],
-										  SPI_tuptable->tupdesc, 1, &isnull);
+		bool isnull;
+		Datum value = SPI_getbinval(SPI_tuptable->vals[0],
+									SPI_tuptable->tupdesc, 1, &isnull);
 
 		old_context = MemoryContextSwitchTo(context);
 		row = (HeapTupleHeader) PG_DETOAST_DATUM_COPY(value);
@@ -247,7 +248,7 @@ static void
 compute_generated(BddTarget *target, Datum *values, bool *isnull)
 {
 	BddIdentity saved;
-	Relation	rel = table_open(target->relid, NoLock);
+	Relation rel = table_open(target->relid, NoLock);
 	ExprContext *econtext = CreateStandaloneExprContext();
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(target->shape.desc,
 													&TTSOpsVirtual);
@@ -255,24 +256,22 @@ compute_generated(BddTarget *target, Datum *values, bool *isnull)
 	bdd_become_owner_of(target->owner, &saved);
 	for (int i = 0; i < target->shape.desc->natts; i++)
 	{
-		ExprState  *state;
+		ExprState *state;
 
 		if (!target->columns[i].generated)
 			continue;
 		isnull[i] = true;
-		memcpy(slot->tts_values, values, slot->tts_tupleDescriptor->natts *
-			   sizeof(Datum));
-		memcpy(slot->tts_isnull, isnull, slot->tts_tupleDescriptor->natts *
-			   sizeof(bool));
+		memcpy(slot->tts_values, values, slot->tts_tupleDescriptor->natts * sizeof(Datum));
+		memcpy(slot->tts_isnull, isnull, slot->tts_tupleDescriptor->natts * sizeof(bool));
 		ExecStoreVirtualTuple(slot);
 		econtext->ecxt_scantuple = slot;
 		state = ExecInitExpr(expression_planner((Expr *) bdd_generation_expression(rel, i + 1)),
 							 NULL);
 		values[i] = ExecEvalExpr(state, econtext, &isnull[i]);
 		values[i] = isnull[i] ? (Datum) 0 :
-			datumCopy(values[i],
-					  TupleDescAttr(target->shape.desc, i)->attbyval,
-					  TupleDescAttr(target->shape.desc, i)->attlen);
+								datumCopy(values[i],
+										  TupleDescAttr(target->shape.desc, i)->attbyval,
+										  TupleDescAttr(target->shape.desc, i)->attlen);
 		ExecClearTuple(slot);
 	}
 	bdd_become_again(&saved);
@@ -287,7 +286,7 @@ overlay(BddTarget *target, const BddImage *image, HeapTupleHeader row,
 		BddValues *result)
 {
 	const BddColumns *update = bdd_image_update(&target->shape, image);
-	BddValues	buffered;
+	BddValues buffered;
 
 	bdd_values_init(target, &buffered);
 	bdd_image_deform(&target->shape, image, buffered.values, buffered.isnull);
@@ -311,7 +310,7 @@ static Datum
 row_as_jsonb(BddTarget *target, Datum row)
 {
 	BddIdentity saved;
-	Datum		json;
+	Datum json;
 
 	bdd_become_owner_of(target->owner, &saved);
 	json = DirectFunctionCall1(row_to_json, row);
@@ -323,8 +322,8 @@ row_as_jsonb(BddTarget *target, Datum row)
 static Datum
 values_as_jsonb(BddTarget *target, const BddValues *row)
 {
-	HeapTuple	tuple = heap_form_tuple(target->shape.desc, row->values,
-										row->isnull);
+	HeapTuple tuple = heap_form_tuple(target->shape.desc, row->values,
+									  row->isnull);
 
 	return row_as_jsonb(target,
 						heap_copy_tuple_as_datum(tuple, target->shape.desc));
@@ -334,11 +333,11 @@ values_as_jsonb(BddTarget *target, const BddValues *row)
 static bool
 get_row(BddTarget *target, BddValues *given, Datum *json)
 {
-	BddRows		rows = {0};
-	BddImage	key = bdd_key_image(target, given);
-	BddImage   *image = NULL;
+	BddRows rows = {0};
+	BddImage key = bdd_key_image(target, given);
+	BddImage *image = NULL;
 	HeapTupleHeader row = NULL;
-	BddValues	result;
+	BddValues result;
 
 	collect_key(target, given, GetActiveSnapshot(), &rows);
 	bdd_rows_fold_equal(target, &rows);
@@ -363,11 +362,11 @@ get_row(BddTarget *target, BddValues *given, Datum *json)
 Datum
 bdd_get(PG_FUNCTION_ARGS)
 {
-	BddTarget  *target;
+	BddTarget *target;
 	BddIdentity saved;
-	BddValues	given;
-	Datum		json;
-	bool		found;
+	BddValues given;
+	Datum json;
+	bool found;
 
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		ereport(ERROR,
@@ -400,10 +399,10 @@ Datum
 bdd_buffered(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	Oid			row_type = get_fn_expr_argtype(fcinfo->flinfo, 0);
-	Oid			relid = get_typ_typrelid(row_type);
-	BddTarget  *target;
-	BddRows		rows = {0};
+	Oid row_type = get_fn_expr_argtype(fcinfo->flinfo, 0);
+	Oid relid = get_typ_typrelid(row_type);
+	BddTarget *target;
+	BddRows rows = {0};
 
 	if (!OidIsValid(relid) || get_rel_relkind(relid) == RELKIND_COMPOSITE_TYPE)
 		ereport(ERROR,
@@ -418,7 +417,7 @@ bdd_buffered(PG_FUNCTION_ARGS)
 	bdd_rows_fold_equal(target, &rows);
 	for (uint64 i = 0; i < rows.count; i++)
 	{
-		BddValues	row;
+		BddValues row;
 
 		if (rows.rows[i].image.op == BDD_DELETE)
 			continue;

@@ -25,7 +25,7 @@ BddSharedRegistry *bdd_registry = NULL;
 void
 bdd_wake_launcher(void)
 {
-	Latch	   *latch = bdd_registry->launcher;
+	Latch *latch = bdd_registry->launcher;
 
 	if (latch != NULL)
 		SetLatch(latch);
@@ -39,7 +39,7 @@ bdd_wake_launcher(void)
 void
 bdd_wake_worker(BddSharedSlot *slot)
 {
-	Latch	   *latch;
+	Latch *latch;
 
 	pg_memory_barrier();
 	latch = bdd_registry->workers[slot->worker].latch;
@@ -57,7 +57,7 @@ bool
 bdd_worker_unavailable(BddSharedSlot *slot)
 {
 	return bdd_registry->start_failed_at != 0 &&
-		bdd_registry->workers[slot->worker].state == BDD_WORKER_NONE;
+		   bdd_registry->workers[slot->worker].state == BDD_WORKER_NONE;
 }
 
 /* As long as DROP DATABASE waits for others to leave, and a bit more. */
@@ -134,7 +134,7 @@ bdd_slot_find_by_table(Oid relid)
 static int
 worker_index(Oid database)
 {
-	int			free_index = -1;
+	int free_index = -1;
 
 	for (int i = 0; i < bdd_registry->slot_count; i++)
 	{
@@ -182,13 +182,14 @@ bdd_slot_create(int32 target_id, Oid relid, uint64 applied)
 {
 	BddSharedSlot *slot;
 
-	int			worker;
+	int worker;
 
 	LWLockAcquire(&bdd_registry->lock, LW_EXCLUSIVE);
 	slot = find_slot(target_id);
 	worker = slot == NULL ? worker_index(MyDatabaseId) : slot->worker;
 	for (int i = 0; i < bdd_registry->slot_count && slot == NULL &&
-		 worker >= 0; i++)
+					worker >= 0;
+		 i++)
 		if (!bdd_registry->slots[i].in_use)
 		{
 			slot = &bdd_registry->slots[i];
@@ -252,7 +253,7 @@ bool
 bdd_slot_belongs_to(const BddSharedSlot *slot, int32 target_id)
 {
 	return slot->in_use && slot->database == MyDatabaseId &&
-		slot->target_id == target_id;
+		   slot->target_id == target_id;
 }
 
 /* Whether there are rows that are not applied; caller holds slot lock. */
@@ -263,7 +264,7 @@ is_unapplied(const BddSharedGeneration *generation)
 	if (generation->state != BDD_ACTIVE)
 		return generation->state == BDD_SEALED;
 	return pg_atomic_read_u32(unconstify(pg_atomic_uint32 *, &generation->keys)) > 0 ||
-		pg_atomic_read_u32(unconstify(pg_atomic_uint32 *, &generation->publishers)) > 0;
+		   pg_atomic_read_u32(unconstify(pg_atomic_uint32 *, &generation->publishers)) > 0;
 }
 
 /* Whether rows of generations up to "number" are not applied; as above. */
@@ -281,7 +282,7 @@ bdd_slot_waits_for(const BddSharedSlot *slot, uint64 number)
 bool
 bdd_slot_is_buffering(BddSharedSlot *slot)
 {
-	bool		buffering = false;
+	bool buffering = false;
 
 	LWLockAcquire(&slot->lock, LW_SHARED);
 	for (BddSharedGeneration *generation = slot->oldest;
@@ -295,14 +296,14 @@ bdd_slot_is_buffering(BddSharedSlot *slot)
 bool
 bdd_slot_has_unapplied(BddSharedSlot *slot)
 {
-	bool		unapplied = false;
+	bool unapplied = false;
 
 	LWLockAcquire(&slot->lock, LW_SHARED);
 	for (BddSharedGeneration *generation = slot->oldest;
 		 generation != NULL && !unapplied; generation = generation->next)
 		unapplied = is_unapplied(generation) &&
-			!(TransactionIdIsValid(generation->apply_xid) &&
-			  TransactionIdIsCurrentTransactionId(generation->apply_xid));
+					!(TransactionIdIsValid(generation->apply_xid) &&
+					  TransactionIdIsCurrentTransactionId(generation->apply_xid));
 	LWLockRelease(&slot->lock);
 	return unapplied;
 }
@@ -354,7 +355,7 @@ bdd_enter(BddSharedSlot *slot)
 bool
 bdd_prepare_to_enter(BddSharedSlot *slot)
 {
-	bool		ready;
+	bool ready;
 
 	LWLockAcquire(&bdd_registry->lock, LW_EXCLUSIVE);
 	ready = slot->active != NULL || start_generation(slot);
@@ -366,7 +367,7 @@ bdd_prepare_to_enter(BddSharedSlot *slot)
 void
 bdd_leave(BddSharedSlot *slot, BddSharedGeneration *generation)
 {
-	bool		active = generation == slot->active;
+	bool active = generation == slot->active;
 
 	/* Afterwards the generation may be gone. */
 	if (pg_atomic_fetch_sub_u32(&generation->publishers, 1) == 1 && !active)
@@ -435,14 +436,14 @@ bdd_next_sealed(BddSharedSlot *slot, uint64 after)
 bool
 bdd_is_quiet(BddSharedSlot *slot, uint64 number)
 {
-	bool		quiet = true;
+	bool quiet = true;
 
 	LWLockAcquire(&slot->lock, LW_SHARED);
 	for (BddSharedGeneration *generation = slot->oldest; generation != NULL;
 		 generation = generation->next)
 		if (generation->number == number)
 			quiet = generation->state != BDD_ACTIVE &&
-				pg_atomic_read_u32(&generation->publishers) == 0;
+					pg_atomic_read_u32(&generation->publishers) == 0;
 	LWLockRelease(&slot->lock);
 	pg_memory_barrier();
 	return quiet;
@@ -497,7 +498,7 @@ bdd_generation_applied(BddSharedSlot *slot, int32 target_id, uint64 number)
 void
 bdd_free_applied(BddSharedSlot *slot, TransactionId horizon)
 {
-	bool		freed = false;
+	bool freed = false;
 
 	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
 	while (slot->oldest != NULL && slot->oldest->state == BDD_APPLIED)

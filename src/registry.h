@@ -20,29 +20,29 @@
 /* What the last failed apply of a target said; slot lock. */
 typedef struct BddSharedFailure
 {
-	uint64		count;			/* failures in a row; 0: none */
-	int			sqlstate;
-	bool		passing;		/* a lock, a deadlock, memory: no reason to
+	uint64 count; /* failures in a row; 0: none */
+	int sqlstate;
+	bool passing; /* a lock, a deadlock, memory: no reason to
 								 * give up waiting */
 	TimestampTz at;
 	TimestampTz retry_at;
-	char		message[BDD_MESSAGE_SIZE];
+	char message[BDD_MESSAGE_SIZE];
 } BddSharedFailure;
 
 /* Counters of what applies did; slot lock, written by whoever applied. */
 typedef struct BddSharedCounts
 {
-	uint64		inserted;
-	uint64		updated;
-	uint64		unchanged;
-	uint64		deleted;
-	uint64		dead_lettered;
-	uint64		foreign_writes; /* noticed by the guard */
-	uint64		flushes;
-	uint64		failed_flushes;
-	uint64		applied_rows;	/* rows of the buffer that were applied */
+	uint64 inserted;
+	uint64 updated;
+	uint64 unchanged;
+	uint64 deleted;
+	uint64 dead_lettered;
+	uint64 foreign_writes; /* noticed by the guard */
+	uint64 flushes;
+	uint64 failed_flushes;
+	uint64 applied_rows; /* rows of the buffer that were applied */
 	TimestampTz last_flush_at;
-	int64		last_flush_us;	/* duration */
+	int64 last_flush_us; /* duration */
 } BddSharedCounts;
 
 /*
@@ -52,22 +52,22 @@ typedef struct BddSharedCounts
  */
 typedef struct BddSharedSlot
 {
-	bool		in_use;
-	Oid			database;
-	Oid			relid;
-	int32		target_id;
-	int			worker;			/* index into workers; constant while in use */
+	bool in_use;
+	Oid database;
+	Oid relid;
+	int32 target_id;
+	int worker; /* index into workers; constant while in use */
 
-	LWLock		lock;			/* guards what follows */
-	BddSharedGeneration *oldest;	/* list to newest, "active" included */
-	BddSharedGeneration *active;	/* last of the list, or NULL */
-	uint64		next_generation;
-	uint64		applied;		/* generations up to this one are applied */
-	uint64		wanted;			/* flush() asks for generations up to here */
+	LWLock lock;                 /* guards what follows */
+	BddSharedGeneration *oldest; /* list to newest, "active" included */
+	BddSharedGeneration *active; /* last of the list, or NULL */
+	uint64 next_generation;
+	uint64 applied; /* generations up to this one are applied */
+	uint64 wanted;  /* flush() asks for generations up to here */
 	BddSharedFailure failure;
 	BddSharedCounts counts;
 
-	ConditionVariable changed;	/* "applied", "failure" or memory changed */
+	ConditionVariable changed; /* "applied", "failure" or memory changed */
 	BddSharedBudget budget;
 	BddSharedPartition *partitions; /* BDD_PARTITIONS; constant */
 } BddSharedSlot;
@@ -76,34 +76,34 @@ typedef struct BddSharedSlot
 typedef enum BddWorkerState
 {
 	BDD_WORKER_NONE,
-	BDD_WORKER_STARTING,		/* registered by the launcher */
+	BDD_WORKER_STARTING, /* registered by the launcher */
 	BDD_WORKER_RUNNING
 } BddWorkerState;
 
 typedef struct BddSharedWorker
 {
-	Oid			database;		/* InvalidOid: free; registry lock */
+	Oid database; /* InvalidOid: free; registry lock */
 	BddWorkerState state;
-	int			pid;
-	Latch	   *latch;			/* of the worker, or NULL; read without lock:
+	int pid;
+	Latch *latch; /* of the worker, or NULL; read without lock:
 								 * a stale one is only a needless wake-up */
 	TimestampTz started_at;
-	TimestampTz away_until;		/* somebody wants the database for himself */
-	VirtualTransactionId applier;	/* transaction that applies, or invalid */
-	Oid			target;			/* table it applies now, or InvalidOid */
-	uint64		generation;
+	TimestampTz away_until;       /* somebody wants the database for himself */
+	VirtualTransactionId applier; /* transaction that applies, or invalid */
+	Oid target;                   /* table it applies now, or InvalidOid */
+	uint64 generation;
 } BddSharedWorker;
 
 typedef struct BddSharedRegistry
 {
-	LWLock		lock;			/* entering: shared; sealing, slots: exclusive */
-	LWLock		worker_lock;
-	int			partition_tranche;
-	int			slot_count;		/* constant */
-	Latch	   *launcher;		/* or NULL; read without lock */
-	TimestampTz start_failed_at;	/* no worker could be started; worker lock */
-	BddSharedWorker *workers;	/* slot_count */
-	BddSharedSlot *slots;		/* slot_count */
+	LWLock lock; /* entering: shared; sealing, slots: exclusive */
+	LWLock worker_lock;
+	int partition_tranche;
+	int slot_count;              /* constant */
+	Latch *launcher;             /* or NULL; read without lock */
+	TimestampTz start_failed_at; /* no worker could be started; worker lock */
+	BddSharedWorker *workers;    /* slot_count */
+	BddSharedSlot *slots;        /* slot_count */
 } BddSharedRegistry;
 
 extern BddSharedRegistry *bdd_registry;
@@ -146,4 +146,4 @@ extern void bdd_worker_leave(Oid database);
 extern void bdd_wake_worker(BddSharedSlot *slot);
 extern void bdd_wake_launcher(void);
 
-#endif							/* BDD_REGISTRY_H */
+#endif /* BDD_REGISTRY_H */

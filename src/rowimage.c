@@ -69,10 +69,10 @@ bdd_image_from_values(const BddShape *shape, BddOp op, Datum *values,
 					  bool *isnull, const BddColumns *update,
 					  const BddColumns *insert)
 {
-	BddImage	image;
-	HeapTuple	heap;
-	Size		head;
-	Size		length;
+	BddImage image;
+	HeapTuple heap;
+	Size head;
+	Size length;
 
 	for (int i = 0; i < shape->desc->natts; i++)
 	{
@@ -84,8 +84,8 @@ bdd_image_from_values(const BddShape *shape, BddOp op, Datum *values,
 
 	image.op = op;
 	image.full = op != BDD_DELETE &&
-		memcmp(update, shape->update, shape->set_bytes) == 0 &&
-		memcmp(insert, shape->insert, shape->set_bytes) == 0;
+				 memcmp(update, shape->update, shape->set_bytes) == 0 &&
+				 memcmp(insert, shape->insert, shape->set_bytes) == 0;
 	image.data = NULL;
 	head = bdd_image_head(shape, &image);
 
@@ -107,7 +107,7 @@ bdd_image_from_values(const BddShape *shape, BddOp op, Datum *values,
 BddImage
 bdd_image_from_full_row(HeapTupleHeader row)
 {
-	BddImage	image;
+	BddImage image;
 
 	image.op = BDD_UPSERT;
 	image.full = true;
@@ -120,7 +120,7 @@ bdd_image_from_full_row(HeapTupleHeader row)
 BddImage
 bdd_image_copy(const BddImage *image)
 {
-	BddImage	copy = *image;
+	BddImage copy = *image;
 
 	copy.data = palloc(image->size);
 	memcpy(copy.data, image->data, image->size);
@@ -138,16 +138,16 @@ static BddImage
 fold_columns(const BddShape *shape, BddOp op, const BddImage *older,
 			 const BddImage *newer)
 {
-	int			natts = shape->desc->natts;
-	Datum	   *values = palloc(2 * natts * sizeof(Datum));
-	bool	   *isnull = palloc(2 * natts * sizeof(bool));
-	Datum	   *newer_values = values + natts;
-	bool	   *newer_isnull = isnull + natts;
+	int natts = shape->desc->natts;
+	Datum *values = palloc(2 * natts * sizeof(Datum));
+	bool *isnull = palloc(2 * natts * sizeof(bool));
+	Datum *newer_values = values + natts;
+	bool *newer_isnull = isnull + natts;
 	BddColumns *update = palloc0(2 * shape->set_bytes);
 	BddColumns *insert = update + shape->set_bytes;
 	const BddColumns *newer_update = bdd_image_update(shape, newer);
 	const BddColumns *newer_insert = bdd_image_insert(shape, newer);
-	BddImage	folded;
+	BddImage folded;
 
 	memcpy(update, bdd_image_update(shape, older), shape->set_bytes);
 	memcpy(insert, bdd_image_insert(shape, older), shape->set_bytes);
@@ -156,7 +156,7 @@ fold_columns(const BddShape *shape, BddOp op, const BddImage *older,
 
 	for (int i = 0; i < natts; i++)
 	{
-		bool		overwrites = bdd_column_in(newer_update, i);
+		bool overwrites = bdd_column_in(newer_update, i);
 
 		if (!overwrites &&
 			!(bdd_column_in(newer_insert, i) && !bdd_column_in(insert, i) &&
@@ -183,7 +183,7 @@ BddImage
 bdd_image_fold(const BddShape *shape, const BddImage *older,
 			   const BddImage *newer)
 {
-	BddImage	folded;
+	BddImage folded;
 
 	if (newer->op != BDD_UPSERT)
 		return bdd_image_copy(newer);

@@ -17,25 +17,25 @@ typedef enum BddOp
 {
 	BDD_UPSERT,
 	BDD_DELETE,
-	BDD_REPLACE					/* delete, then upsert */
+	BDD_REPLACE /* delete, then upsert */
 } BddOp;
 
 /* A set of columns: bit attnum - 1. */
 typedef uint8 BddColumns;
 
-#define bdd_column_in(set, i) (((set)[(i) >> 3] & (1 << ((i) & 7))) != 0)
-#define bdd_column_add(set, i) ((set)[(i) >> 3] |= (1 << ((i) & 7)))
+#define bdd_column_in(set, i) (((set)[(i) >> 3] & (1 << ((i) &7))) != 0)
+#define bdd_column_add(set, i) ((set)[(i) >> 3] |= (1 << ((i) &7)))
 
 /* What the rows of a target have in common. */
 typedef struct BddShape
 {
-	TupleDesc	desc;			/* the table's, with its dropped columns */
-	int			set_bytes;		/* of a BddColumns */
-	BddColumns *update;			/* overwritten by an upsert */
-	BddColumns *insert;			/* a full row gives: not dropped, generated */
-	BddColumns *required;		/* NOT NULL and without a default */
-	bool		covers;			/* a full row leaves nothing of older ones */
-	bool		exact;			/* equal keys have equal bytes */
+	TupleDesc desc;       /* the table's, with its dropped columns */
+	int set_bytes;        /* of a BddColumns */
+	BddColumns *update;   /* overwritten by an upsert */
+	BddColumns *insert;   /* a full row gives: not dropped, generated */
+	BddColumns *required; /* NOT NULL and without a default */
+	bool covers;          /* a full row leaves nothing of older ones */
+	bool exact;           /* equal keys have equal bytes */
 } BddShape;
 
 /*
@@ -51,10 +51,10 @@ typedef struct BddShape
  */
 typedef struct BddImage
 {
-	BddOp		op;
-	bool		full;
-	uint32		size;			/* bytes of data */
-	char	   *data;
+	BddOp op;
+	bool full;
+	uint32 size; /* bytes of data */
+	char *data;
 } BddImage;
 
 /* Bytes of the two column sets in front of the tuple. */
@@ -80,7 +80,7 @@ static inline const BddColumns *
 bdd_image_insert(const BddShape *shape, const BddImage *image)
 {
 	return image->full ? shape->insert :
-		(BddColumns *) image->data + shape->set_bytes;
+						 (BddColumns *) image->data + shape->set_bytes;
 }
 
 /* Whether nothing older of the same key matters beside the image. */
@@ -102,4 +102,4 @@ extern BddImage bdd_image_copy(const BddImage *image);
 extern BddImage bdd_image_fold(const BddShape *shape, const BddImage *older,
 							   const BddImage *newer);
 
-#endif							/* BDD_ROWIMAGE_H */
+#endif /* BDD_ROWIMAGE_H */

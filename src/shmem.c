@@ -27,7 +27,7 @@ typedef struct BddSharedMemory
 	BddSharedDebug debug;
 	BddSharedSequence *sequence;
 	BddSharedPartition *partitions;
-	char	   *chunks;
+	char *chunks;
 } BddSharedMemory;
 
 static shmem_request_hook_type previous_request_hook = NULL;
@@ -37,7 +37,7 @@ static Size
 sequence_size(void)
 {
 	return offsetof(BddSharedSequence, floors) +
-		MaxBackends * sizeof(pg_atomic_uint64);
+		   MaxBackends * sizeof(pg_atomic_uint64);
 }
 
 static Size
@@ -57,13 +57,12 @@ pool_size(void)
 static Size
 total_size(void)
 {
-	Size		parts[] = {
+	Size parts[] = {
 		sizeof(BddSharedMemory),
 		mul_size(bdd_max_targets, sizeof(BddSharedWorker)),
 		mul_size(bdd_max_targets, sizeof(BddSharedSlot)),
-		partitions_size(), sequence_size(), pool_size()
-	};
-	Size		size = PG_CACHE_LINE_SIZE;
+		partitions_size(), sequence_size(), pool_size()};
+	Size size = PG_CACHE_LINE_SIZE;
 
 	for (int i = 0; i < lengthof(parts); i++)
 		size = add_size(size, add_size(parts[i], PG_CACHE_LINE_SIZE));
@@ -82,7 +81,7 @@ request_memory(void)
 static void *
 carve(char **memory, Size size)
 {
-	char	   *start = (char *) TYPEALIGN(PG_CACHE_LINE_SIZE, *memory);
+	char *start = (char *) TYPEALIGN(PG_CACHE_LINE_SIZE, *memory);
 
 	*memory = start + size;
 	return start;
@@ -91,7 +90,7 @@ carve(char **memory, Size size)
 static void
 lay_out(BddSharedMemory *shared, char *end)
 {
-	char	   *memory = (char *) (shared + 1);
+	char *memory = (char *) (shared + 1);
 
 	shared->registry.workers = carve(&memory,
 									 bdd_max_targets * sizeof(BddSharedWorker));
@@ -108,7 +107,7 @@ static void
 init_slots(BddSharedMemory *shared)
 {
 	BddSharedRegistry *registry = &shared->registry;
-	int			target_tranche = bdd_new_tranche("BatchdedupTarget");
+	int target_tranche = bdd_new_tranche("BatchdedupTarget");
 
 	for (int i = 0; i < registry->slot_count; i++)
 	{
@@ -128,7 +127,7 @@ static void
 init_memory(BddSharedMemory *shared, char *end)
 {
 	BddSharedRegistry *registry = &shared->registry;
-	int			tranche = bdd_new_tranche("BatchdedupRegistry");
+	int tranche = bdd_new_tranche("BatchdedupRegistry");
 
 	memset(shared, 0, sizeof(*shared));
 	lay_out(shared, end);
@@ -149,7 +148,7 @@ static void
 start_memory(void)
 {
 	BddSharedMemory *shared;
-	bool		found;
+	bool found;
 
 	if (previous_startup_hook != NULL)
 		previous_startup_hook();

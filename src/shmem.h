@@ -12,4 +12,4 @@
 
 extern void bdd_shmem_init(void);
 
-#endif							/* BDD_SHMEM_H */
+#endif /* BDD_SHMEM_H */

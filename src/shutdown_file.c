@@ -34,42 +34,42 @@
 #define FILE_NAME "batchdedup.buffer"
 #define FILE_NAME_NEW FILE_NAME ".new"
 #define FILE_NAME_BAD FILE_NAME ".bad"
-#define FILE_MAGIC 0x42444431	/* "BDD1" */
+#define FILE_MAGIC 0x42444431 /* "BDD1" */
 
 typedef struct BddFileHead
 {
-	uint32		magic;
-	uint32		catalog_version;
-	uint64		last_sequence;
+	uint32 magic;
+	uint32 catalog_version;
+	uint64 last_sequence;
 } BddFileHead;
 
 typedef struct BddFileGeneration
 {
-	Oid			database;		/* InvalidOid: the end */
-	Oid			relid;
-	int32		target_id;
-	uint32		unused;
-	uint64		applied;		/* of the target */
-	uint64		number;
-	uint64		rows;
+	Oid database; /* InvalidOid: the end */
+	Oid relid;
+	int32 target_id;
+	uint32 unused;
+	uint64 applied; /* of the target */
+	uint64 number;
+	uint64 rows;
 } BddFileGeneration;
 
 typedef struct BddFileRow
 {
-	uint64		sequence;
-	uint32		hash;
-	uint32		key_size;
-	uint32		image_size;
-	uint8		op;
-	uint8		full;
-	uint16		unused;
+	uint64 sequence;
+	uint32 hash;
+	uint32 key_size;
+	uint32 image_size;
+	uint8 op;
+	uint8 full;
+	uint16 unused;
 } BddFileRow;
 
 typedef struct BddFile
 {
-	FILE	   *stream;
-	pg_crc32c	crc;
-	bool		failed;
+	FILE *stream;
+	pg_crc32c crc;
+	bool failed;
 } BddFile;
 
 /* ---------- writing ---------- */
@@ -86,8 +86,8 @@ static void
 put_version(BddSharedEntry *entry, uint64 sequence, const BddImage *image,
 			void *arg)
 {
-	BddFile    *file = arg;
-	BddFileRow	row = {0};
+	BddFile *file = arg;
+	BddFileRow row = {0};
 
 	row.sequence = sequence;
 	row.hash = entry->hash;
@@ -121,9 +121,9 @@ static uint64
 put_all(BddFile *file)
 {
 	BddFileHead head = {FILE_MAGIC, CATALOG_VERSION_NO,
-	pg_atomic_read_u64(&bdd_sequence->last)};
+						pg_atomic_read_u64(&bdd_sequence->last)};
 	BddFileGeneration end = {0};
-	uint64		rows = 0;
+	uint64 rows = 0;
 
 	put(file, &head, sizeof(head));
 	for (int i = 0; i < bdd_registry->slot_count; i++)
@@ -148,8 +148,8 @@ put_all(BddFile *file)
 static void
 write_file(void)
 {
-	BddFile		file = {0};
-	uint64		rows;
+	BddFile file = {0};
+	uint64 rows;
 
 	file.stream = AllocateFile(FILE_NAME_NEW, PG_BINARY_W);
 	if (file.stream == NULL)
@@ -184,7 +184,7 @@ write_file(void)
 static bool
 was_shut_down_cleanly(void)
 {
-	bool		crc_ok;
+	bool crc_ok;
 	ControlFileData *control = get_controlfile(DataDir, &crc_ok);
 
 	return crc_ok && (control->state == DB_SHUTDOWNED ||
@@ -214,10 +214,10 @@ take(BddFile *file, void *data, size_t size)
 static bool
 is_intact(FILE *stream)
 {
-	char		buffer[8192];
-	pg_crc32c	crc;
-	pg_crc32c	stored;
-	long		left;
+	char buffer[8192];
+	pg_crc32c crc;
+	pg_crc32c stored;
+	long left;
 
 	if (fseek(stream, 0, SEEK_END) != 0 ||
 		(left = ftell(stream)) < (long) (sizeof(BddFileHead) + sizeof(crc)))
@@ -227,7 +227,7 @@ is_intact(FILE *stream)
 	INIT_CRC32C(crc);
 	while (left > 0)
 	{
-		size_t		part = Min((size_t) left, sizeof(buffer));
+		size_t part = Min((size_t) left, sizeof(buffer));
 
 		if (fread(buffer, part, 1, stream) != 1)
 			return false;
@@ -244,10 +244,10 @@ is_intact(FILE *stream)
 static bool
 take_row(BddFile *file, BddSharedGeneration *generation)
 {
-	BddFileRow	row;
-	BddImage	image;
-	char	   *key;
-	bool		stored;
+	BddFileRow row;
+	BddImage image;
+	char *key;
+	bool stored;
 
 	if (!take(file, &row, sizeof(row)))
 		return false;
@@ -258,7 +258,7 @@ take_row(BddFile *file, BddSharedGeneration *generation)
 	image.data = MemoryContextAllocHuge(CurrentMemoryContext,
 										Max(row.image_size, 1));
 	stored = take(file, key, row.key_size) &&
-		take(file, image.data, row.image_size);
+			 take(file, image.data, row.image_size);
 	if (stored && !bdd_load_version(generation, row.hash, key, row.key_size,
 									row.sequence, &image))
 		ereport(FATAL,
@@ -314,8 +314,8 @@ take_all(BddFile *file)
 static void
 load_buffered_rows(void)
 {
-	BddFile		file = {0};
-	bool		loaded;
+	BddFile file = {0};
+	bool loaded;
 
 	file.stream = AllocateFile(FILE_NAME, PG_BINARY_R);
 	if (file.stream == NULL)
@@ -349,7 +349,7 @@ bdd_shutdown_file_init(void)
 {
 	if (IsUnderPostmaster)
 		return;
-	bdd_am_worker = true;		/* the reserve is for us */
+	bdd_am_worker = true; /* the reserve is for us */
 	load_buffered_rows();
 	bdd_am_worker = false;
 	on_shmem_exit(keep_buffered_rows, (Datum) 0);

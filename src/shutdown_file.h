@@ -12,4 +12,4 @@
 
 extern void bdd_shutdown_file_init(void);
 
-#endif							/* BDD_SHUTDOWN_FILE_H */
+#endif /* BDD_SHUTDOWN_FILE_H */

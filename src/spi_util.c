@@ -31,17 +31,20 @@ become(Oid role, int security, BddIdentity *saved)
 void
 bdd_become_owner_of(Oid owner, BddIdentity *saved)
 {
-	become(owner, SECURITY_LOCAL_USERID_CHANGE |
-		   SECURITY_RESTRICTED_OPERATION | SECURITY_NOFORCE_RLS, saved);
+	const int security = SECURITY_LOCAL_USERID_CHANGE |
+						 SECURITY_RESTRICTED_OPERATION |
+						 SECURITY_NOFORCE_RLS;
+
+	become(owner, security, saved);
 }
 
 /* Become who may write our own tables. */
 void
 bdd_become_extension_owner(BddIdentity *saved)
 {
-	Relation	rel = table_open(bdd_catalog_relation("target_option"),
-								 AccessShareLock);
-	Oid			owner = rel->rd_rel->relowner;
+	Relation rel = table_open(bdd_catalog_relation("target_option"),
+							  AccessShareLock);
+	Oid owner = rel->rd_rel->relowner;
 
 	table_close(rel, AccessShareLock);
 	become(owner, SECURITY_LOCAL_USERID_CHANGE, saved);
@@ -57,7 +60,7 @@ bdd_become_again(const BddIdentity *saved)
 void
 bdd_spi_connect(void)
 {
-	int			result = SPI_connect();
+	int result = SPI_connect();
 
 	if (result != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed: %s", SPI_result_code_string(result));
@@ -74,8 +77,8 @@ uint64
 bdd_spi_run(const char *sql, int nargs, Oid *types, Datum *values,
 			const char *nulls)
 {
-	int			result = SPI_execute_with_args(sql, nargs, types, values,
-											   nulls, false, 0);
+	int result = SPI_execute_with_args(sql, nargs, types, values,
+									   nulls, false, 0);
 
 	if (result < 0)
 		elog(ERROR, "statement failed: %s: %s",

@@ -15,9 +15,9 @@
 /* What bdd_become must restore. */
 typedef struct BddIdentity
 {
-	Oid			role;
-	int			security;
-	int			guc_nesting;
+	Oid role;
+	int security;
+	int guc_nesting;
 } BddIdentity;
 
 extern void bdd_become_owner_of(Oid owner, BddIdentity *saved);
@@ -29,4 +29,4 @@ extern void bdd_spi_finish(void);
 extern uint64 bdd_spi_run(const char *sql, int nargs, Oid *types,
 						  Datum *values, const char *nulls);
 
-#endif							/* BDD_SPI_UTIL_H */
+#endif /* BDD_SPI_UTIL_H */

@@ -91,13 +91,13 @@ fill_target(BddSharedSlot *slot, Datum *values, bool *isnull)
 	BddSharedCounts all_counts;
 	const BddSharedCounts *counts = &all_counts;
 	BddSharedFailure failure;
-	Oid			relid;
-	uint64		applied;
-	uint64		received;
-	uint64		coalesced;
-	uint64		rows;
+	Oid relid;
+	uint64 applied;
+	uint64 received;
+	uint64 coalesced;
+	uint64 rows;
 	TimestampTz oldest;
-	int			i = 0;
+	int i = 0;
 
 	LWLockAcquire(&slot->lock, LW_SHARED);
 	values[i++] = Int32GetDatum(slot->target_id);
@@ -146,8 +146,8 @@ bdd_stat_target(PG_FUNCTION_ARGS)
 	for (int i = 0; i < bdd_registry->slot_count; i++)
 	{
 		BddSharedSlot *slot = &bdd_registry->slots[i];
-		Datum		values[TARGET_COLUMNS] = {0};
-		bool		isnull[TARGET_COLUMNS] = {0};
+		Datum values[TARGET_COLUMNS] = {0};
+		bool isnull[TARGET_COLUMNS] = {0};
 
 		if (!slot->in_use || slot->database != MyDatabaseId)
 			continue;
@@ -162,10 +162,10 @@ Datum
 bdd_stat_buffer(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	uint64		used;
-	int			slots = 0;
-	Datum		values[6];
-	bool		isnull[6] = {0};
+	uint64 used;
+	int slots = 0;
+	Datum values[6];
+	bool isnull[6] = {0};
 
 	bdd_check_preloaded();
 	InitMaterializedSRF(fcinfo, 0);
@@ -207,8 +207,8 @@ bdd_stat_worker(PG_FUNCTION_ARGS)
 	for (int i = 0; i < bdd_registry->slot_count; i++)
 	{
 		BddSharedWorker worker;
-		Datum		values[6] = {0};
-		bool		isnull[6] = {0};
+		Datum values[6] = {0};
+		bool isnull[6] = {0};
 
 		LWLockAcquire(&bdd_registry->worker_lock, LW_SHARED);
 		worker = bdd_registry->workers[i];
@@ -222,7 +222,7 @@ bdd_stat_worker(PG_FUNCTION_ARGS)
 		set_time(&values[3], &isnull[3], worker.started_at);
 		values[4] = ObjectIdGetDatum(worker.target);
 		isnull[4] = !OidIsValid(worker.target) ||
-			worker.database != MyDatabaseId;
+					worker.database != MyDatabaseId;
 		values[5] = Int64GetDatum(worker.generation);
 		isnull[5] = !OidIsValid(worker.target);
 		tuplestore_putvalues(result->setResult, result->setDesc, values,

@@ -39,9 +39,9 @@
 
 typedef struct BddTargetEntry
 {
-	Oid			relid;
-	bool		known_not;		/* looked up, and no target */
-	BddTarget  *target;
+	Oid relid;
+	bool known_not; /* looked up, and no target */
+	BddTarget *target;
 } BddTargetEntry;
 
 static HTAB *target_cache = NULL;
@@ -49,198 +49,15 @@ static BddTarget *retired_targets = NULL;
 static BddTarget *last_of_row_type = NULL;
 static uint64 invalidations = 0;
 
-/* Columns of batchdedup.target_option, in the order of its definition. */
-enum
-{
-	OPTION_TARGET_ID = 1,
-	OPTION_TARGET,
-	OPTION_KEY_COLUMNS,
-	OPTION_UPDATE_COLUMNS,
-	OPTION_FLUSH_INTERVAL,
-	OPTION_FLUSH_ROWS,
-	OPTION_MODE,
-	OPTION_ON_FULL,
-	OPTION_GUARD,
-	OPTION_PAUSED
-};
-
-/* ---------- catalog ---------- */
-
-/* OID of a relation in our schema; InvalidOid: no extension here. */
-Oid
-bdd_catalog_relation(const char *name)
-{
-	Oid			schema = get_namespace_oid(BDD_SCHEMA, true);
-
-	return OidIsValid(schema) ? get_relname_relid(name, schema) : InvalidOid;
-}
-
-static List *
-names_of(Datum array)
-{
-	List	   *names = NIL;
-	Datum	   *elements;
-	int			count;
-
-	deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false,
-					  TYPALIGN_INT, &elements, NULL, &count);
-	for (int i = 0; i < count; i++)
-		names = lappend(names, TextDatumGetCString(elements[i]));
-	return names;
-}
-
-static int
-interval_ms(const Interval *interval)
-{
-	int64		days = interval->month * INT64CONST(30) + interval->day;
-	int64		ms = interval->time / 1000 + days * (USECS_PER_DAY / 1000);
-
-	return (int) Min(ms, INT_MAX);
-}
-
-/* Names of modes and of what to do when full, as in the catalog. */
-static BddMode
-parse_mode(Datum value)
-{
-	return strcmp(TextDatumGetCString(value), "direct") == 0 ?
-		BDD_MODE_DIRECT : BDD_MODE_BUFFERED;
-}
-
-static BddOnFull
-parse_on_full(Datum value)
-{
-	const char *name = TextDatumGetCString(value);
-
-	return strcmp(name, "error") == 0 ? BDD_FULL_ERROR :
-		strcmp(name, "direct") == 0 ? BDD_FULL_DIRECT : BDD_FULL_WAIT;
-}
-
-static BddGuard
-parse_guard(Datum value)
-{
-	const char *name = TextDatumGetCString(value);
-
-	return strcmp(name, "off") == 0 ? BDD_GUARD_OFF :
-		strcmp(name, "flush") == 0 ? BDD_GUARD_FLUSH :
-		strcmp(name, "error") == 0 ? BDD_GUARD_ERROR : BDD_GUARD_WARN;
-}
-
-static void
-parse_options(Relation rel, HeapTuple tuple, BddOptions *options)
-{
-	TupleDesc	desc = RelationGetDescr(rel);
-	Datum		values[OPTION_PAUSED];
-	bool		isnull[OPTION_PAUSED];
-
-	heap_deform_tuple(tuple, desc, values, isnull);
-	options->target_id = DatumGetInt32(values[OPTION_TARGET_ID - 1]);
-	options->relid = DatumGetObjectId(values[OPTION_TARGET - 1]);
-	options->key_columns = names_of(values[OPTION_KEY_COLUMNS - 1]);
-	options->default_update = isnull[OPTION_UPDATE_COLUMNS - 1];
-	options->update_columns = options->default_update ? NIL :
-		names_of(values[OPTION_UPDATE_COLUMNS - 1]);
-	options->flush_interval_ms = isnull[OPTION_FLUSH_INTERVAL - 1] ? -1 :
-		interval_ms(DatumGetIntervalP(values[OPTION_FLUSH_INTERVAL - 1]));
-	options->flush_rows = isnull[OPTION_FLUSH_ROWS - 1] ? -1 :
-		DatumGetInt32(values[OPTION_FLUSH_ROWS - 1]);
-	options->mode = parse_mode(values[OPTION_MODE - 1]);
-	options->on_full = parse_on_full(values[OPTION_ON_FULL - 1]);
-	options->guard = parse_guard(values[OPTION_GUARD - 1]);
-	options->paused = DatumGetBool(values[OPTION_PAUSED - 1]);
-}
-
-/*
- * Reads a table's options; false: it is no target.  Privileges of the caller
- * on our own tables do not matter here.
- */
-bool
-bdd_options_read(Oid relid, BddOptions *options)
-{
-	Oid			catalog = bdd_catalog_relation("target_option");
-	Oid			index = bdd_catalog_relation("target_option_target_key");
-	Relation	rel;
-	SysScanDesc scan;
-	ScanKeyData key;
-	HeapTuple	tuple;
-	Snapshot	snapshot;
-
-	if (!OidIsValid(catalog) || !OidIsValid(index))
-		return false;
-	rel = table_open(catalog, AccessShareLock);
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	ScanKeyInit(&key, OPTION_TARGET, BTEqualStrategyNumber, F_OIDEQ,
-				ObjectIdGetDatum(relid));
-	scan = systable_beginscan(rel, index, true, snapshot, 1, &key);
-	tuple = systable_getnext(scan);
-	if (HeapTupleIsValid(tuple))
-		parse_options(rel, tuple, options);
-	systable_endscan(scan);
-	UnregisterSnapshot(snapshot);
-	table_close(rel, AccessShareLock);
-	return HeapTupleIsValid(tuple);
-}
-
-/*
- * OIDs of all targets of the database, in OID order.  Without an index: DROP
- * EXTENSION asks when that is gone already.
- */
-List *
-bdd_all_targets(void)
-{
-	List	   *relids = NIL;
-	Oid			catalog = bdd_catalog_relation("target_option");
-	Relation	rel;
-	SysScanDesc scan;
-	Snapshot	snapshot;
-	HeapTuple	tuple;
-	bool		isnull;
-
-	if (!OidIsValid(catalog))
-		return NIL;
-	rel = table_open(catalog, AccessShareLock);
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-		relids = lappend_oid(relids,
-							 DatumGetObjectId(heap_getattr(tuple,
-														   OPTION_TARGET,
-														   RelationGetDescr(rel),
-														   &isnull)));
-	systable_endscan(scan);
-	UnregisterSnapshot(snapshot);
-	table_close(rel, AccessShareLock);
-	list_sort(relids, list_oid_cmp);
-	return relids;
-}
-
-/* The generation up to which the target is applied. */
-static uint64
-read_mark(int32 target_id)
-{
-	Relation	rel = table_open(bdd_catalog_relation("mark"),
-								 AccessShareLock);
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-	bool		isnull;
-	uint64		mark = 0;
-
-	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT4EQ,
-				Int32GetDatum(target_id));
-	scan = systable_beginscan(rel, bdd_catalog_relation("mark_pkey"), true,
-							  snapshot, 1, &key);
-	tuple = systable_getnext(scan);
-	if (HeapTupleIsValid(tuple))
-		mark = DatumGetInt64(heap_getattr(tuple, 2, RelationGetDescr(rel),
-										  &isnull));
-	systable_endscan(scan);
-	UnregisterSnapshot(snapshot);
-	table_close(rel, AccessShareLock);
-	return mark;
-}
-
 /* ---------- building ---------- */
+
+/* schema.table, quoted where need be. */
+char *
+bdd_qualified_name(Oid relid)
+{
+	return quote_qualified_identifier(
+		get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid));
+}
 
 AttrNumber
 bdd_column_number(TupleDesc desc, const char *name)
@@ -260,7 +77,7 @@ bdd_column_number(TupleDesc desc, const char *name)
 static AttrNumber
 option_column(BddTarget *target, const char *name)
 {
-	AttrNumber	attnum = bdd_column_number(target->shape.desc, name);
+	AttrNumber attnum = bdd_column_number(target->shape.desc, name);
 
 	if (attnum == InvalidAttrNumber)
 	{
@@ -298,7 +115,7 @@ static void
 describe_default(Relation rel, int i, BddColumn *column)
 {
 	Form_pg_attribute attribute = TupleDescAttr(RelationGetDescr(rel), i);
-	Node	   *expr;
+	Node *expr;
 
 	column->generated = attribute->attgenerated != '\0';
 	column->identity = attribute->attidentity != '\0';
@@ -312,7 +129,8 @@ describe_default(Relation rel, int i, BddColumn *column)
 	{
 		/* The server is to see that a domain does not accept NULL. */
 		column->source = get_typtype(attribute->atttypid) == TYPTYPE_DOMAIN ?
-			BDD_DEFAULT_AT_APPLY : BDD_DEFAULT_NULL;
+							 BDD_DEFAULT_AT_APPLY :
+							 BDD_DEFAULT_NULL;
 	}
 	else if (contain_volatile_functions(expr))
 		column->source = BDD_DEFAULT_AT_APPLY;
@@ -326,8 +144,8 @@ describe_default(Relation rel, int i, BddColumn *column)
 static void
 describe_columns(BddTarget *target, Relation rel)
 {
-	BddShape   *shape = &target->shape;
-	int			natts = shape->desc->natts;
+	BddShape *shape = &target->shape;
+	int natts = shape->desc->natts;
 
 	shape->set_bytes = (natts + 7) / 8;
 	shape->update = palloc0(3 * shape->set_bytes);
@@ -337,7 +155,7 @@ describe_columns(BddTarget *target, Relation rel)
 	target->plain_rows = true;
 	for (int i = 0; i < natts; i++)
 	{
-		BddColumn  *column = &target->columns[i];
+		BddColumn *column = &target->columns[i];
 
 		describe_default(rel, i, column);
 		if (column->generated || column->identity)
@@ -363,12 +181,12 @@ is_key_column(const BddTarget *target, AttrNumber attnum)
 static void
 describe_update_columns(BddTarget *target)
 {
-	BddShape   *shape = &target->shape;
-	ListCell   *cell;
+	BddShape *shape = &target->shape;
+	ListCell *cell;
 
 	foreach(cell, target->options.update_columns)
 	{
-		AttrNumber	attnum = option_column(target, lfirst(cell));
+		AttrNumber attnum = option_column(target, lfirst(cell));
 
 		if (attnum != InvalidAttrNumber)
 			bdd_column_add(shape->update, attnum - 1);
@@ -398,9 +216,9 @@ full_row_covers(const BddTarget *target)
 static void
 describe_key(BddTarget *target, Relation rel)
 {
-	AttrNumber	attnums[INDEX_MAX_KEYS];
-	int			count = 0;
-	ListCell   *cell;
+	AttrNumber attnums[INDEX_MAX_KEYS];
+	int count = 0;
+	ListCell *cell;
 
 	foreach(cell, target->options.key_columns)
 		attnums[count++] = option_column(target, lfirst(cell));
@@ -421,7 +239,7 @@ static BddTarget *
 build_target(Relation rel, const BddOptions *options, MemoryContext context)
 {
 	static uint64 last_serial = 0;
-	BddTarget  *target = palloc0(sizeof(BddTarget));
+	BddTarget *target = palloc0(sizeof(BddTarget));
 
 	target->serial = ++last_serial;
 	target->relid = RelationGetRelid(rel);
@@ -443,13 +261,13 @@ build_target(Relation rel, const BddOptions *options, MemoryContext context)
 static BddTarget *
 load_target(Oid relid)
 {
-	Relation	rel = relation_open(relid, AccessShareLock);
+	Relation rel = relation_open(relid, AccessShareLock);
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "batchdedup target",
 												  ALLOCSET_SMALL_SIZES);
 	MemoryContext old_context = MemoryContextSwitchTo(context);
-	BddOptions	options;
-	BddTarget  *target = NULL;
+	BddOptions options;
+	BddTarget *target = NULL;
 
 	if (bdd_options_read(relid, &options))
 	{
@@ -516,7 +334,7 @@ functions_changed(Datum arg, int cacheid, uint32 hashvalue)
 static void
 init_cache(void)
 {
-	HASHCTL		control;
+	HASHCTL control;
 
 	control.keysize = sizeof(Oid);
 	control.entrysize = sizeof(BddTargetEntry);
@@ -540,7 +358,7 @@ free_retired(void)
 
 	while (*link != NULL)
 	{
-		BddTarget  *target = *link;
+		BddTarget *target = *link;
 
 		if (target->retired_in == now)
 			link = &target->retired;
@@ -568,9 +386,9 @@ BddTarget *
 bdd_target_lookup(Oid relid)
 {
 	BddTargetEntry *entry;
-	BddTarget  *target;
-	uint64		seen;
-	bool		found;
+	BddTarget *target;
+	uint64 seen;
+	bool found;
 
 	if (target_cache == NULL)
 		init_cache();
@@ -582,7 +400,7 @@ bdd_target_lookup(Oid relid)
 	seen = invalidations;
 	target = load_target(relid);
 	if (target != NULL && seen != invalidations)
-		target->valid = false;	/* news came while it was built */
+		target->valid = false; /* news came while it was built */
 	entry = hash_search(target_cache, &relid, HASH_ENTER, &found);
 	if (found && entry->target != NULL)
 		retire(entry->target);
@@ -596,8 +414,10 @@ bdd_target_lookup(Oid relid)
 bool
 bdd_is_known_not_target(Oid relid)
 {
-	BddTargetEntry *entry = target_cache == NULL ? NULL :
-		hash_search(target_cache, &relid, HASH_FIND, NULL);
+	BddTargetEntry *entry = NULL;
+
+	if (target_cache != NULL)
+		entry = hash_search(target_cache, &relid, HASH_FIND, NULL);
 
 	return entry != NULL && entry->known_not;
 }
@@ -609,7 +429,7 @@ bdd_is_known_not_target(Oid relid)
 BddTarget *
 bdd_target_open_any(Oid relid, LOCKMODE lockmode)
 {
-	BddTarget  *target;
+	BddTarget *target;
 
 	bdd_check_preloaded();
 	LockRelationOid(relid, lockmode);
@@ -624,8 +444,7 @@ bdd_target_open_any(Oid relid, LOCKMODE lockmode)
 				 errmsg("table \"%s\" is not a target of batchdedup",
 						get_rel_name(relid)),
 				 errhint("SELECT batchdedup.create_target(%s);",
-						 quote_literal_cstr(quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
-																	   get_rel_name(relid))))));
+						 quote_literal_cstr(bdd_qualified_name(relid)))));
 	return target;
 }
 
@@ -633,7 +452,7 @@ bdd_target_open_any(Oid relid, LOCKMODE lockmode)
 BddTarget *
 bdd_target_open(Oid relid, LOCKMODE lockmode)
 {
-	BddTarget  *target = bdd_target_open_any(relid, lockmode);
+	BddTarget *target = bdd_target_open_any(relid, lockmode);
 
 	check_usable(target);
 	return target;
@@ -643,8 +462,8 @@ bdd_target_open(Oid relid, LOCKMODE lockmode)
 BddTarget *
 bdd_target_of_row_type(Oid row_type)
 {
-	BddTarget  *last = last_of_row_type;
-	Oid			relid;
+	BddTarget *last = last_of_row_type;
+	Oid relid;
 
 	bdd_check_preloaded();
 	if (last != NULL && last->row_type == row_type)
@@ -675,7 +494,7 @@ bdd_target_of_row_type(Oid row_type)
 static bool
 is_orphan(int32 target_id, Oid relid)
 {
-	BddOptions	options;
+	BddOptions options;
 
 	if (bdd_options_read(relid, &options) && options.target_id == target_id)
 		return false;
@@ -692,7 +511,7 @@ bdd_free_orphans(void)
 	for (int i = 0; i < bdd_registry->slot_count; i++)
 	{
 		BddSharedSlot *slot = &bdd_registry->slots[i];
-		int32		target_id = slot->target_id;
+		int32 target_id = slot->target_id;
 
 		if (slot->in_use && slot->database == MyDatabaseId &&
 			is_orphan(target_id, slot->relid))
@@ -704,15 +523,15 @@ bdd_free_orphans(void)
 BddSharedSlot *
 bdd_target_slot(BddTarget *target)
 {
-	int32		id = target->options.target_id;
+	int32 id = target->options.target_id;
 
 	if (target->slot != NULL)
 		return target->slot;
-	target->slot = bdd_slot_create(id, target->relid, read_mark(id));
+	target->slot = bdd_slot_create(id, target->relid, bdd_mark_read(id));
 	if (target->slot == NULL)
 	{
 		bdd_free_orphans();
-		target->slot = bdd_slot_create(id, target->relid, read_mark(id));
+		target->slot = bdd_slot_create(id, target->relid, bdd_mark_read(id));
 	}
 	if (target->slot == NULL)
 		ereport(ERROR,
@@ -727,14 +546,16 @@ int
 bdd_target_flush_interval(const BddTarget *target)
 {
 	return target->options.flush_interval_ms >= 0 ?
-		target->options.flush_interval_ms : bdd_flush_interval_ms;
+			   target->options.flush_interval_ms :
+			   bdd_flush_interval_ms;
 }
 
 int
 bdd_target_flush_rows(const BddTarget *target)
 {
 	return target->options.flush_rows >= 0 ?
-		target->options.flush_rows : bdd_flush_rows;
+			   target->options.flush_rows :
+			   bdd_flush_rows;
 }
 
 /* ---------- defaults ---------- */
@@ -747,7 +568,7 @@ bdd_target_flush_rows(const BddTarget *target)
 void
 bdd_target_default(BddTarget *target, int column, Datum *value, bool *isnull)
 {
-	BddColumn  *described = &target->columns[column];
+	BddColumn *described = &target->columns[column];
 	MemoryContext old_context;
 
 	Assert(described->source == BDD_DEFAULT_AT_CALL);

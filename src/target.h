@@ -13,66 +13,28 @@
 #include "access/attnum.h"
 #include "identity.h"
 #include "nodes/execnodes.h"
+#include "options.h"
 #include "registry.h"
 #include "rowimage.h"
 
 /* Where a column that is not given takes its value for an insert. */
 typedef enum BddDefault
 {
-	BDD_DEFAULT_NONE,			/* dropped or generated: from nowhere */
-	BDD_DEFAULT_NULL,			/* there is none */
-	BDD_DEFAULT_AT_CALL,		/* constant or stable */
-	BDD_DEFAULT_AT_APPLY		/* volatile, or identity */
+	BDD_DEFAULT_NONE,    /* dropped or generated: from nowhere */
+	BDD_DEFAULT_NULL,    /* there is none */
+	BDD_DEFAULT_AT_CALL, /* constant or stable */
+	BDD_DEFAULT_AT_APPLY /* volatile, or identity */
 } BddDefault;
 
 typedef struct BddColumn
 {
-	BddDefault	source;
-	bool		generated;
-	bool		identity;
-	bool		identity_always;
-	Expr	   *default_expr;	/* not planned; of BDD_DEFAULT_AT_CALL */
-	ExprState  *default_state;	/* made at first use */
+	BddDefault source;
+	bool generated;
+	bool identity;
+	bool identity_always;
+	Expr *default_expr;       /* not planned; of BDD_DEFAULT_AT_CALL */
+	ExprState *default_state; /* made at first use */
 } BddColumn;
-
-typedef enum BddMode
-{
-	BDD_MODE_BUFFERED,
-	BDD_MODE_DIRECT				/* in the caller's transaction */
-} BddMode;
-
-/* What a call does when the buffer is full. */
-typedef enum BddOnFull
-{
-	BDD_FULL_WAIT,
-	BDD_FULL_ERROR,
-	BDD_FULL_DIRECT
-} BddOnFull;
-
-/* What happens when somebody writes the table with rows in the buffer. */
-typedef enum BddGuard
-{
-	BDD_GUARD_OFF,
-	BDD_GUARD_WARN,
-	BDD_GUARD_FLUSH,
-	BDD_GUARD_ERROR
-} BddGuard;
-
-/* The row of batchdedup.target_option. */
-typedef struct BddOptions
-{
-	int32		target_id;
-	Oid			relid;
-	List	   *key_columns;	/* of char * */
-	List	   *update_columns; /* of char *; NIL with default_update */
-	bool		default_update; /* every column outside the key */
-	int			flush_interval_ms;	/* -1: the setting */
-	int			flush_rows;		/* -1: the setting */
-	BddMode		mode;
-	BddOnFull	on_full;
-	BddGuard	guard;
-	bool		paused;
-} BddOptions;
 
 /* What DDL has done to a target. */
 typedef enum BddUsability
@@ -88,32 +50,28 @@ typedef enum BddUsability
  */
 typedef struct BddTarget
 {
-	Oid			relid;
-	bool		valid;
-	uint64		serial;			/* never the same for two targets */
+	Oid relid;
+	bool valid;
+	uint64 serial; /* never the same for two targets */
 	MemoryContext context;
-	struct BddTarget *retired;	/* next of those no longer valid */
+	struct BddTarget *retired; /* next of those no longer valid */
 	LocalTransactionId retired_in;
 	BddUsability broken;
-	char	   *lacking;		/* column that is gone */
-	BddOptions	options;
-	Oid			row_type;
-	Oid			owner;
-	bool		row_security;
-	BddShape	shape;
-	BddColumn  *columns;		/* by attnum - 1 */
-	bool		plain_rows;		/* neither generated nor identity columns */
-	BddKey		key;
-	Oid			key_index;
-	BddSharedSlot *slot;		/* NULL until somebody has to write */
-	ExprContext *econtext;		/* for defaults; made at first use */
-	void	   *json;			/* encode.c: state for jsonb rows */
-	Oid			trusted_role;	/* may INSERT and UPDATE every column */
+	char *lacking; /* column that is gone */
+	BddOptions options;
+	Oid row_type;
+	Oid owner;
+	bool row_security;
+	BddShape shape;
+	BddColumn *columns; /* by attnum - 1 */
+	bool plain_rows;    /* neither generated nor identity columns */
+	BddKey key;
+	Oid key_index;
+	BddSharedSlot *slot;   /* NULL until somebody has to write */
+	ExprContext *econtext; /* for defaults; made at first use */
+	void *json;            /* encode.c: state for jsonb rows */
+	Oid trusted_role;      /* may INSERT and UPDATE every column */
 } BddTarget;
-
-extern Oid	bdd_catalog_relation(const char *name);
-extern bool bdd_options_read(Oid relid, BddOptions *options);
-extern List *bdd_all_targets(void);
 
 extern BddTarget *bdd_target_lookup(Oid relid);
 extern bool bdd_is_known_not_target(Oid relid);
@@ -122,11 +80,12 @@ extern BddTarget *bdd_target_open(Oid relid, LOCKMODE lockmode);
 extern void bdd_free_orphans(void);
 extern BddSharedSlot *bdd_target_slot(BddTarget *target);
 extern BddTarget *bdd_target_of_row_type(Oid row_type);
-extern int	bdd_target_flush_interval(const BddTarget *target);
-extern int	bdd_target_flush_rows(const BddTarget *target);
+extern int bdd_target_flush_interval(const BddTarget *target);
+extern int bdd_target_flush_rows(const BddTarget *target);
 
+extern char *bdd_qualified_name(Oid relid);
 extern AttrNumber bdd_column_number(TupleDesc desc, const char *name);
 extern void bdd_target_default(BddTarget *target, int column, Datum *value,
 							   bool *isnull);
 
-#endif							/* BDD_TARGET_H */
+#endif /* BDD_TARGET_H */

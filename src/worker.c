@@ -44,11 +44,11 @@
 PGDLLEXPORT void bdd_worker_main(Datum arg);
 
 static BddSharedWorker *my_worker = NULL;
-static int	my_index = 0;
+static int my_index = 0;
 static volatile bool applying = false;
 static volatile bool out_of_time = false;
-static bool draining = false;	/* at shutdown: go on although it is wanted */
-static char applied_table[2 * NAMEDATALEN + 2];	/* for the log */
+static bool draining = false;                   /* at shutdown: go on although it is wanted */
+static char applied_table[2 * NAMEDATALEN + 2]; /* for the log */
 
 /* ---------- states of the worker ---------- */
 
@@ -56,7 +56,7 @@ static char applied_table[2 * NAMEDATALEN + 2];	/* for the log */
 static bool
 attach(void)
 {
-	bool		attached = false;
+	bool attached = false;
 
 	LWLockAcquire(&bdd_registry->worker_lock, LW_EXCLUSIVE);
 	if (my_worker->state != BDD_WORKER_RUNNING &&
@@ -124,7 +124,7 @@ apply_locked(BddSharedSlot *slot, int32 target_id, Oid relid, uint64 number,
 			 BddApplyCounts *counts)
 {
 	BddSharedGeneration *generation;
-	BddTarget  *target;
+	BddTarget *target;
 
 	snprintf(applied_table, sizeof(applied_table), "table %u", relid);
 	LockRelationOid(relid, RowExclusiveLock);
@@ -151,7 +151,7 @@ apply_in_transaction(BddSharedSlot *slot, int32 target_id, Oid relid,
 {
 	TimestampTz started = GetCurrentTimestamp();
 	BddApplyCounts counts = {0};
-	bool		applied;
+	bool applied;
 
 	StartTransactionCommand();
 	report_transaction();
@@ -173,7 +173,7 @@ apply_in_transaction(BddSharedSlot *slot, int32 target_id, Oid relid,
 static int
 backoff_ms(uint64 failures)
 {
-	int64		ms = bdd_retry_backoff_ms;
+	int64 ms = bdd_retry_backoff_ms;
 
 	for (uint64 i = 1; i < failures && ms < 60000; i++)
 		ms *= 2;
@@ -200,7 +200,7 @@ note_failure(BddSharedSlot *slot, int32 target_id, const ErrorData *error)
 	strlcpy(slot->failure.message, error->message, BDD_MESSAGE_SIZE);
 	slot->counts.failed_flushes++;
 	if (!slot->failure.passing)
-		slot->wanted = 0;		/* its flush() has had its answer */
+		slot->wanted = 0; /* its flush() has had its answer */
 	LWLockRelease(&slot->lock);
 	ConditionVariableBroadcast(&slot->changed);
 }
@@ -213,7 +213,7 @@ note_failure(BddSharedSlot *slot, int32 target_id, const ErrorData *error)
 static void
 recover(BddSharedSlot *slot, int32 target_id, MemoryContext context)
 {
-	ErrorData  *error;
+	ErrorData *error;
 
 	HOLD_INTERRUPTS();
 	MemoryContextSwitchTo(context);
@@ -264,33 +264,41 @@ apply_generation(BddSharedSlot *slot, int32 target_id, Oid relid,
 /* What the worker needs to know of a target, without a transaction. */
 typedef struct BddDue
 {
-	bool		paused;
-	int			flush_interval_ms;
-	int			flush_rows;
+	bool paused;
+	int flush_interval_ms;
+	int flush_rows;
 } BddDue;
 
 /* False: the target is gone, or its create_target has yet to commit. */
 static bool
 read_due(int32 target_id, Oid relid, BddDue *due)
 {
-	BddOptions	options;
-	bool		found;
+	BddOptions options;
+	bool found;
 
 	StartTransactionCommand();
 	found = bdd_options_read(relid, &options) &&
-		options.target_id == target_id;
+			options.target_id == target_id;
 	if (found)
 	{
 		due->paused = options.paused;
 		due->flush_interval_ms = options.flush_interval_ms >= 0 ?
-			options.flush_interval_ms : bdd_flush_interval_ms;
+									 options.flush_interval_ms :
+									 bdd_flush_interval_ms;
 		due->flush_rows = options.flush_rows >= 0 ?
-			options.flush_rows : bdd_flush_rows;
+							  options.flush_rows :
+							  bdd_flush_rows;
 	}
 	else
 		bdd_free_orphans();
 	CommitTransactionCommand();
 	return found;
+}
+
+static long
+ms_until(TimestampTz at)
+{
+	return TimestampDifferenceMilliseconds(GetCurrentTimestamp(), at);
 }
 
 /*
@@ -300,12 +308,12 @@ read_due(int32 target_id, Oid relid, BddDue *due)
 static long
 due_in(BddSharedSlot *slot, const BddDue *due)
 {
-	long		wait = -1;
+	long wait = -1;
 
 	LWLockAcquire(&slot->lock, LW_SHARED);
 	if (slot->active != NULL && pg_atomic_read_u32(&slot->active->keys) > 0)
 	{
-		uint32		keys = pg_atomic_read_u32(&slot->active->keys);
+		uint32 keys = pg_atomic_read_u32(&slot->active->keys);
 		TimestampTz first = pg_atomic_read_u64(&slot->active->first_at);
 
 		if (slot->wanted >= slot->active->number ||
@@ -313,12 +321,10 @@ due_in(BddSharedSlot *slot, const BddDue *due)
 			bdd_above_seal_mark(slot))
 			wait = 0;
 		else if (due->flush_interval_ms > 0)
-			wait = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
-												   TimestampTzPlusMilliseconds(first,
-																			   due->flush_interval_ms));
+			wait = ms_until(TimestampTzPlusMilliseconds(first, due->flush_interval_ms));
 	}
 	else if (slot->active != NULL && slot->wanted >= slot->active->number)
-		wait = 1;				/* a publisher is about to bring the first row */
+		wait = 1; /* a publisher is about to bring the first row */
 	LWLockRelease(&slot->lock);
 	return wait;
 }
@@ -333,13 +339,14 @@ retry_in(BddSharedSlot *slot)
 	at = slot->failure.count > 0 ? slot->failure.retry_at : 0;
 	LWLockRelease(&slot->lock);
 	return at == 0 ? 0 :
-		TimestampDifferenceMilliseconds(GetCurrentTimestamp(), at);
+					 ms_until(at);
 }
 
 static long
 sooner(long a, long b)
 {
-	return a < 0 ? b : b < 0 ? a : Min(a, b);
+	return a < 0 ? b : b < 0 ? a :
+							   Min(a, b);
 }
 
 static bool
@@ -354,7 +361,7 @@ wait_quiet(BddSharedSlot *slot, uint64 number)
 {
 	while (!must_leave() && !bdd_is_quiet(slot, number))
 		bdd_wait_quiet_step();
-	SetLatch(MyLatch);			/* that was meant for the main loop */
+	SetLatch(MyLatch); /* that was meant for the main loop */
 }
 
 /* Applies what is sealed; returns when to come back, or -1. */
@@ -367,8 +374,8 @@ apply_sealed(BddSharedSlot *slot, int32 target_id, Oid relid)
 		   my_worker->away_until <= GetCurrentTimestamp() &&
 		   (generation = bdd_next_sealed(slot, 0)) != NULL)
 	{
-		uint64		number = generation->number;
-		long		wait = retry_in(slot);
+		uint64 number = generation->number;
+		long wait = retry_in(slot);
 
 		if (wait > 0)
 			return wait;
@@ -377,7 +384,7 @@ apply_sealed(BddSharedSlot *slot, int32 target_id, Oid relid)
 		if (!must_leave() &&
 			!apply_generation(slot, target_id, relid, number) &&
 			retry_in(slot) <= 0)
-			return 1000;		/* in somebody else's hands */
+			return 1000; /* in somebody else's hands */
 	}
 	return -1;
 }
@@ -390,9 +397,9 @@ apply_sealed(BddSharedSlot *slot, int32 target_id, Oid relid)
 static int
 referenced_tables(Oid relid, Oid *relids)
 {
-	Oid			types[] = {OIDOID};
-	Datum		values[] = {ObjectIdGetDatum(relid)};
-	int			count = 0;
+	Oid types[] = {OIDOID};
+	Datum values[] = {ObjectIdGetDatum(relid)};
+	int count = 0;
 
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -404,7 +411,7 @@ referenced_tables(Oid relid, Oid *relids)
 					   1, types, values, NULL);
 	for (uint64 i = 0; i < SPI_processed && count < MAX_REFERENCED; i++)
 	{
-		bool		isnull;
+		bool isnull;
 
 		relids[count++] =
 			DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i],
@@ -439,8 +446,8 @@ others_are_buffering(BddSharedSlot *slot)
 static void
 apply_referenced(BddSharedSlot *slot, Oid relid, int depth)
 {
-	Oid			relids[MAX_REFERENCED];
-	int			count;
+	Oid relids[MAX_REFERENCED];
+	int count;
 
 	if (depth > 8 || !others_are_buffering(slot) ||
 		bdd_next_sealed(slot, 0) == NULL)
@@ -449,7 +456,7 @@ apply_referenced(BddSharedSlot *slot, Oid relid, int depth)
 	for (int i = 0; i < count; i++)
 	{
 		BddSharedSlot *parent = bdd_slot_find_by_table(relids[i]);
-		BddDue		due;
+		BddDue due;
 
 		if (parent == NULL || parent == slot ||
 			!bdd_slot_is_buffering(parent) ||
@@ -466,7 +473,7 @@ static bool
 free_what_is_applied(BddSharedSlot *slot)
 {
 	TransactionId horizon = InvalidTransactionId;
-	bool		left;
+	bool left;
 
 	LWLockAcquire(&slot->lock, LW_SHARED);
 	left = slot->oldest != NULL && slot->oldest->state == BDD_APPLIED;
@@ -490,10 +497,10 @@ free_what_is_applied(BddSharedSlot *slot)
 static long
 tend(BddSharedSlot *slot)
 {
-	int32		target_id = slot->target_id;
-	Oid			relid = slot->relid;
-	BddDue		due;
-	long		wait = -1;
+	int32 target_id = slot->target_id;
+	Oid relid = slot->relid;
+	BddDue due;
+	long wait = -1;
 
 	if (bdd_slot_is_buffering(slot))
 	{
@@ -522,7 +529,7 @@ tend(BddSharedSlot *slot)
 static long
 tend_all(void)
 {
-	long		wait = -1;
+	long wait = -1;
 
 	for (int i = 0; i < bdd_registry->slot_count; i++)
 	{
@@ -558,7 +565,7 @@ override_settings(void)
 		/* A waiter for our apply shall be the victim of a deadlock. */
 		{"deadlock_timeout", "1h"},
 	};
-	char	   *lock_timeout = psprintf("%d", bdd_lock_timeout_ms);
+	char *lock_timeout = psprintf("%d", bdd_lock_timeout_ms);
 
 	for (int i = 0; i < lengthof(settings); i++)
 		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET,
@@ -595,7 +602,7 @@ any_work(void)
 static bool
 may_leave(TimestampTz idle_since)
 {
-	bool		work;
+	bool work;
 
 	if (!TimestampDifferenceExceeds(idle_since, GetCurrentTimestamp(),
 									bdd_worker_idle_timeout_ms))
@@ -614,9 +621,9 @@ may_leave(TimestampTz idle_since)
 static bool
 server_is_stopping(void)
 {
-	char		line[MAXPGPATH];
-	FILE	   *file = AllocateFile("postmaster.pid", "r");
-	bool		stopping = false;
+	char line[MAXPGPATH];
+	FILE *file = AllocateFile("postmaster.pid", "r");
+	bool stopping = false;
 
 	if (file == NULL)
 		return false;
@@ -654,7 +661,7 @@ drain(void)
 	for (int i = 0; i < bdd_registry->slot_count && !out_of_time; i++)
 	{
 		BddSharedSlot *slot = &bdd_registry->slots[i];
-		BddDue		due;
+		BddDue due;
 
 		if (!slot->in_use || slot->worker != my_index ||
 			!bdd_slot_is_buffering(slot) ||
@@ -683,7 +690,7 @@ main_loop(void)
 
 	while (!ShutdownRequestPending)
 	{
-		long		wait;
+		long wait;
 
 		ResetLatch(MyLatch);
 		reload_settings();

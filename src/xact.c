@@ -27,10 +27,10 @@
 /* Where this backend's transaction is in the protocol. */
 static enum
 {
-	COLLECTING,					/* calls push rows */
-	RESERVING,					/* in PRE_COMMIT */
-	RESERVED					/* PRE_COMMIT is done: nothing may be pushed */
-}			phase = COLLECTING;
+	COLLECTING, /* calls push rows */
+	RESERVING,  /* in PRE_COMMIT */
+	RESERVED    /* PRE_COMMIT is done: nothing may be pushed */
+} phase = COLLECTING;
 
 /* What else happens in shared memory once the transaction has committed. */
 typedef enum BddActionKind
@@ -43,13 +43,13 @@ typedef enum BddActionKind
 
 typedef struct BddAction
 {
-	struct BddAction *next;		/* older */
+	struct BddAction *next; /* older */
 	BddActionKind kind;
-	int			nesting;
+	int nesting;
 	BddSharedSlot *slot;
-	int32		target_id;
-	Oid			database;
-	uint64		number;
+	int32 target_id;
+	Oid database;
+	uint64 number;
 } BddAction;
 
 static BddAction *actions = NULL;
@@ -59,8 +59,8 @@ static BddAction *actions = NULL;
 static BddAction *
 add_action(BddActionKind kind, BddSharedSlot *slot)
 {
-	BddAction  *action = MemoryContextAllocZero(TopTransactionContext,
-												sizeof(BddAction));
+	BddAction *action = MemoryContextAllocZero(TopTransactionContext,
+											   sizeof(BddAction));
 
 	action->kind = kind;
 	action->nesting = GetCurrentTransactionNestLevel();
@@ -145,11 +145,11 @@ run_actions(void)
 Size
 bdd_largest_transaction(void)
 {
-	Size		chunks = bdd_budget_limit() / 2;
+	Size chunks = bdd_budget_limit() / 2;
 
 	/* Each partition may leave a chunk half empty. */
 	return chunks <= 2 * BDD_PARTITIONS ? chunks * BDD_CHUNK_ROOM / 3 :
-		(chunks - BDD_PARTITIONS - 1) * BDD_CHUNK_ROOM;
+										  (chunks - BDD_PARTITIONS - 1) * BDD_CHUNK_ROOM;
 }
 
 void
@@ -168,7 +168,7 @@ release_all(void)
 	for (BddPending *pending = bdd_pending_targets; pending != NULL;
 		 pending = pending->next)
 	{
-		dlist_iter	iter;
+		dlist_iter iter;
 
 		if (pending->generation == NULL)
 			continue;
@@ -221,7 +221,7 @@ enter_all(uint64 *first_number)
 static bool
 reserve_rows(BddPending *pending, uint64 first_number)
 {
-	dlist_iter	iter;
+	dlist_iter iter;
 
 	dlist_foreach(iter, &pending->set->rows)
 	{
@@ -246,7 +246,7 @@ static BddPending *
 try_reserve(void)
 {
 	BddPending *lacking;
-	uint64		first_number = 0;
+	uint64 first_number = 0;
 
 	bdd_floor_set();
 	while ((lacking = enter_all(&first_number)) != NULL)
@@ -292,8 +292,8 @@ reserve_all(void)
 static void
 note_new_keys(BddPending *pending, uint32 new_keys)
 {
-	uint32		before = pg_atomic_fetch_add_u32(&pending->generation->keys,
-												 new_keys);
+	uint32 before = pg_atomic_fetch_add_u32(&pending->generation->keys,
+											new_keys);
 
 	if (before == 0 ||
 		(pending->flush_rows > 0 && before < pending->flush_rows &&
@@ -306,13 +306,13 @@ static void
 publish_target(BddPending *pending)
 {
 	BddSharedGeneration *generation = pending->generation;
-	uint32		new_keys = 0;
-	dlist_iter	iter;
+	uint32 new_keys = 0;
+	dlist_iter iter;
 
 	Assert(generation != NULL);
 	if (pg_atomic_read_u64(&generation->first_at) == 0)
 	{
-		uint64		unset = 0;
+		uint64 unset = 0;
 
 		pg_atomic_compare_exchange_u64(&generation->first_at, &unset,
 									   GetCurrentTimestamp());
@@ -403,7 +403,7 @@ xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_PARALLEL_PRE_COMMIT:
 		case XACT_EVENT_PARALLEL_COMMIT:
 		case XACT_EVENT_PARALLEL_ABORT:
-			break;				/* parallel workers cannot push rows */
+			break; /* parallel workers cannot push rows */
 	}
 }
 
@@ -426,7 +426,7 @@ static void
 subxact_callback(SubXactEvent event, SubTransactionId self,
 				 SubTransactionId parent, void *arg)
 {
-	int			nesting = GetCurrentTransactionNestLevel();
+	int nesting = GetCurrentTransactionNestLevel();
 
 	switch (event)
 	{

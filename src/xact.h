@@ -22,4 +22,4 @@ extern void bdd_at_commit_free_database(Oid database);
 extern void bdd_at_commit_mark_applied(BddSharedSlot *slot, uint64 number);
 extern void bdd_at_commit_wake_worker(BddSharedSlot *slot);
 
-#endif							/* BDD_XACT_H */
+#endif /* BDD_XACT_H */

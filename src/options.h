@@ -1,0 +1,59 @@
+/*-------------------------------------------------------------------------
+ *
+ * options.h
+ *		The rows of batchdedup.target_option and batchdedup.mark.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BDD_OPTIONS_H
+#define BDD_OPTIONS_H
+
+#include "batchdedup.h"
+
+#include "nodes/pg_list.h"
+
+typedef enum BddMode
+{
+	BDD_MODE_BUFFERED,
+	BDD_MODE_DIRECT /* in the caller's transaction */
+} BddMode;
+
+/* What a call does when the buffer is full. */
+typedef enum BddOnFull
+{
+	BDD_FULL_WAIT,
+	BDD_FULL_ERROR,
+	BDD_FULL_DIRECT
+} BddOnFull;
+
+/* What happens when somebody writes the table with rows in the buffer. */
+typedef enum BddGuard
+{
+	BDD_GUARD_OFF,
+	BDD_GUARD_WARN,
+	BDD_GUARD_FLUSH,
+	BDD_GUARD_ERROR
+} BddGuard;
+
+/* The row of batchdedup.target_option. */
+typedef struct BddOptions
+{
+	int32 target_id;
+	Oid relid;
+	List *key_columns;     /* of char * */
+	List *update_columns;  /* of char *; NIL with default_update */
+	bool default_update;   /* every column outside the key */
+	int flush_interval_ms; /* -1: the setting */
+	int flush_rows;        /* -1: the setting */
+	BddMode mode;
+	BddOnFull on_full;
+	BddGuard guard;
+	bool paused;
+} BddOptions;
+
+extern Oid bdd_catalog_relation(const char *name);
+extern bool bdd_options_read(Oid relid, BddOptions *options);
+extern List *bdd_all_targets(void);
+extern uint64 bdd_mark_read(int32 target_id);
+
+#endif /* BDD_OPTIONS_H */

@@ -1,0 +1,272 @@
+/*-------------------------------------------------------------------------
+ *
+ * target_check.c
+ *		Whether a table, a key and columns are fit for a target.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "target_check.h"
+
+#include "catalog/catalog.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_attribute.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_index.h"
+#include "miscadmin.h"
+#include "target.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+/* ---------- columns ---------- */
+
+static void
+check_name_list(Relation rel, const char *argument, List *names)
+{
+	ListCell *cell;
+	int i = 0;
+
+	foreach(cell, names)
+	{
+		const char *name = lfirst(cell);
+		AttrNumber attnum = bdd_column_number(RelationGetDescr(rel), name);
+
+		if (attnum == InvalidAttrNumber)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_COLUMN),
+					 errmsg("column \"%s\" of relation \"%s\" does not exist",
+							name, RelationGetRelationName(rel)),
+					 errdetail("It is named in argument %s.", argument)));
+		if (TupleDescAttr(RelationGetDescr(rel), attnum - 1)->attgenerated)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_COLUMN_REFERENCE),
+					 errmsg("generated column \"%s\" cannot be in argument %s",
+							name, argument)));
+		for (int j = 0; j < i; j++)
+			if (strcmp(list_nth(names, j), name) == 0)
+				ereport(ERROR,
+						(errcode(ERRCODE_DUPLICATE_COLUMN),
+						 errmsg("column \"%s\" is twice in argument %s",
+								name, argument)));
+		i++;
+	}
+}
+
+/* ---------- the table ---------- */
+
+static void
+refuse_table(Relation rel, int code, const char *reason, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(code),
+			 errmsg("\"%s\" cannot be a target of batchdedup",
+					RelationGetRelationName(rel)),
+			 errdetail("%s", reason),
+			 hint != NULL ? errhint("%s", hint) : 0));
+}
+
+void
+bdd_check_table(Relation rel)
+{
+	char kind = rel->rd_rel->relkind;
+
+	if (kind == RELKIND_VIEW || kind == RELKIND_MATVIEW)
+		refuse_table(rel, ERRCODE_WRONG_OBJECT_TYPE, "It is a view.",
+					 "Register the table behind it.");
+	if (kind == RELKIND_FOREIGN_TABLE)
+		refuse_table(rel, ERRCODE_WRONG_OBJECT_TYPE,
+					 "It is a foreign table.", NULL);
+	if (kind != RELKIND_RELATION && kind != RELKIND_PARTITIONED_TABLE)
+		refuse_table(rel, ERRCODE_WRONG_OBJECT_TYPE, "It is not a table.",
+					 NULL);
+	if (rel->rd_rel->relpersistence == RELPERSISTENCE_TEMP)
+		refuse_table(rel, ERRCODE_WRONG_OBJECT_TYPE,
+					 "It is a temporary table, which only its session can write.",
+					 NULL);
+	if (IsSystemRelation(rel) ||
+		RelationGetNamespace(rel) == get_namespace_oid(BDD_SCHEMA, true))
+		refuse_table(rel, ERRCODE_INSUFFICIENT_PRIVILEGE,
+					 "It is a system table.", NULL);
+	if (rel->rd_rules != NULL)
+		refuse_table(rel, ERRCODE_WRONG_OBJECT_TYPE,
+					 "It has rules, with which INSERT ... ON CONFLICT does not work.",
+					 "Use triggers instead.");
+}
+
+void
+bdd_check_owner(Oid relid)
+{
+	if (!bdd_owns_relation(relid, GetUserId()))
+		aclcheck_error(ACLCHECK_NOT_OWNER,
+					   get_relkind_objtype(get_rel_relkind(relid)),
+					   get_rel_name(relid));
+}
+
+/* ---------- the key ---------- */
+
+static List *
+index_column_names(Oid index, int count)
+{
+	HeapTuple tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(index));
+	Form_pg_index form = (Form_pg_index) GETSTRUCT(tuple);
+	List *names = NIL;
+
+	for (int i = 0; i < count && i < form->indnkeyatts; i++)
+		names = lappend(names, get_attname(form->indrelid,
+										   form->indkey.values[i], false));
+	ReleaseSysCache(tuple);
+	return names;
+}
+
+static char *
+join_names(List *names)
+{
+	StringInfoData joined;
+	ListCell *cell;
+
+	initStringInfo(&joined);
+	foreach(cell, names)
+		appendStringInfo(&joined, "%s%s", joined.len > 0 ? ", " : "",
+						 quote_identifier(lfirst(cell)));
+	return joined.data;
+}
+
+List *
+bdd_primary_key(Relation rel)
+{
+	Oid index;
+
+	(void) RelationGetIndexList(rel);
+	index = rel->rd_pkindex;
+	if (!OidIsValid(index))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
+				 errmsg("table \"%s\" has no primary key",
+						RelationGetRelationName(rel)),
+				 errhint("Name the columns of a unique index: key => 'column, ...'.")));
+	return index_column_names(index, INDEX_MAX_KEYS);
+}
+
+static void
+check_key_columns(Relation rel, List *names)
+{
+	ListCell *cell;
+
+	foreach(cell, names)
+	{
+		AttrNumber attnum = bdd_column_number(RelationGetDescr(rel),
+											  lfirst(cell));
+
+		if (!TupleDescAttr(RelationGetDescr(rel), attnum - 1)->attnotnull)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
+					 errmsg("key column \"%s\" can be null",
+							(char *) lfirst(cell)),
+					 errhint("ALTER TABLE %s ALTER COLUMN %s SET NOT NULL;",
+							 bdd_qualified_name(RelationGetRelid(rel)),
+							 quote_identifier(lfirst(cell)))));
+	}
+}
+
+/* The index on the key; its absence is an error. */
+Oid
+bdd_check_key(Relation rel, List *names)
+{
+	AttrNumber attnums[INDEX_MAX_KEYS];
+	int count = 0;
+	ListCell *cell;
+	Oid index;
+
+	if (names == NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("an empty key is not supported yet")));
+	check_name_list(rel, "key", names);
+	foreach(cell, names)
+		if (count < INDEX_MAX_KEYS)
+			attnums[count++] = bdd_column_number(RelationGetDescr(rel),
+												 lfirst(cell));
+	index = bdd_key_index(rel, attnums, list_length(names));
+	if (!OidIsValid(index))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
+				 errmsg("table \"%s\" has no unique index on (%s)",
+						RelationGetRelationName(rel), join_names(names)),
+				 errdetail("The index must be a valid btree on just these columns, without expressions or predicate, and not deferrable."),
+				 errhint("CREATE UNIQUE INDEX ON %s (%s);",
+						 bdd_qualified_name(RelationGetRelid(rel)),
+						 join_names(names))));
+	check_key_columns(rel, names);
+	return index;
+}
+
+static bool
+key_is_identity(Relation rel, List *names)
+{
+	return list_length(names) == 1 &&
+		   TupleDescAttr(RelationGetDescr(rel),
+						 bdd_column_number(RelationGetDescr(rel),
+										   linitial(names)) -
+							 1)
+			   ->attidentity;
+}
+
+/* Another unique index can refuse a row when it is applied. */
+void
+bdd_notice_other_indexes(Relation rel, Oid key_index, List *key)
+{
+	ListCell *cell;
+
+	foreach(cell, RelationGetIndexList(rel))
+	{
+		Oid index = lfirst_oid(cell);
+		HeapTuple tuple = SearchSysCache1(INDEXRELID,
+										  ObjectIdGetDatum(index));
+		bool unique = HeapTupleIsValid(tuple) &&
+					  ((Form_pg_index) GETSTRUCT(tuple))->indisunique;
+
+		if (HeapTupleIsValid(tuple))
+			ReleaseSysCache(tuple);
+		if (!unique || index == key_index)
+			continue;
+		ereport(NOTICE,
+				(errmsg("table \"%s\" has another unique index, \"%s\"",
+						RelationGetRelationName(rel), get_rel_name(index)),
+				 errdetail("A row that violates it is refused when it is applied, not at the call."),
+				 key_is_identity(rel, key) ?
+					 errhint("The key \"%s\" is generated for new rows. If rows are found by other columns, name them: key => '%s'.",
+							 (char *) linitial(key),
+							 join_names(index_column_names(index,
+														   INDEX_MAX_KEYS))) :
+					 0));
+	}
+}
+
+void
+bdd_check_update_columns(Relation rel, List *key, List *names)
+{
+	ListCell *cell;
+
+	check_name_list(rel, "update_columns", names);
+	foreach(cell, names)
+	{
+		const char *name = lfirst(cell);
+		AttrNumber attnum = bdd_column_number(RelationGetDescr(rel), name);
+		ListCell *key_cell;
+
+		foreach(key_cell, key)
+			if (strcmp(lfirst(key_cell), name) == 0)
+				ereport(ERROR,
+						(errcode(ERRCODE_INVALID_COLUMN_REFERENCE),
+						 errmsg("key column \"%s\" cannot be in argument update_columns",
+								name)));
+		if (TupleDescAttr(RelationGetDescr(rel),
+						  attnum - 1)
+				->attidentity == ATTRIBUTE_IDENTITY_ALWAYS)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_COLUMN_REFERENCE),
+					 errmsg("column \"%s\" is GENERATED ALWAYS AS IDENTITY and cannot be in argument update_columns",
+							name)));
+	}
+}

@@ -1,0 +1,25 @@
+/*-------------------------------------------------------------------------
+ *
+ * target_check.h
+ *		Whether a table, a key and columns are fit for a target.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BDD_TARGET_CHECK_H
+#define BDD_TARGET_CHECK_H
+
+#include "batchdedup.h"
+
+#include "nodes/pg_list.h"
+#include "utils/rel.h"
+
+/* Each raises an error that says what is wrong; lists are of char *. */
+extern void bdd_check_table(Relation rel);
+extern void bdd_check_owner(Oid relid);
+extern List *bdd_primary_key(Relation rel);
+extern Oid bdd_check_key(Relation rel, List *names);
+extern void bdd_check_update_columns(Relation rel, List *key, List *names);
+
+extern void bdd_notice_other_indexes(Relation rel, Oid key_index, List *key);
+
+#endif /* BDD_TARGET_CHECK_H */
