@@ -66,6 +66,25 @@ is_target(Oid relid)
 	return can_be_target(relid) && bdd_options_read(relid, &options);
 }
 
+/*
+ * Locks the target and brings all its rows into the table.  A target that
+ * cannot be used as it is does not matter while it has none: a dump is
+ * restored before its indexes are made.
+ */
+static void
+settle(Oid relid, LOCKMODE lockmode)
+{
+	BddSharedSlot *slot;
+	BddPending *pending;
+
+	(void) bdd_target_open_any(relid, lockmode);
+	slot = bdd_slot_find_by_table(relid);
+	pending = bdd_pending_find(relid);
+	if ((pending != NULL && pending->set->count > 0) ||
+		(slot != NULL && bdd_slot_has_unapplied(slot)))
+		bdd_direct_settle(bdd_target_open(relid, lockmode));
+}
+
 /* ---------- dropping ---------- */
 
 /* Rows of this transaction are not published; they come back on rollback. */
@@ -193,7 +212,7 @@ table_truncated(Oid relid)
 	if (!is_target(relid) || !bdd_holds_lock(relid, AccessExclusiveLock))
 		return;
 	set_pending_aside(relid);
-	bdd_discard_here(bdd_target_open(relid, AccessExclusiveLock));
+	bdd_discard_here(bdd_target_open_any(relid, AccessExclusiveLock));
 }
 
 static void
@@ -229,8 +248,7 @@ settle_ancestors(Oid relid)
 		return;
 	foreach(cell, get_partition_ancestors(relid))
 		if (is_target(lfirst_oid(cell)))
-			bdd_direct_settle(bdd_target_open(lfirst_oid(cell),
-											  ShareRowExclusiveLock));
+			settle(lfirst_oid(cell), ShareRowExclusiveLock);
 }
 
 static void
@@ -286,7 +304,7 @@ settle_tree(Oid relid, LOCKMODE lockmode)
 
 	foreach(cell, find_all_inheritors(relid, lockmode, NULL))
 		if (is_target(lfirst_oid(cell)))
-			bdd_direct_settle(bdd_target_open(lfirst_oid(cell), lockmode));
+			settle(lfirst_oid(cell), lockmode);
 }
 
 static void
@@ -328,7 +346,7 @@ settle_typed_tables(AlterTableStmt *alter)
 		if (HeapTupleIsValid(tuple))
 			ReleaseSysCache(tuple);
 		if (of_type && bdd_owns_relation(relid, GetUserId()))
-			bdd_direct_settle(bdd_target_open(relid, AccessExclusiveLock));
+			settle(relid, AccessExclusiveLock);
 	}
 }
 
@@ -377,8 +395,7 @@ settle_users_of_domain(AlterDomainStmt *alter)
 												AccessShareLock);
 
 		if (uses_domain(target, domain))
-			bdd_direct_settle(bdd_target_open(lfirst_oid(cell),
-											  ShareRowExclusiveLock));
+			settle(lfirst_oid(cell), ShareRowExclusiveLock);
 	}
 }
 
@@ -403,8 +420,7 @@ settle_all_targets(void)
 	if (!superuser())
 		return;
 	foreach(cell, bdd_all_targets())
-		bdd_direct_settle(bdd_target_open(lfirst_oid(cell),
-										  ShareRowExclusiveLock));
+		settle(lfirst_oid(cell), ShareRowExclusiveLock);
 }
 
 static bool

@@ -4,16 +4,21 @@
  *		Named places at which a test can stop, fail or end a process.
  *
  * batchdedup.debug_point = 'name:action'; the action is "wait" (until the
- * test calls bdd_debug_release, 60 seconds at most), "error" or "exit" (the
- * process ends at once, as if it had been terminated).  "wait" works in
- * places where nothing may fail: it only sleeps.
+ * test calls bdd_debug_release, 60 seconds at most), "lock" (until nobody
+ * holds the advisory lock BDD_DEBUG_LOCK), "error" or "exit" (the process
+ * ends at once, as if it had been terminated).  "wait" works in places where
+ * nothing may fail: it only sleeps.  "lock" is a wait that isolationtester
+ * and pg_blocking_pids() recognize.
  *
  *-------------------------------------------------------------------------
  */
 #include "debug_point.h"
 
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "storage/ipc.h"
+#include "storage/lock.h"
+#include "storage/proc.h"
 
 #define MAX_WAIT_MS 60000
 
@@ -34,6 +39,20 @@ wait_for_release(void)
 	}
 }
 
+/* Works outside of transactions, too, hence a lock of the session. */
+static void
+wait_for_lock(void)
+{
+	LOCKTAG tag;
+	int lock_timeout = LockTimeout;
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, BDD_DEBUG_LOCK, 1);
+	LockTimeout = 0;
+	(void) LockAcquire(&tag, ShareLock, true, false);
+	(void) LockRelease(&tag, ShareLock, true);
+	LockTimeout = lock_timeout;
+}
+
 void
 bdd_debug_point_hit(const char *name)
 {
@@ -47,6 +66,8 @@ bdd_debug_point_hit(const char *name)
 
 	if (strcmp(action, "wait") == 0)
 		wait_for_release();
+	else if (strcmp(action, "lock") == 0)
+		wait_for_lock();
 	else if (strcmp(action, "exit") == 0)
 		proc_exit(1);
 	else if (strcmp(action, "error") == 0)

@@ -12,6 +12,9 @@
 
 #include "guc.h"
 
+/* "name:lock" waits for this key: SELECT pg_advisory_lock(7243) holds it. */
+#define BDD_DEBUG_LOCK 7243
+
 /* Number of processes that a test lets through; in shared memory. */
 typedef struct BddSharedDebug
 {

@@ -15,7 +15,9 @@
 #include "guc.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "storage/proc.h"
 #include "utils/lsyscache.h"
+#include "utils/timeout.h"
 #include "utils/timestamp.h"
 
 /* A lost wake-up costs this long at most. */
@@ -45,6 +47,33 @@ bdd_request_flush(BddSharedSlot *slot, bool at_once)
 	return number;
 }
 
+/*
+ * Waits for the end of the transaction.  The server looks for a deadlock only
+ * once in a wait, and the applier may come to a row of ours long after that:
+ * so we have it look again and again.
+ */
+static void
+wait_for_transaction(VirtualTransactionId vxid)
+{
+	static TimeoutId check_again = MAX_TIMEOUTS;
+
+	if (check_again == MAX_TIMEOUTS)
+		check_again = RegisterTimeout(USER_TIMEOUT, CheckDeadLockAlert);
+	enable_timeout_every(check_again,
+						 TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													 2 * DeadlockTimeout),
+						 2 * DeadlockTimeout);
+	PG_TRY();
+	{
+		(void) VirtualXactLock(vxid, true);
+	}
+	PG_FINALLY();
+	{
+		disable_timeout(check_again, false);
+	}
+	PG_END_TRY();
+}
+
 /* One step of waiting; the caller has prepared to sleep on slot->changed. */
 static void
 wait_step(BddSharedSlot *slot)
@@ -58,7 +87,7 @@ wait_step(BddSharedSlot *slot)
 
 	CHECK_FOR_INTERRUPTS();
 	if (VirtualTransactionIdIsValid(applier))
-		(void) VirtualXactLock(applier, true);
+		wait_for_transaction(applier);
 	(void) ConditionVariableTimedSleep(&slot->changed,
 									   VirtualTransactionIdIsValid(applier) ?
 										   1 :
@@ -83,6 +112,16 @@ report_failure(BddSharedSlot *slot, const BddSharedFailure *failure,
 			 errhint("Nothing is lost: the rows stay in the buffer and are tried again. See batchdedup.stat_target.")));
 }
 
+static void
+report_paused(BddSharedSlot *slot)
+{
+	ConditionVariableCancelSleep();
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("target \"%s\" is paused", get_rel_name(slot->relid)),
+			 errhint("Resume it with batchdedup.resume, and commit that.")));
+}
+
 /*
  * Waits until generations up to "number" are applied.  An apply that fails
  * after "since" is an error; its message is shown to who may read the table.
@@ -99,10 +138,12 @@ bdd_wait_applied(BddSharedSlot *slot, int32 target_id, uint64 number,
 	for (;;)
 	{
 		BddSharedFailure failure;
+		TimestampTz paused_at;
 		bool done;
 
 		LWLockAcquire(&slot->lock, LW_SHARED);
 		failure = slot->failure;
+		paused_at = slot->found_paused_at;
 		done = !bdd_slot_belongs_to(slot, target_id) ||
 			   !bdd_slot_waits_for(slot, number);
 		LWLockRelease(&slot->lock);
@@ -111,6 +152,8 @@ bdd_wait_applied(BddSharedSlot *slot, int32 target_id, uint64 number,
 			break;
 		if (failure.count > 0 && !failure.passing && failure.at >= since)
 			report_failure(slot, &failure, may_read);
+		if (paused_at >= since)
+			report_paused(slot);
 		wait_step(slot);
 	}
 	ConditionVariableCancelSleep();
@@ -177,6 +220,7 @@ ask_for_room(BddSharedSlot *slot)
 		if (!other->in_use || pg_atomic_read_u32(&other->budget.used) == 0)
 			continue;
 		bdd_free_abandoned(other);
+		bdd_free_applied(other, InvalidTransactionId);
 		bdd_wake_worker(other);
 	}
 }

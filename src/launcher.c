@@ -39,7 +39,8 @@ bdd_launcher_register(void)
 {
 	BackgroundWorker worker = {0};
 
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS;
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS |
+					   BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
 	worker.bgw_restart_time = 1;
 	snprintf(worker.bgw_library_name, BGW_MAXLEN, BDD_LIBRARY);
@@ -143,7 +144,9 @@ bdd_launcher_main(Datum arg)
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
 	BackgroundWorkerUnblockSignals();
-	on_shmem_exit(forget_launcher, (Datum) 0);
+	/* No database; but so it is seen in pg_stat_activity. */
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	before_shmem_exit(forget_launcher, (Datum) 0);
 	bdd_registry->launcher = MyLatch;
 
 	while (!ShutdownRequestPending)

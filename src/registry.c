@@ -162,6 +162,7 @@ init_slot(BddSharedSlot *slot, Oid database, int32 target_id, Oid relid,
 	slot->next_generation = applied + 1;
 	slot->applied = applied;
 	slot->wanted = 0;
+	slot->found_paused_at = 0;
 	memset(&slot->failure, 0, sizeof(slot->failure));
 	memset(&slot->counts, 0, sizeof(slot->counts));
 	for (int i = 0; i < BDD_PARTITIONS; i++)

@@ -62,8 +62,9 @@ typedef struct BddSharedSlot
 	BddSharedGeneration *oldest; /* list to newest, "active" included */
 	BddSharedGeneration *active; /* last of the list, or NULL */
 	uint64 next_generation;
-	uint64 applied; /* generations up to this one are applied */
-	uint64 wanted;  /* flush() asks for generations up to here */
+	uint64 applied;              /* generations up to this one are applied */
+	TimestampTz found_paused_at; /* the worker would apply, and may not */
+	uint64 wanted;               /* flush() asks for generations up to here */
 	BddSharedFailure failure;
 	BddSharedCounts counts;
 

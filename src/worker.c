@@ -493,6 +493,16 @@ free_what_is_applied(BddSharedSlot *slot)
 	return left;
 }
 
+/* Who waits for a flush is told. */
+static void
+note_paused(BddSharedSlot *slot)
+{
+	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
+	slot->found_paused_at = GetCurrentTimestamp();
+	LWLockRelease(&slot->lock);
+	ConditionVariableBroadcast(&slot->changed);
+}
+
 /* One target; returns milliseconds until it wants attention, or -1. */
 static long
 tend(BddSharedSlot *slot)
@@ -506,7 +516,9 @@ tend(BddSharedSlot *slot)
 	{
 		if (!read_due(target_id, relid, &due))
 			return 1000;
-		if (!due.paused)
+		if (due.paused)
+			note_paused(slot);
+		else
 		{
 			wait = due_in(slot, &due);
 			if (wait == 0)
@@ -697,14 +709,12 @@ main_loop(void)
 		if (my_worker->away_until > GetCurrentTimestamp())
 			break;
 		wait = tend_all();
-		if (wait >= 0)
+		if (any_work())
 			idle_since = GetCurrentTimestamp();
-		else
-		{
-			if (may_leave(idle_since))
-				break;
+		else if (may_leave(idle_since))
+			break;
+		if (wait < 0)
 			wait = Max(bdd_worker_idle_timeout_ms, 10);
-		}
 		(void) WaitLatch(MyLatch,
 						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 wait, PG_WAIT_EXTENSION);
