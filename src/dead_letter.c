@@ -408,6 +408,7 @@ retry_letter(BddTarget *target, BddLetter *letter)
 	ErrorData *error;
 
 	bdd_become_owner_of(target->owner, &saved);
+	bdd_constraints_immediate(target);
 	error = bdd_try_write(target, &row, 1, &counts);
 	bdd_become_again(&saved);
 	if (error == NULL)

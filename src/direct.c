@@ -32,12 +32,22 @@ may_read(const BddTarget *target)
 							 ACL_SELECT) == ACLCHECK_OK;
 }
 
+/* Whether our statements work for the caller: they name other columns, too. */
+static bool
+may_do_all(const BddTarget *target)
+{
+	const AclMode needed = ACL_SELECT | ACL_INSERT | ACL_UPDATE;
+
+	return pg_class_aclmask(target->relid, GetUserId(), needed,
+							ACLMASK_ALL) == needed;
+}
+
 static void
 write_rows(BddTarget *target, BddRows *rows)
 {
 	BddApplyCounts counts = {0};
 	BddIdentity saved;
-	bool as_owner = !may_read(target) &&
+	bool as_owner = !may_do_all(target) &&
 					check_enable_rls(target->relid, InvalidOid, true) != RLS_ENABLED;
 
 	bdd_rows_fold_equal(target, rows);

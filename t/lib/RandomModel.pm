@@ -32,6 +32,8 @@ sub new
 		state => [ map { {} } @{ $program->{targets} } ],
 		plain_only => [ map { {} } @{ $program->{targets} } ],
 		paused => {},
+		direct => {},
+		since => {},
 		committed => [],
 		violations => [],
 		sessions => [],
@@ -56,7 +58,7 @@ sub new
 sub session
 {
 	my ($self, $s) = @_;
-	return $self->{sessions}[$s] //= { tx => undef, aborted => 0 };
+	return $self->{sessions}[$s] //= { tx => undef, aborted => 0, off => 0 };
 }
 
 sub shape { return $_[0]{shapes}[ $_[1] ]; }
@@ -205,6 +207,8 @@ sub step
 	$self->{invalid} = 'a session that waits in COMMIT' if $session->{busy};
 	$self->{invalid} = 'a flush waits for the session in COMMIT' if $self->is_busy && $step->{op} =~ /^(flush|plain)$/;
 	return { error => '25P02' } if $session->{aborted} && $step->{op} !~ /$always_runs/;
+	my $problem = $self->direct_problem($session, $step);
+	$self->{invalid} = $problem if $problem;
 	my $expect = $self->$method($i, $step, $session, $now);
 	$self->fail_statement($session) if $expect->{error};
 	return $expect;
@@ -227,14 +231,26 @@ sub note_step
 sub new_tx
 {
 	my ($i, $step) = @_;
-	return { s => $step->{s}, start => $i, iso => $step->{iso}, ops => [], log => [], savepoints => [], steps => [] };
+	return {
+		s => $step->{s}, start => $i, iso => $step->{iso}, ops => [], log => [], savepoints => [], steps => [],
+		direct => {}, ever_direct => {}, first => {}, touched => {}
+	};
+}
+
+# SET is undone with its transaction, SET LOCAL ends with it.
+sub open_tx
+{
+	my ($i, $step, $session) = @_;
+	$session->{tx} = new_tx($i, $step);
+	@{ $session->{tx} }{qw(was_off keep_off)} = ($session->{off}) x 2;
+	return;
 }
 
 sub step_begin
 {
 	my ($self, $i, $step, $session) = @_;
 	$self->{invalid} = 'an isolation level in the middle of a transaction' if $session->{tx} && $step->{iso};
-	$session->{tx} //= new_tx($i, $step);
+	open_tx($i, $step, $session) unless $session->{tx};
 	return {};
 }
 
@@ -242,8 +258,10 @@ sub step_commit
 {
 	my ($self, $i, $step, $session) = @_;
 	my $tx = $session->{tx};
-	$self->publish($i, $tx) if $tx && !$session->{aborted};
-	@$session{qw(tx aborted)} = (undef, 0);
+	return $self->step_rollback($i, $step, $session) if !$tx || $session->{aborted};
+	$self->publish($i, $tx);
+	@$session{qw(tx aborted off)} = (undef, 0, $tx->{keep_off});
+	$self->{since} = {} unless $self->direct_txs;
 	return {};
 }
 
@@ -281,11 +299,19 @@ sub step_let_go
 sub step_rollback
 {
 	my ($self, $i, $step, $session) = @_;
+	$session->{off} = $session->{tx}{was_off} if $session->{tx};
 	@$session{qw(tx aborted)} = (undef, 0);
+	$self->{since} = {} unless $self->direct_txs;
 	return {};
 }
 
-sub step_reconnect { goto &step_rollback; }
+sub step_reconnect
+{
+	my ($self, $i, $step, $session) = @_;
+	$self->step_rollback($i, $step, $session);
+	$session->{off} = 0;
+	return {};
+}
 
 sub step_sleep { return {}; }
 
@@ -297,7 +323,7 @@ sub step_commit_chain
 	my ($self, $i, $step, $session) = @_;
 	my $tx = $session->{tx} or return { error => '25P01' };
 	$self->step_commit($i, $step, $session);
-	$session->{tx} = new_tx($i, $tx);
+	open_tx($i, $tx, $session);
 	return {};
 }
 
@@ -305,7 +331,8 @@ sub step_rollback_chain
 {
 	my ($self, $i, $step, $session) = @_;
 	my $tx = $session->{tx} or return { error => '25P01' };
-	@$session{qw(tx aborted)} = (new_tx($i, $tx), 0);
+	$self->step_rollback($i, $step, $session);
+	open_tx($i, $tx, $session);
 	return {};
 }
 
@@ -316,7 +343,8 @@ sub step_prepare
 	my ($self, $i, $step, $session) = @_;
 	my $tx = $session->{tx};
 	my $refused = $tx && !$session->{aborted};
-	$self->{invalid} = 'PREPARE TRANSACTION without pending rows' if $refused && !@{ $tx->{ops} };
+	$self->{invalid} = 'PREPARE TRANSACTION without pending rows'
+	  if $refused && (!@{ $tx->{ops} } || %{ $tx->{ever_direct} });
 	$self->step_rollback($i, $step, $session);
 	return $refused ? { error => '0A000' } : {};
 }
@@ -325,7 +353,7 @@ sub step_savepoint
 {
 	my ($self, $i, $step, $session) = @_;
 	my $tx = $session->{tx} or return { error => '25P01' };
-	push @{ $tx->{savepoints} }, [ $step->{name}, scalar @{ $tx->{ops} } ];
+	push @{ $tx->{savepoints} }, [ $step->{name}, scalar @{ $tx->{ops} }, $session->{off}, $tx->{keep_off} ];
 	$self->note_step($session, $i, $step);
 	return {};
 }
@@ -347,6 +375,7 @@ sub step_rollback_to
 	return { error => '3B001' } if $n < 0;
 	$#{ $tx->{savepoints} } = $n;
 	undo_ops($tx, $tx->{savepoints}[$n][1]);
+	($session->{off}, $tx->{keep_off}) = @{ $tx->{savepoints}[$n] }[ 2, 3 ];
 	$session->{aborted} = 0;
 	$self->note_step($session, $i, $step);
 	return {};
@@ -371,6 +400,7 @@ sub publish
 	push @{ $self->{committed} }, $tx;
 	for my $op (@{ $tx->{ops} })
 	{
+		$self->note_published($tx, $op);
 		$self->apply($self->{state}, $op);
 		$self->{plain_only}[ $op->{t} ]{ $op->{class} } = 'no' unless $op->{full};
 		$self->{plain_only}[ $op->{t} ]{ $op->{class} } //= 'yes';
@@ -383,7 +413,7 @@ sub in_tx
 {
 	my ($self, $i, $step, $session, $now, $code) = @_;
 	my $auto = !$session->{tx};
-	$session->{tx} //= new_tx($i, $step);
+	open_tx($i, $step, $session) if $auto;
 	$code->($session->{tx});
 	$self->note_step($session, $i, $step, $now);
 	$self->step_commit($i, $step, $session) if $auto;
@@ -397,6 +427,7 @@ sub add_ops
 	my ($self, $tx, @ops) = @_;
 	for my $op (@ops)
 	{
+		$self->note_direct($tx, $op);
 		push @{ $tx->{ops} }, $op;
 		push @{ $tx->{log} }, { op => $op };
 		$self->view_ops($tx->{ops}, $op->{t}, $op->{class});
@@ -409,6 +440,7 @@ sub undo_ops
 {
 	my ($tx, $n) = @_;
 	$#{ $tx->{ops} } = $n - 1;
+	delete @{ $tx->{direct} }{ grep { $tx->{direct}{$_} >= $n } keys %{ $tx->{direct} } };
 	push @{ $tx->{log} }, { keep => $n };
 	return;
 }
@@ -459,8 +491,18 @@ sub ops_of
 sub step_upsert
 {
 	my ($self, $i, $step, $session, $now) = @_;
-	return { error => $error_of{ $step->{bad} } } if $step->{bad};
+	my @errors = $self->is_held_up($session, $step) ? ('55000') : ();
+	return { error => join('|', @errors, $self->errors_of($session, $step)) } if $step->{bad};
+	return { error => '55000' } if @errors;
 	return $self->in_tx($i, $step, $session, $now, sub { $self->add_ops($_[0], $self->ops_of($i, $step, $now)) });
+}
+
+# A row before the bad one may be refused by the table itself, if it is
+# written at once: nobody has repaired these rows.
+sub errors_of
+{
+	my ($self, $session, $step) = @_;
+	return ($error_of{ $step->{bad} }, $self->writes_directly($session, $step->{t}) ? '23502' : ());
 }
 
 sub step_delete { goto &step_upsert; }
@@ -483,6 +525,7 @@ sub add_parts
 sub step_block
 {
 	my ($self, $i, $step, $session, $now) = @_;
+	return { error => '55000' } if $self->is_held_up($session, $step);
 	return $self->in_tx($i, $step, $session, $now, sub { $self->add_parts($_[0], $i, $step->{parts}, $now) });
 }
 
@@ -545,7 +588,9 @@ sub step_buffered
 	return {} if $session->{tx} && $session->{tx}{iso};
 	my $t = $step->{t};
 	my %exact;
-	for my $class (keys %{ $self->{state}[$t] })
+	my $tx = $session->{tx};
+	my $own_rows = $tx && $tx->{ever_direct}{$t};
+	for my $class (grep { !$own_rows || !$tx->{touched}{"$t:$_"} } keys %{ $self->{state}[$t] })
 	{
 		my $history = $self->{plain_only}[$t]{$class} // 'untouched';
 		$exact{$class} = $self->{state}[$t]{$class} if $history ne 'no';
@@ -560,6 +605,147 @@ sub finish
 	$self->step_rollback(0, undef, $_) for grep { $_ } @{ $self->{sessions} };
 	$self->{paused} = {};
 	return;
+}
+
+# ---- writing without the buffer ----------------------------------------
+
+# With batchdedup.enabled = off or mode "direct" rows are written at the call,
+# and their locks are held until the COMMIT. Sessions are driven by one
+# process, so nobody may wait for a lock, or for a worker who waits for one:
+# while a transaction has written directly nobody else does, and nobody waits
+# for a flush that others' rows of the same keys could hold up.
+
+sub step_enabled
+{
+	my ($self, $i, $step, $session) = @_;
+	$self->{invalid} = 'SET LOCAL outside of a transaction' if $step->{local} && !$session->{tx};
+	$session->{off} = $step->{on} ? 0 : 1;
+	$session->{tx}{keep_off} = $session->{off} if $session->{tx} && !$step->{local};
+	return {};
+}
+
+sub step_mode
+{
+	my ($self, $i, $step, $session) = @_;
+	$self->{direct}{ $step->{t} } = $step->{mode} eq 'direct' ? 1 : 0;
+	return {};
+}
+
+sub writes_directly
+{
+	my ($self, $session, $t) = @_;
+	return $session->{off} || $self->{direct}{$t} || $session->{tx} && defined $session->{tx}{direct}{$t};
+}
+
+# Open transactions that have written directly, also if it was undone.
+sub direct_txs
+{
+	my ($self, $except) = @_;
+	return grep { %{ $_->{ever_direct} } && (!$except || $_ != $except) }
+	  map { $_ && $_->{tx} ? $_->{tx} : () } @{ $self->{sessions} };
+}
+
+sub note_direct
+{
+	my ($self, $tx, $op) = @_;
+	my $t = $op->{t};
+	$tx->{first}{$t} //= $op->{at}[0];
+	$tx->{touched}{"$t:$op->{class}"} = 1;
+	return unless $self->writes_directly($self->session($tx->{s}), $t);
+	$tx->{direct}{$t} //= @{ $tx->{ops} };
+	$tx->{ever_direct}{$t} = 1;
+	return;
+}
+
+sub note_published
+{
+	my ($self, $tx, $op) = @_;
+	my $t = $op->{t};
+	return if defined $tx->{direct}{$t};
+	$self->{paused}{$t} = 'rows' if $self->{paused}{$t};
+	$self->{since}{"$t:$op->{class}"} = 1 if $self->direct_txs($tx);
+	return;
+}
+
+# The statements of a step that write, also inside of blocks.
+sub writers { return map { $_->{parts} ? writers(@{ $_->{parts} }) : $_->{rows} ? $_ : () } @_; }
+
+sub keys_of_step
+{
+	my ($self, $step) = @_;
+	my %keys;
+	for my $writer (writers($step))
+	{
+		my $shape = $self->shape($writer->{t});
+		$keys{"$writer->{t}:$shape->{measured_keys}[ $_->{k} ]{class}"} = 1 for @{ $writer->{rows} };
+	}
+	return keys %keys;
+}
+
+# Targets to which a step is the first of its transaction to write directly.
+sub direct_begins
+{
+	my ($self, $session, $step) = @_;
+	my %ts = map { $_->{t} => 1 } writers($step);
+	return grep { $self->writes_directly($session, $_) && !($session->{tx} && defined $session->{tx}{direct}{$_}) }
+	  sort keys %ts;
+}
+
+# A direct write of a paused target for which others have rows buffered.
+sub is_held_up
+{
+	my ($self, $session, $step) = @_;
+	return scalar grep { ($self->{paused}{$_} // '') eq 'rows' } $self->direct_begins($session, $step);
+}
+
+# Why a step says nothing: undef, or a reason. The generator asks, too.
+sub direct_problem
+{
+	my ($self, $session, $step) = @_;
+	return undef unless $self->{program}{direct};
+	return $self->mode_problem($step) if $step->{op} eq 'mode';
+	my @others = $self->direct_txs($session->{tx});
+	return 'a plain statement may wait for a row' if $step->{op} eq 'plain' && $self->direct_txs;
+	return 'a flush may wait for a row' if $step->{op} eq 'flush' && %{ $self->{since} };
+	return $self->write_problem($session, $step, @others) || $self->publish_problem($session, $step, @others);
+}
+
+# Everybody who has called for the target has locked it.
+sub mode_problem
+{
+	my ($self, $step) = @_;
+	my @open = grep { $_ } map { $_ && $_->{tx} } @{ $self->{sessions} };
+	return 'a mode cannot change under an open transaction'
+	  if $self->is_busy || $self->direct_txs || grep { exists $_->{first}{ $step->{t} } } @open;
+	return 'the mode of a paused target' if $self->{paused}{ $step->{t} };
+	return undef;
+}
+
+sub write_problem
+{
+	my ($self, $session, $step, @others) = @_;
+	my @begins = $self->direct_begins($session, $step);
+	my @direct = grep { $self->writes_directly($session, (split /:/)[0]) } $self->keys_of_step($step);
+	return undef unless @direct;
+	return 'a direct write may wait for a row' if @others;
+	return 'a direct write in an old snapshot' if $session->{tx} && $session->{tx}{iso};
+	return 'a direct write waits for a flush' if @begins && ($self->is_busy || %{ $self->{since} });
+	return 'whether rows are buffered is not known' if grep { ($self->{paused}{$_} // '') eq '1' } @begins;
+	return 'another order is right, too' if !$self->{program}{overlap} && grep { $self->{since}{$_} } @direct;
+	return undef;
+}
+
+# What is published beside an open direct write of the key may end on top.
+sub publish_problem
+{
+	my ($self, $session, $step, @others) = @_;
+	return undef if $self->{program}{overlap} || !@others;
+	my $tx = $session->{tx};
+	my $ends = $step->{op} =~ /commit/;
+	return undef if $tx ? !$ends : 0;
+	my @keys = $tx ? keys %{ $tx->{touched} } : $self->keys_of_step($step);
+	return 'another order is right, too' if grep { my $key = $_; grep { $_->{touched}{$key} } @others } @keys;
+	return undef;
 }
 
 # ---- comparing ---------------------------------------------------------

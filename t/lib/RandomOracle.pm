@@ -17,12 +17,16 @@ use RandomModel;
 
 sub key_of { return "$_[0]{t}:$_[0]{class}"; }
 
-# The first step at which a transaction touches each key.
+# The first step at which a transaction touches each key, or, where it writes
+# directly, the target.
 sub first_touch
 {
 	my ($tx) = @_;
 	my %first;
-	$first{ key_of($_) } //= $_->{at}[0] for @{ $tx->{ops} };
+	for my $op (@{ $tx->{ops} })
+	{
+		$first{ key_of($op) } //= $tx->{ever_direct}{ $op->{t} } ? $tx->{first}{ $op->{t} } : $op->{at}[0];
+	}
 	return \%first;
 }
 

@@ -8,6 +8,7 @@ package RandomProgram;
 #   initial => [{t, row}, ...],          rows that are there at the start
 #   steps => [{s, op, ...}, ...]         s is the session
 #   overlap => 1                         some COMMITs stop in the middle
+#   direct => 'off', 'mode' or 'mixed'   who writes without the buffer
 #
 # and a row {k => number of a key of the shape, v => {column => number of a
 # value of its pool, or undef for NULL}}. Few keys, so that sessions meet.
@@ -248,7 +249,8 @@ sub random_step_of
 	return $self->random_pause if $op eq 'pause';
 	return { op => 'sleep', ms => pick(1, 5, 15) } if $op eq 'sleep';
 	# without pending rows it would succeed, and nobody would finish it
-	$op = 'commit' if $op eq 'prepare' && !$session->{aborted} && !@{ $session->{tx}{ops} };
+	$op = 'commit' if $op eq 'prepare' && !$session->{aborted}
+	  && (!@{ $session->{tx}{ops} } || %{ $session->{tx}{ever_direct} });
 	return { op => $op };
 }
 
@@ -282,6 +284,48 @@ sub random_step
 	$weights{pause} *= 15 if $weights{pause} && %{ $self->{model}{paused} };
 	my $op = weighted(\%weights);
 	return { s => $s, %{ $self->random_step_of($op, $session) } };
+}
+
+# ---- without the buffer ------------------------------------------------
+
+# Everybody does without it, or it changes now and then.
+sub set_out
+{
+	my ($self) = @_;
+	my $program = $self->{program};
+	for my $s ($program->{direct} eq 'off' ? (1 .. $program->{sessions}) : ())
+	{
+		$self->add_step({ s => $s, op => 'enabled', on => 0 });
+	}
+	for my $t ($program->{direct} eq 'mode' ? (0 .. $#{ $program->{targets} }) : ())
+	{
+		$self->add_step({ s => 1, op => 'mode', t => $t, mode => 'direct' });
+	}
+	return;
+}
+
+sub random_switch
+{
+	my ($self) = @_;
+	my $s = 1 + int rand $self->{program}{sessions};
+	my $session = $self->{model}->session($s);
+	return $self->random_step if $session->{busy} || $session->{aborted};
+	return { s => $s, op => 'enabled', on => pick(0, 1), $session->{tx} && chance(0.3) ? (local => 1) : () }
+	  if $session->{tx} || chance(0.5);
+	return { s => $s, op => 'mode', t => int rand @{ $self->{program}{targets} }, mode => pick('direct', 'buffered') };
+}
+
+# A step that does not wait for another session; others have their turn.
+sub possible_step
+{
+	my ($self) = @_;
+	return $self->random_step unless $self->{program}{direct};
+	for (1 .. 20)
+	{
+		my $step = $self->{program}{direct} eq 'mixed' && chance(0.1) ? $self->random_switch : $self->random_step;
+		return $step unless $self->{model}->direct_problem($self->{model}->session($step->{s}), $step);
+	}
+	return { s => 1, op => 'let_go' };
 }
 
 # ---- programs ----------------------------------------------------------
@@ -388,24 +432,26 @@ sub close_sessions
 		my $savepoint = $session->{tx}{savepoints}[0];
 		$self->add_step({ s => $s, op => 'rollback_to', name => $savepoint->[0] })
 		  if $session->{aborted} && $savepoint;
-		$self->add_step({ s => $s, op => 'commit' }) if chance(0.85);
+		my $commit = { s => $s, op => 'commit' };
+		$self->add_step($commit) if chance(0.85) && !$self->{model}->direct_problem($session, $commit);
 	}
 	return;
 }
 
 sub generate
 {
-	my ($seed, $shapes, $shape_of) = @_;
+	my ($seed, $shapes, $shape_of, $direct) = @_;
 	srand($seed);
 	my $overlap = chance(0.25) ? 1 : 0;
 	my $program = {
 		seed => $seed, sessions => 2 + int rand 3, overlap => $overlap, targets => random_targets($shapes, $overlap),
-		initial => [], steps => []
+		initial => [], steps => [], $direct ? (direct => pick('off', 'mode', 'mixed', 'mixed')) : ()
 	};
 	my $self = bless { program => $program, shapes => [ map { $shape_of->{ $_->{shape} } } @{ $program->{targets} } ] };
 	$self->{keys} = [ map { $self->choose_keys($_) } 0 .. $#{ $program->{targets} } ];
 	$self->{model} = RandomModel->new($program, $shape_of);
-	$self->add_step($self->random_step) for 0 .. 5 + int rand pick(10, 25, 50);
+	$self->set_out if $direct;
+	$self->add_step($self->possible_step) for 0 .. 5 + int rand pick(10, 25, 50);
 	$self->close_sessions;
 	repair($program, $shape_of);
 	return $program;

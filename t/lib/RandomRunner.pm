@@ -434,6 +434,8 @@ sub settle
 	}
 	$self->run_script("SELECT batchdedup.resume(" . RandomShapes::literal($sql->target($_)) . ")")
 	  for sort keys %{ $model->{paused} };
+	$self->run_script($sql->mode_statement($_, 'buffered')) for grep { $model->{direct}{$_} } sort keys %{ $model->{direct} };
+	$_->do('RESET batchdedup.enabled') for $model->{program}{direct} ? @{ $self->{sessions} } : ();
 	$model->finish;
 	$self->run_script($sql->flush_statement(0 .. $#{ $model->{shapes} }));
 	return;

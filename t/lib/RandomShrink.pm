@@ -207,6 +207,7 @@ sub frame_candidates
 		push @all, sub { variant($program, sub { delete @{ $_[0]{targets}[$t] }{qw(update how)} }) }
 		  if $program->{targets}[$t]{update};
 		push @all, sub { variant($program, sub { $_[0]{overlap} = 0 }) } if $program->{overlap} && !$t;
+		push @all, sub { variant($program, sub { delete $_[0]{direct} }) } if $program->{direct} && !$t;
 		push @all, sub { variant($program, sub { $_[0]{targets}[$t]{variant} = 'slow' }) }
 		  if $program->{targets}[$t]{variant} ne 'slow';
 	}

@@ -293,6 +293,7 @@ my %control = (
 	},
 	sleep => sub { "SELECT pg_sleep($_[0]{ms} / 1000.0)" },
 	reconnect => sub { '-- disconnect and connect' },
+	enabled => sub { 'SET ' . ($_[0]{local} ? 'LOCAL ' : '') . 'batchdedup.enabled = ' . ($_[0]{on} ? 'on' : 'off') },
 );
 
 # The statement of a step, and its parameter if it has one. Writers return
@@ -308,7 +309,14 @@ sub statement
 	return $self->get_statement($step) if $op eq 'get';
 	return $self->buffered_statement($step) if $op eq 'buffered';
 	return $self->block_statement($step) if $op eq 'block';
+	return $self->mode_statement(@$step{qw(t mode)}) if $op eq 'mode';
 	return "SELECT batchdedup.$op(" . literal($self->target($step->{t})) . ')';
+}
+
+sub mode_statement
+{
+	my ($self, $t, $mode) = @_;
+	return 'SELECT batchdedup.alter_target(' . literal($self->target($t)) . ", mode => '$mode')";
 }
 
 sub write_statement
