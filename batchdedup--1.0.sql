@@ -25,6 +25,10 @@ CREATE TABLE batchdedup.target_option (
 );
 COMMENT ON TABLE batchdedup.target_option IS
     'registered targets, as create_target was told; see the view target';
+-- An id is never used twice, also not by the next CREATE EXTENSION: begin with
+-- the time, in tenths of a second.
+SELECT pg_catalog.setval('batchdedup.target_option_target_id_seq',
+    1 + (extract(epoch FROM pg_catalog.clock_timestamp()) * 10)::bigint % 2000000000);
 SELECT pg_catalog.pg_extension_config_dump('batchdedup.target_option', '');
 SELECT pg_catalog.pg_extension_config_dump('batchdedup.target_option_target_id_seq', '');
 
@@ -58,6 +62,7 @@ CREATE TABLE batchdedup.dead_letter_row (
     last_attempt_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );
 CREATE INDEX dead_letter_row_target ON batchdedup.dead_letter_row (target_id, generation, sequence);
+CREATE INDEX dead_letter_row_table ON batchdedup.dead_letter_row (target);
 CREATE INDEX dead_letter_row_waits ON batchdedup.dead_letter_row (target_id) WHERE waits;
 COMMENT ON TABLE batchdedup.dead_letter_row IS
     'rows that their table refused, with the error; see the view dead_letter';
@@ -133,8 +138,9 @@ CREATE VIEW batchdedup.target AS
 SELECT o.target,
        (SELECT pg_catalog.string_agg(pg_catalog.quote_ident(c.name), ', ' ORDER BY c.position)
           FROM pg_catalog.unnest(o.key_columns) WITH ORDINALITY AS c(name, position)) AS key,
-       (SELECT pg_catalog.string_agg(pg_catalog.quote_ident(c.name), ', ' ORDER BY c.position)
-          FROM pg_catalog.unnest(o.update_columns) WITH ORDINALITY AS c(name, position)) AS update_columns,
+       CASE WHEN o.update_columns IS NOT NULL THEN
+       (SELECT coalesce(pg_catalog.string_agg(pg_catalog.quote_ident(c.name), ', ' ORDER BY c.position), '')
+          FROM pg_catalog.unnest(o.update_columns) WITH ORDINALITY AS c(name, position)) END AS update_columns,
        NULL::jsonb AS merge,
        NULL::text AS version_column,
        false AS logged,

@@ -304,6 +304,7 @@ insert_target(FunctionCallInfo fcinfo, Oid relid, List *key, List *update,
 					  PG_GETARG_DATUM(ARG_MODE), PG_GETARG_DATUM(ARG_ON_FULL),
 					  PG_GETARG_DATUM(ARG_GUARD)};
 	char nulls[] = "        ";
+	BddOptions options;
 
 	if (default_update)
 		nulls[2] = 'n';
@@ -322,6 +323,17 @@ insert_target(FunctionCallInfo fcinfo, Oid relid, List *key, List *update,
 				   "(target, key_columns, update_columns, flush_interval, flush_rows, mode, on_full, guard) "
 				   "VALUES ($1, $2, $3, $4, $5, coalesce($6, 'buffered'), coalesce($7, 'wait'), coalesce($8, 'warn'))",
 				   lengthof(types), types, values, nulls);
+	if (!bdd_options_read(relid, &options))
+		elog(ERROR, "target of table %u is not there", relid);
+	bdd_at_abort_free_slot(options.target_id);
+	types[0] = REGCLASSOID;
+	types[1] = INT4OID;
+	values[1] = Int32GetDatum(options.target_id);
+	/* Letters of the table from before its last drop_target. */
+	change_catalog(relid,
+				   "UPDATE batchdedup.dead_letter_row SET target_id = $2 "
+				   "WHERE target OPERATOR(pg_catalog.=) $1",
+				   2, types, values, NULL);
 }
 
 Datum

@@ -462,6 +462,9 @@ start_flush(Oid relid, bool named)
 						get_rel_name(relid))));
 		return NULL;
 	}
+	/* What this transaction itself has applied or discarded needs no worker. */
+	if (!bdd_slot_has_unapplied(bdd_target_slot(target)))
+		return NULL;
 	flush = palloc(sizeof(BddFlush));
 	flush->relid = relid;
 	flush->target_id = target->options.target_id;
@@ -500,7 +503,7 @@ flush_targets(FunctionCallInfo fcinfo, bool *named)
 			ereport(ERROR,
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 					 errmsg("target must not be null")));
-		relids = lappend_oid(relids, DatumGetObjectId(oids[i]));
+		relids = list_append_unique_oid(relids, DatumGetObjectId(oids[i]));
 	}
 	*named = relids != NIL;
 	return *named ? relids : bdd_all_targets();
@@ -521,6 +524,7 @@ bdd_flush(PG_FUNCTION_ARGS)
 	bdd_check_preloaded();
 	check_argument(fcinfo, 0, "list of targets");
 	PreventCommandDuringRecovery("flush()");
+	bdd_check_may_wait();
 	foreach(cell, flush_targets(fcinfo, &named))
 	{
 		BddFlush *flush = start_flush(lfirst_oid(cell), named);

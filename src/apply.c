@@ -279,9 +279,9 @@ set_mark(int32 target_id, uint64 generation)
 }
 
 /*
- * Deferred triggers could not fire once we are not the owner any more.  A
- * worker has no constraints of others to respect; in somebody's transaction
- * only those of the table are meant.
+ * Deferred triggers could not fire once we are not the owner any more.  In a
+ * transaction that may have deferred checks of its own only the constraints
+ * of the table are meant.
  */
 void
 bdd_constraints_immediate(BddTarget *target)
@@ -291,7 +291,7 @@ bdd_constraints_immediate(BddTarget *target)
 	const char *sql = "SET CONSTRAINTS ALL IMMEDIATE";
 
 	bdd_spi_connect();
-	if (!bdd_am_worker)
+	if (!bdd_am_worker && IsTransactionBlock())
 	{
 		(void) bdd_spi_run("SELECT pg_catalog.string_agg(pg_catalog.format('%I.%I', n.nspname, c.conname), ', ') "
 						   "FROM pg_catalog.pg_constraint c "

@@ -20,22 +20,29 @@
 
 /* ---------- kinds of errors ---------- */
 
-/* Errors that the values of a row cause. */
+/*
+ * Errors that the values of a row cause, whatever a trigger calls them.  The
+ * others speak of the table, of functions, or of the server.
+ */
 static bool
 is_of_row(int sqlstate)
 {
 	switch (ERRCODE_TO_CATEGORY(sqlstate))
 	{
-		case ERRCODE_DATA_EXCEPTION:
-		case ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION:
-		case ERRCODE_CARDINALITY_VIOLATION:
-		case ERRCODE_WITH_CHECK_OPTION_VIOLATION:
-		case ERRCODE_TRIGGERED_ACTION_EXCEPTION:
-		case ERRCODE_PLPGSQL_ERROR:
-		case ERRCODE_PROGRAM_LIMIT_EXCEEDED:
-			return true;
-		default:
+		case ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION:
+		case ERRCODE_FEATURE_NOT_SUPPORTED:
+		case ERRCODE_INTERNAL_ERROR:
+		case ERRCODE_INVALID_TRANSACTION_STATE:
+		case ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION:
+		case ERRCODE_INVALID_SCHEMA_NAME:
+		case ERRCODE_INVALID_CATALOG_NAME:
+		case ERRCODE_SQL_ROUTINE_EXCEPTION:
+		case ERRCODE_EXTERNAL_ROUTINE_EXCEPTION:
+		case ERRCODE_EXTERNAL_ROUTINE_INVOCATION_EXCEPTION:
+		case ERRCODE_CONFIG_FILE_ERROR:
 			return false;
+		default:
+			return true;
 	}
 }
 
@@ -68,23 +75,21 @@ concerns_no_row(int sqlstate)
 /* ---------- trying ---------- */
 
 /*
- * Writes the rows in a subtransaction; returns the error that undid it, or
- * NULL.
+ * Does the work in a subtransaction; returns the error that undid it, or NULL.
+ * Errors that say nothing about rows are raised.
  */
 ErrorData *
-bdd_try_write(BddTarget *target, const BddRow *rows, uint64 count,
-			  BddApplyCounts *counts)
+bdd_in_subtransaction(BddWork work, void *arg)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
-	BddApplyCounts written = *counts;
 	ErrorData *volatile error = NULL;
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		bdd_write_rows(target, rows, count, &written);
+		work(arg);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -98,10 +103,37 @@ bdd_try_write(BddTarget *target, const BddRow *rows, uint64 count,
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
 
-	if (error == NULL)
-		*counts = written;
-	else if (concerns_no_row(error->sqlerrcode))
+	if (error != NULL && concerns_no_row(error->sqlerrcode))
 		ReThrowError(error);
+	return error;
+}
+
+typedef struct BddWrite
+{
+	BddTarget *target;
+	const BddRow *rows;
+	uint64 count;
+	BddApplyCounts counts;
+} BddWrite;
+
+static void
+do_write(void *arg)
+{
+	BddWrite *write = arg;
+
+	bdd_write_rows(write->target, write->rows, write->count, &write->counts);
+}
+
+/* Writes the rows in a subtransaction; returns the error, or NULL. */
+ErrorData *
+bdd_try_write(BddTarget *target, const BddRow *rows, uint64 count,
+			  BddApplyCounts *counts)
+{
+	BddWrite write = {target, rows, count, *counts};
+	ErrorData *error = bdd_in_subtransaction(do_write, &write);
+
+	if (error == NULL)
+		*counts = write.counts;
 	return error;
 }
 
@@ -144,7 +176,7 @@ retry_refused(BddTarget *target, BddApplyCounts *counts, List *refused)
 {
 	bool progress = true;
 
-	while (progress && list_length(refused) > 1)
+	while (progress && refused != NIL)
 	{
 		List *left = NIL;
 		ListCell *cell;

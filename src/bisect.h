@@ -18,6 +18,9 @@ typedef struct BddRefused
 	ErrorData *error;
 } BddRefused;
 
+typedef void (*BddWork)(void *arg);
+
+extern ErrorData *bdd_in_subtransaction(BddWork work, void *arg);
 extern ErrorData *bdd_try_write(BddTarget *target, const BddRow *rows,
 								uint64 count, BddApplyCounts *counts);
 extern List *bdd_write_tolerantly(BddTarget *target, BddRows *rows,

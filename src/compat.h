@@ -12,6 +12,7 @@
 #include "postgres.h"
 
 #include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "nodes/plannodes.h"
@@ -104,6 +105,16 @@ bdd_holds_lock(Oid relid, LOCKMODE lockmode)
 	return LockHeldByMe(&tag, lockmode, false);
 #else
 	return LockHeldByMe(&tag, lockmode);
+#endif
+}
+
+static inline bool
+bdd_owns_type(Oid type, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(TypeRelationId, type, role);
+#else
+	return pg_type_ownercheck(type, role);
 #endif
 }
 

@@ -85,6 +85,39 @@ settle(Oid relid, LOCKMODE lockmode)
 		bdd_direct_settle(bdd_target_open(relid, lockmode));
 }
 
+/* Rows of a partition are in the buffer of the table that it belongs to. */
+static void
+settle_ancestors(Oid relid)
+{
+	ListCell *cell;
+
+	if (!OidIsValid(relid) || !get_rel_relispartition(relid))
+		return;
+	foreach(cell, get_partition_ancestors(relid))
+		if (is_target(lfirst_oid(cell)))
+			settle(lfirst_oid(cell), ShareRowExclusiveLock);
+}
+
+/* A table that becomes a partition is checked against its bounds. */
+static void
+settle_attached(AlterTableStmt *alter)
+{
+	ListCell *cell;
+
+	foreach(cell, alter->cmds)
+	{
+		AlterTableCmd *command = lfirst_node(AlterTableCmd, cell);
+		Oid relid;
+
+		if (command->subtype != AT_AttachPartition)
+			continue;
+		relid = RangeVarGetRelid(((PartitionCmd *) command->def)->name, NoLock,
+								 true);
+		if (is_target(relid) && bdd_owns_relation(relid, GetUserId()))
+			settle(relid, AccessExclusiveLock);
+	}
+}
+
 /* ---------- dropping ---------- */
 
 /* Rows of this transaction are not published; they come back on rollback. */
@@ -108,8 +141,8 @@ delete_options(Oid relid)
 	bdd_spi_connect();
 	(void) bdd_spi_run("WITH gone AS (DELETE FROM batchdedup.target_option "
 					   "WHERE target OPERATOR(pg_catalog.=) $1 RETURNING target_id), "
-					   "letters AS (DELETE FROM batchdedup.dead_letter_row l USING gone "
-					   "WHERE l.target_id OPERATOR(pg_catalog.=) gone.target_id) "
+					   "letters AS (DELETE FROM batchdedup.dead_letter_row "
+					   "WHERE target OPERATOR(pg_catalog.=) $1) "
 					   "DELETE FROM batchdedup.mark m USING gone "
 					   "WHERE m.target_id OPERATOR(pg_catalog.=) gone.target_id",
 					   1, types, values, NULL);
@@ -125,8 +158,9 @@ table_dropped(Oid relid)
 	set_pending_aside(relid);
 	if (slot != NULL)
 		bdd_at_commit_free_slot(slot);
-	if (is_target(relid) && OidIsValid(bdd_catalog_relation("mark")) &&
-		OidIsValid(bdd_catalog_relation("dead_letter_row")))
+	if (OidIsValid(bdd_catalog_relation("mark")) &&
+		OidIsValid(bdd_catalog_relation("dead_letter_row")) &&
+		(is_target(relid) || bdd_has_dead_letters(relid)))
 		delete_options(relid);
 }
 
@@ -237,20 +271,6 @@ check_may_truncate(const RangeVar *table, Oid relid, Oid old_relid, void *arg)
 					   table->relname);
 }
 
-/* Rows of a partition are in the buffer of the table that it belongs to. */
-static void
-settle_ancestors(Oid relid)
-{
-	ListCell *cell;
-
-	if (!OidIsValid(relid) || !get_rel_relispartition(relid) ||
-		pg_class_aclcheck(relid, GetUserId(), ACL_TRUNCATE) != ACLCHECK_OK)
-		return;
-	foreach(cell, get_partition_ancestors(relid))
-		if (is_target(lfirst_oid(cell)))
-			settle(lfirst_oid(cell), ShareRowExclusiveLock);
-}
-
 static void
 lock_truncated_tables(TruncateStmt *truncate)
 {
@@ -260,7 +280,11 @@ lock_truncated_tables(TruncateStmt *truncate)
 	{
 		RangeVar *table = lfirst(cell);
 
-		settle_ancestors(RangeVarGetRelid(table, NoLock, true));
+		Oid relid = RangeVarGetRelid(table, NoLock, true);
+
+		if (OidIsValid(relid) &&
+			pg_class_aclcheck(relid, GetUserId(), ACL_TRUNCATE) == ACLCHECK_OK)
+			settle_ancestors(relid);
 		if (is_target(RangeVarGetRelid(table, NoLock, true)))
 			(void) RangeVarGetRelidExtended(table, AccessExclusiveLock, 0,
 											check_may_truncate, NULL);
@@ -315,6 +339,7 @@ settle_altered_table(AlterTableStmt *alter)
 	ListCell *cell;
 	Oid relid;
 
+	settle_attached(alter);
 	foreach(cell, alter->cmds)
 		needed = needed || needs_rows(lfirst_node(AlterTableCmd, cell));
 	if (!needed || lockmode < ShareRowExclusiveLock ||
@@ -323,31 +348,47 @@ settle_altered_table(AlterTableStmt *alter)
 	relid = RangeVarGetRelidExtended(alter->relation, lockmode,
 									 alter->missing_ok ? RVR_MISSING_OK : 0,
 									 RangeVarCallbackOwnsRelation, NULL);
-	if (OidIsValid(relid))
-		settle_tree(relid, lockmode);
+	if (!OidIsValid(relid))
+		return;
+	settle_ancestors(relid);
+	settle_tree(relid, lockmode);
 }
 
-/* ALTER TYPE changes tables that were made OF it. */
-static void
-settle_typed_tables(AlterTableStmt *alter)
+/* Targets that were made OF the type. */
+static List *
+typed_targets(RangeVar *type_name)
 {
-	Oid type_relid = RangeVarGetRelid(alter->relation, NoLock, true);
+	Oid type_relid = RangeVarGetRelid(type_name, NoLock, true);
 	Oid type = OidIsValid(type_relid) ? get_rel_type_id(type_relid) :
 										InvalidOid;
+	List *relids = NIL;
 	ListCell *cell;
 
 	foreach(cell, bdd_all_targets())
 	{
 		Oid relid = lfirst_oid(cell);
 		HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
-		bool of_type = HeapTupleIsValid(tuple) && OidIsValid(type) &&
-					   ((Form_pg_class) GETSTRUCT(tuple))->reloftype == type;
 
-		if (HeapTupleIsValid(tuple))
-			ReleaseSysCache(tuple);
-		if (of_type && bdd_owns_relation(relid, GetUserId()))
-			settle(relid, AccessExclusiveLock);
+		if (!HeapTupleIsValid(tuple))
+			continue;
+		if (OidIsValid(type) &&
+			((Form_pg_class) GETSTRUCT(tuple))->reloftype == type)
+			relids = lappend_oid(relids, relid);
+		ReleaseSysCache(tuple);
 	}
+	return relids;
+}
+
+static void
+settle_typed_tables(AlterTableStmt *alter)
+{
+	Oid type_relid = RangeVarGetRelid(alter->relation, NoLock, true);
+	ListCell *cell;
+
+	if (!OidIsValid(type_relid) || !bdd_owns_relation(type_relid, GetUserId()))
+		return; /* the server says why */
+	foreach(cell, typed_targets(alter->relation))
+		settle(lfirst_oid(cell), AccessExclusiveLock);
 }
 
 static Oid
@@ -389,6 +430,8 @@ settle_users_of_domain(AlterDomainStmt *alter)
 								   true);
 	ListCell *cell;
 
+	if (!OidIsValid(domain) || !bdd_owns_type(domain, GetUserId()))
+		return; /* the server says why */
 	foreach(cell, bdd_all_targets())
 	{
 		BddTarget *target = bdd_target_open_any(lfirst_oid(cell),
@@ -409,6 +452,22 @@ drops_extension(DropStmt *drop)
 			if (strcmp(strVal(lfirst(cell)), BDD_LIBRARY) == 0)
 				return true;
 	return false;
+}
+
+/* The rows of a partition go with it, but not as dead letters. */
+static void
+settle_partitioned(DropStmt *drop)
+{
+	ListCell *cell;
+
+	foreach(cell, drop->objects)
+	{
+		RangeVar *table = makeRangeVarFromNameList(lfirst(cell));
+		Oid relid = RangeVarGetRelid(table, NoLock, true);
+
+		if (OidIsValid(relid) && bdd_owns_relation(relid, GetUserId()))
+			settle_ancestors(relid);
+	}
 }
 
 /* The server checks itself who may drop the extension. */
@@ -519,6 +578,8 @@ before_statement(Node *statement)
 		case T_DropStmt:
 			if (drops_extension((DropStmt *) statement))
 				settle_all_targets();
+			else if (((DropStmt *) statement)->removeType == OBJECT_TABLE)
+				settle_partitioned((DropStmt *) statement);
 			break;
 		default:
 			break;
@@ -543,6 +604,14 @@ rename_column_of(Oid relid, RenameStmt *rename)
 					   "update_columns = pg_catalog.array_replace(update_columns, $2, $3) "
 					   "WHERE target OPERATOR(pg_catalog.=) $1",
 					   lengthof(types), types, values, NULL);
+	(void) bdd_spi_run("UPDATE batchdedup.dead_letter_row SET "
+					   "key = CASE WHEN key OPERATOR(pg_catalog.?) $2 THEN (key OPERATOR(pg_catalog.-) $2) "
+					   "OPERATOR(pg_catalog.||) pg_catalog.jsonb_build_object($3, key OPERATOR(pg_catalog.->) $2) ELSE key END, "
+					   "row = CASE WHEN row OPERATOR(pg_catalog.?) $2 THEN (row OPERATOR(pg_catalog.-) $2) "
+					   "OPERATOR(pg_catalog.||) pg_catalog.jsonb_build_object($3, row OPERATOR(pg_catalog.->) $2) ELSE row END, "
+					   "update_columns = pg_catalog.array_replace(update_columns, $2, $3) "
+					   "WHERE target OPERATOR(pg_catalog.=) $1",
+					   lengthof(types), types, values, NULL);
 	bdd_spi_finish();
 	bdd_become_again(&saved);
 	CacheInvalidateRelcacheByRelid(relid);
@@ -562,14 +631,28 @@ rename_column(RenameStmt *rename)
 			rename_column_of(lfirst_oid(cell), rename);
 }
 
+/* With CASCADE the column of every table OF the type. */
+static void
+rename_attribute(RenameStmt *rename)
+{
+	ListCell *cell;
+
+	foreach(cell, typed_targets(rename->relation))
+		rename_column_of(lfirst_oid(cell), rename);
+}
+
 static void
 after_statement(Node *statement)
 {
 	RenameStmt *rename = (RenameStmt *) statement;
 
-	if (IsA(statement, RenameStmt) && rename->renameType == OBJECT_COLUMN &&
+	if (!IsA(statement, RenameStmt))
+		return;
+	if (rename->renameType == OBJECT_COLUMN &&
 		rename->relationType == OBJECT_TABLE)
 		rename_column(rename);
+	else if (rename->renameType == OBJECT_ATTRIBUTE)
+		rename_attribute(rename);
 }
 
 static void

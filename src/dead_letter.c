@@ -136,6 +136,14 @@ store_letter(BddTarget *target, uint64 generation, BddRefused *refused)
 					   lengthof(types), types, values, nulls);
 }
 
+static void
+note_letters(BddSharedSlot *slot)
+{
+	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
+	slot->has_letters = true;
+	LWLockRelease(&slot->lock);
+}
+
 /* In the transaction that applies the rest. */
 void
 bdd_store_dead_letters(BddTarget *target, uint64 generation, List *refused)
@@ -145,6 +153,7 @@ bdd_store_dead_letters(BddTarget *target, uint64 generation, List *refused)
 
 	if (refused == NIL)
 		return;
+	note_letters(target->slot);
 	bdd_become_extension_owner(&saved);
 	bdd_spi_connect();
 	foreach(cell, refused)
@@ -165,9 +174,9 @@ typedef enum BddWhichLetters
 typedef struct BddLetter
 {
 	int64 id;
-	bool superseded;
-	BddImage image;
-	BddColumns *update; /* columns that it overwrites */
+	const char *operation;
+	Datum update_columns; /* text[] */
+	Jsonb *document;      /* the row, or its key alone; NULL: nothing left */
 } BddLetter;
 
 static BddOp
@@ -201,28 +210,41 @@ columns_named(BddTarget *target, Datum array)
 }
 
 static BddLetter *
-parse_letter(BddTarget *target, HeapTuple tuple, TupleDesc desc)
+read_letter(HeapTuple tuple, TupleDesc desc)
 {
 	BddLetter *letter = palloc0(sizeof(BddLetter));
-	BddValues row;
-	BddOp op;
+	Datum document;
 	bool isnull;
 
 	letter->id = DatumGetInt64(SPI_getbinval(tuple, desc, 1, &isnull));
-	letter->superseded = DatumGetBool(SPI_getbinval(tuple, desc, 2, &isnull));
-	op = operation_of(TextDatumGetCString(SPI_getbinval(tuple, desc, 3,
-														&isnull)));
-	letter->update = columns_named(target, SPI_getbinval(tuple, desc, 4,
-														 &isnull));
-	bdd_values_init(target, &row);
-	bdd_values_from_jsonb(target,
-						  DatumGetJsonbP(SPI_getbinval(tuple, desc, 5,
-													   &isnull)),
-						  &row);
-	letter->image = bdd_image_from_values(&target->shape, op, row.values,
-										  row.isnull, letter->update,
-										  row.given);
+	letter->operation = TextDatumGetCString(SPI_getbinval(tuple, desc, 2,
+														  &isnull));
+	letter->update_columns = PointerGetDatum(
+		PG_DETOAST_DATUM_COPY(SPI_getbinval(tuple, desc, 3, &isnull)));
+	document = SPI_getbinval(tuple, desc, 4, &isnull);
+	if (!isnull)
+		letter->document = DatumGetJsonbPCopy(document);
 	return letter;
+}
+
+/*
+ * The letter's row as an image, if the table can still take it.  The caller
+ * is the table's owner.
+ */
+static BddImage
+letter_image(BddTarget *target, const BddLetter *letter)
+{
+	BddValues row;
+
+	bdd_values_init(target, &row);
+	if (letter->document != NULL)
+		bdd_values_from_jsonb(target, letter->document, &row);
+	bdd_check_key_given(target, &row);
+	return bdd_image_from_values(&target->shape,
+								 operation_of(letter->operation), row.values,
+								 row.isnull,
+								 columns_named(target, letter->update_columns),
+								 row.given);
 }
 
 /*
@@ -244,7 +266,7 @@ read_letters(BddTarget *target, BddWhichLetters which, bool key_alone)
 	SPITupleTable *table;
 
 	bdd_become_extension_owner(&saved);
-	(void) bdd_spi_run("SELECT id, superseded, operation, update_columns, "
+	(void) bdd_spi_run("SELECT id, operation, update_columns, "
 					   "(SELECT pg_catalog.jsonb_object_agg(e.key, e.value) FROM pg_catalog.jsonb_each(row) e "
 					   "WHERE e.key OPERATOR(pg_catalog.=) ANY ($3)) "
 					   "FROM batchdedup.dead_letter_row "
@@ -255,40 +277,20 @@ read_letters(BddTarget *target, BddWhichLetters which, bool key_alone)
 	bdd_become_again(&saved);
 
 	table = SPI_tuptable;
-	bdd_become_owner_of(target->owner, &saved);
 	for (uint64 i = 0; i < table->numvals; i++)
 		letters = lappend(letters,
-						  parse_letter(target, table->vals[i],
-									   table->tupdesc));
-	bdd_become_again(&saved);
+						  read_letter(table->vals[i], table->tupdesc));
 	return letters;
 }
 
 /* ---------- superseded letters ---------- */
-
-static bool
-has_letters(BddTarget *target)
-{
-	Oid types[] = {INT4OID};
-	Datum values[] = {Int32GetDatum(target->options.target_id)};
-	BddIdentity saved;
-	uint64 found;
-
-	bdd_become_extension_owner(&saved);
-	found = bdd_spi_run("SELECT FROM batchdedup.dead_letter_row "
-						"WHERE target_id OPERATOR(pg_catalog.=) $1 "
-						"AND NOT superseded LIMIT 1",
-						1, types, values, NULL);
-	bdd_become_again(&saved);
-	return found > 0;
-}
 
 /* Whether the applied row leaves nothing of the letter. */
 static bool
 supersedes(BddTarget *target, const BddRow *row, const BddLetter *letter)
 {
 	const BddColumns *update = bdd_image_update(&target->shape, &row->image);
-	const BddColumns *wanted = letter->update;
+	const BddColumns *wanted = columns_named(target, letter->update_columns);
 
 	if (row->image.op != BDD_UPSERT)
 		return true;
@@ -323,6 +325,27 @@ mark_superseded(int64 id)
 	bdd_become_again(&saved);
 }
 
+typedef struct BddSearch
+{
+	BddTarget *target;
+	const BddLetter *letter;
+	BddRows *rows;
+	BddRow *found;
+} BddSearch;
+
+static void
+find_letter_row(void *arg)
+{
+	BddSearch *search = arg;
+	BddIdentity saved;
+	BddImage image;
+
+	bdd_become_owner_of(search->target->owner, &saved);
+	image = letter_image(search->target, search->letter);
+	search->found = bdd_rows_find(search->target, search->rows, &image);
+	bdd_become_again(&saved);
+}
+
 /*
  * Marks the letters that rows just applied make needless.  "rows" are sorted
  * by key; "refused" are those of them that were not applied.
@@ -332,17 +355,19 @@ bdd_supersede_dead_letters(BddTarget *target, BddRows *rows, List *refused)
 {
 	ListCell *cell;
 
+	if (!target->slot->has_letters)
+		return;
 	bdd_spi_connect();
-	if (has_letters(target))
-		foreach(cell, read_letters(target, OPEN_LETTERS, true))
-		{
-			BddLetter *letter = lfirst(cell);
-			BddRow *row = bdd_rows_find(target, rows, &letter->image);
+	foreach(cell, read_letters(target, OPEN_LETTERS, true))
+	{
+		BddSearch wanted = {target, lfirst(cell), rows, NULL};
 
-			if (row != NULL && !is_refused(refused, row) &&
-				supersedes(target, row, letter))
-				mark_superseded(letter->id);
-		}
+		/* A letter whose key is none any more is not looked for. */
+		if (bdd_in_subtransaction(find_letter_row, &wanted) == NULL &&
+			wanted.found != NULL && !is_refused(refused, wanted.found) &&
+			supersedes(target, wanted.found, wanted.letter))
+			mark_superseded(wanted.letter->id);
+	}
 	bdd_spi_finish();
 }
 
@@ -399,18 +424,45 @@ letter_refused(int64 id, const ErrorData *error)
 	bdd_become_again(&saved);
 }
 
-static bool
-retry_letter(BddTarget *target, BddLetter *letter)
+typedef struct BddRetry
 {
+	BddTarget *target;
+	const BddLetter *letter;
+} BddRetry;
+
+static void
+write_letter(void *arg)
+{
+	BddRetry *retry = arg;
+	BddTarget *target = retry->target;
 	BddApplyCounts counts = {0};
-	BddRow row = {.sequence = 0, .image = letter->image};
+	BddRow row = {0};
 	BddIdentity saved;
-	ErrorData *error;
 
 	bdd_become_owner_of(target->owner, &saved);
-	bdd_constraints_immediate(target);
-	error = bdd_try_write(target, &row, 1, &counts);
+	row.image = letter_image(target, retry->letter);
+	bdd_write_rows(target, &row, 1, &counts);
 	bdd_become_again(&saved);
+}
+
+/* Letters are written as the owner: see bdd_constraints_immediate. */
+static void
+prepare_retry(BddTarget *target)
+{
+	BddIdentity saved;
+
+	(void) bdd_target_slot(target);
+	bdd_become_owner_of(target->owner, &saved);
+	bdd_constraints_immediate(target);
+	bdd_become_again(&saved);
+}
+
+static bool
+retry_letter(BddTarget *target, const BddLetter *letter)
+{
+	BddRetry retry = {target, letter};
+	ErrorData *error = bdd_in_subtransaction(write_letter, &retry);
+
 	if (error == NULL)
 		letter_applied(letter->id);
 	else
@@ -430,7 +482,7 @@ bdd_retry_dead_letters(PG_FUNCTION_ARGS)
 	int64 accepted = 0;
 	ListCell *cell;
 
-	(void) bdd_target_slot(target);
+	prepare_retry(target);
 	bdd_spi_connect();
 	foreach(cell, read_letters(target, force ? ALL_LETTERS : OPEN_LETTERS,
 							   false))
@@ -509,7 +561,7 @@ bdd_retry_waiting_letters(BddTarget *applied)
 		target = bdd_target_lookup(lfirst_oid(cell));
 		if (target == NULL || target->broken != BDD_USABLE)
 			continue;
-		(void) bdd_target_slot(target);
+		prepare_retry(target);
 		foreach(letter, read_letters(target, WAITING_LETTERS, false))
 			(void) retry_letter(target, lfirst(letter));
 	}

@@ -15,6 +15,7 @@
 #include "direct.h"
 
 #include "apply.h"
+#include "dead_letter.h"
 #include "flush_wait.h"
 #include "keyorder.h"
 #include "miscadmin.h"
@@ -43,12 +44,14 @@ may_do_all(const BddTarget *target)
 }
 
 static void
-write_rows(BddTarget *target, BddRows *rows)
+write_rows(BddTarget *target, BddRows *rows, bool others_rows)
 {
 	BddApplyCounts counts = {0};
 	BddIdentity saved;
-	bool as_owner = !may_do_all(target) &&
-					check_enable_rls(target->relid, InvalidOid, true) != RLS_ENABLED;
+	bool as_owner = (others_rows || !may_do_all(target)) &&
+					(others_rows ||
+					 check_enable_rls(target->relid, InvalidOid,
+									  true) != RLS_ENABLED);
 
 	bdd_rows_fold_equal(target, rows);
 	if (as_owner)
@@ -59,6 +62,7 @@ write_rows(BddTarget *target, BddRows *rows)
 	bdd_write_rows(target, rows->rows, rows->count, &counts);
 	if (as_owner)
 		bdd_become_again(&saved);
+	bdd_supersede_dead_letters(target, rows, NIL);
 }
 
 static void
@@ -76,7 +80,7 @@ write_pending(BddTarget *target, BddPending *pending)
 	}
 	if (rows.count == 0)
 		return;
-	write_rows(target, &rows);
+	write_rows(target, &rows, pending->several_roles || pending->role != GetUserId());
 	pfree(rows.rows);
 }
 
@@ -89,7 +93,7 @@ bdd_direct_begin(BddTarget *target, BddPending *pending)
 {
 	BddSharedSlot *slot = bdd_target_slot(target);
 	TimestampTz since = GetCurrentTimestamp();
-	uint64 number = bdd_request_flush(slot, true);
+	uint64 number;
 	BddOptions options;
 
 	if (bdd_slot_is_buffering(slot) &&
@@ -100,6 +104,7 @@ bdd_direct_begin(BddTarget *target, BddPending *pending)
 						get_rel_name(target->relid)),
 				 errdetail("They come before rows that are written directly."),
 				 errhint("Resume the target with batchdedup.resume.")));
+	number = bdd_request_flush(slot, true);
 	if (bdd_slot_is_buffering(slot) && bdd_worker_unavailable(slot))
 	{
 		/* Nobody else will apply what others have published. */
@@ -137,6 +142,6 @@ bdd_direct_write(BddTarget *target, const BddImage *image)
 	BddRows rows = {0};
 
 	bdd_rows_add(&rows, 1, image);
-	write_rows(target, &rows);
+	write_rows(target, &rows, false);
 	pfree(rows.rows);
 }

@@ -140,8 +140,8 @@ check_not_null(const BddTarget *target, const BddValues *row)
 			report_null(target, i);
 }
 
-static void
-check_key(const BddTarget *target, const BddValues *row)
+void
+bdd_check_key_given(const BddTarget *target, const BddValues *row)
 {
 	for (int i = 0; i < target->key.count; i++)
 	{
@@ -284,16 +284,24 @@ json_state(BddTarget *target)
 	BddValues row;
 	Node *argument;
 
-	if (state != NULL)
+	if (state != NULL && !target->nested_types)
 		return state;
-	old_context = MemoryContextSwitchTo(target->context);
+	/* A composite inside may have changed: nobody tells us. */
+	if (target->json_context == NULL)
+		target->json_context = AllocSetContextCreate(target->context,
+													 "batchdedup jsonb",
+													 ALLOCSET_SMALL_SIZES);
+	MemoryContextReset(target->json_context);
+	target->json = NULL;
+	old_context = MemoryContextSwitchTo(target->json_context);
 	state = palloc0(sizeof(BddJsonState));
 	bdd_values_init(target, &row);
 	state->empty_row = heap_copy_tuple_as_datum(heap_form_tuple(target->shape.desc,
 																row.values,
 																row.isnull),
 												target->shape.desc);
-	fmgr_info_cxt(F_JSONB_POPULATE_RECORD, &state->populate, target->context);
+	fmgr_info_cxt(F_JSONB_POPULATE_RECORD, &state->populate,
+				  target->json_context);
 	argument = (Node *) makeNullConst(target->row_type, -1, InvalidOid);
 	fmgr_info_set_expr((Node *) makeFuncExpr(F_JSONB_POPULATE_RECORD,
 											 target->row_type,
@@ -368,7 +376,7 @@ bdd_values_key(BddTarget *target, const BddValues *row, StringInfo bytes)
 {
 	Datum values[INDEX_MAX_KEYS];
 
-	check_key(target, row);
+	bdd_check_key_given(target, row);
 	for (int i = 0; i < target->key.count; i++)
 		values[i] = row->values[target->key.columns[i].attnum - 1];
 	return bdd_key_encode(&target->key, values, bytes);
@@ -391,6 +399,18 @@ key_buffer(void)
 	return buffer;
 }
 
+/* Whether rows of this caller do not go through the buffer. */
+static bool
+bypasses_buffer(const BddTarget *target)
+{
+	if (bdd_am_worker)
+		return false; /* it cannot wait for itself */
+	if (target->slot != NULL && bdd_worker_unavailable(target->slot))
+		return true;
+	return !bdd_enabled || target->options.mode == BDD_MODE_DIRECT ||
+		   row_security_binds(target);
+}
+
 static BddPending *
 pending_of(BddTarget *target)
 {
@@ -401,19 +421,11 @@ pending_of(BddTarget *target)
 	pending = bdd_pending_get(target->relid, target->options.target_id, slot,
 							  &target->shape);
 	pending->flush_rows = bdd_target_flush_rows(target);
+	if (OidIsValid(pending->role) && pending->role != GetUserId())
+		pending->several_roles = true;
+	if (!bypasses_buffer(target))
+		pending->role = GetUserId();
 	return pending;
-}
-
-/* Whether rows of this caller do not go through the buffer. */
-static bool
-bypasses_buffer(const BddTarget *target)
-{
-	if (bdd_am_worker)
-		return false; /* it cannot wait for itself */
-	if (bdd_worker_unavailable(target->slot))
-		return true;
-	return !bdd_enabled || target->options.mode == BDD_MODE_DIRECT ||
-		   row_security_binds(target);
 }
 
 /* The buffer is nearly full; true: the row is to be written directly. */

@@ -36,6 +36,7 @@ extern void bdd_push_delete(BddTarget *target, BddValues *row);
 extern uint32 bdd_values_key(BddTarget *target, const BddValues *row,
 							 StringInfo bytes);
 extern BddImage bdd_key_image(BddTarget *target, BddValues *row);
+extern void bdd_check_key_given(const BddTarget *target, const BddValues *row);
 extern void bdd_check_key_alone(const BddTarget *target,
 								const BddValues *row);
 extern void bdd_check_row_security(const BddTarget *target);

@@ -112,6 +112,16 @@ report_failure(BddSharedSlot *slot, const BddSharedFailure *failure,
 			 errhint("Nothing is lost: the rows stay in the buffer and are tried again. See batchdedup.stat_target.")));
 }
 
+/* A worker would wait for itself. */
+void
+bdd_check_may_wait(void)
+{
+	if (bdd_am_worker)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("a trigger that runs while rows are applied cannot wait for a flush")));
+}
+
 static void
 report_paused(BddSharedSlot *slot)
 {
@@ -130,10 +140,7 @@ void
 bdd_wait_applied(BddSharedSlot *slot, int32 target_id, uint64 number,
 				 TimestampTz since, bool may_read)
 {
-	if (bdd_am_worker)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("a trigger that runs while rows are applied cannot wait for a flush")));
+	bdd_check_may_wait();
 	ConditionVariablePrepareToSleep(&slot->changed);
 	for (;;)
 	{

@@ -13,6 +13,7 @@
 #include "registry.h"
 
 extern uint64 bdd_request_flush(BddSharedSlot *slot, bool at_once);
+extern void bdd_check_may_wait(void);
 extern void bdd_wait_applied(BddSharedSlot *slot, int32 target_id,
 							 uint64 number, TimestampTz since,
 							 bool may_read);

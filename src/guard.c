@@ -33,7 +33,8 @@ has_rows(BddTarget *target)
 	BddPending *pending = bdd_pending_find(target->relid);
 
 	if (target->slot == NULL)
-		target->slot = bdd_slot_find(target->options.target_id);
+		target->slot = bdd_slot_find(target->options.target_id,
+									 target->relid);
 	return (pending != NULL && pending->set->count > 0) ||
 		   (target->slot != NULL && bdd_slot_is_buffering(target->slot));
 }

@@ -35,6 +35,9 @@ enum
 	OPTION_PAUSED
 };
 
+/* Column of batchdedup.dead_letter_row. */
+#define DEAD_LETTER_TARGET 3
+
 /* ---------- catalog ---------- */
 
 /* OID of a relation in our schema; InvalidOid: no extension here. */
@@ -215,4 +218,30 @@ bdd_mark_read(int32 target_id)
 	UnregisterSnapshot(snapshot);
 	table_close(rel, AccessShareLock);
 	return mark;
+}
+
+/* Whether letters of the table are kept. */
+bool
+bdd_has_dead_letters(Oid relid)
+{
+	Oid catalog = bdd_catalog_relation("dead_letter_row");
+	Oid index = bdd_catalog_relation("dead_letter_row_table");
+	Relation rel;
+	Snapshot snapshot;
+	ScanKeyData key;
+	SysScanDesc scan;
+	bool found;
+
+	if (!OidIsValid(catalog) || !OidIsValid(index))
+		return false;
+	rel = table_open(catalog, AccessShareLock);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	ScanKeyInit(&key, DEAD_LETTER_TARGET, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(relid));
+	scan = systable_beginscan(rel, index, true, snapshot, 1, &key);
+	found = HeapTupleIsValid(systable_getnext(scan));
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, AccessShareLock);
+	return found;
 }

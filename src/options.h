@@ -54,6 +54,7 @@ typedef struct BddOptions
 extern Oid bdd_catalog_relation(const char *name);
 extern bool bdd_options_read(Oid relid, BddOptions *options);
 extern List *bdd_all_targets(void);
+extern bool bdd_has_dead_letters(Oid relid);
 extern uint64 bdd_mark_read(int32 target_id);
 
 #endif /* BDD_OPTIONS_H */

@@ -73,6 +73,8 @@ typedef struct BddPending
 	BddSharedSlot *slot;
 	const BddShape *shape; /* lives at least as long as the transaction */
 	uint32 flush_rows;
+	Oid role;                        /* who has pushed rows ... */
+	bool several_roles;              /* ... and was not alone */
 	BddPendingSet *set;              /* current one */
 	BddPendingSet *aside;            /* newest first */
 	BddLevel *direct;                /* since this level rows go to the table */

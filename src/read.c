@@ -56,6 +56,8 @@ table_has_it(const BddSharedGeneration *generation, Snapshot snapshot)
 
 	if (!TransactionIdIsValid(xid))
 		return generation->state == BDD_APPLIED;
+	if (TransactionIdIsCurrentTransactionId(xid))
+		return true;
 	return !XidInMVCCSnapshot(xid, snapshot) &&
 		   !TransactionIdIsInProgress(xid) && TransactionIdDidCommit(xid);
 }
@@ -176,7 +178,8 @@ open_for_reading(Oid relid)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(relid));
 	bdd_check_row_security(target);
 	if (target->slot == NULL)
-		target->slot = bdd_slot_find(target->options.target_id);
+		target->slot = bdd_slot_find(target->options.target_id,
+									 target->relid);
 	return target;
 }
 
@@ -209,7 +212,7 @@ collect_key(BddTarget *target, BddValues *given, Snapshot snapshot,
 	bdd_rows_keep_key(target, rows, bdd_key_image(target, given));
 }
 
-/* The table's row of the key, or NULL; read as the caller. */
+/* The table's row of the key, or NULL. */
 static HeapTupleHeader
 table_row(BddTarget *target, const BddImage *key, MemoryContext context)
 {
@@ -381,7 +384,13 @@ bdd_get(PG_FUNCTION_ARGS)
 
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetTransactionSnapshot());
+	/*
+	 * The caller may read the table, that was checked.  Planning and comparing
+	 * may run functions of its owner's: as the owner.
+	 */
+	bdd_become_owner_of(target->owner, &saved);
 	found = get_row(target, &given, &json);
+	bdd_become_again(&saved);
 	PopActiveSnapshot();
 	if (!found)
 		PG_RETURN_NULL();
@@ -402,6 +411,7 @@ bdd_buffered(PG_FUNCTION_ARGS)
 	Oid row_type = get_fn_expr_argtype(fcinfo->flinfo, 0);
 	Oid relid = get_typ_typrelid(row_type);
 	BddTarget *target;
+	BddIdentity saved;
 	BddRows rows = {0};
 
 	if (!OidIsValid(relid) || get_rel_relkind(relid) == RELKIND_COMPOSITE_TYPE)
@@ -414,7 +424,9 @@ bdd_buffered(PG_FUNCTION_ARGS)
 	target = open_for_reading(relid);
 	if (target->slot != NULL)
 		collect_published(target, GetActiveSnapshot(), &rows);
+	bdd_become_owner_of(target->owner, &saved);
 	bdd_rows_fold_equal(target, &rows);
+	bdd_become_again(&saved);
 	for (uint64 i = 0; i < rows.count; i++)
 	{
 		BddValues row;

@@ -99,14 +99,14 @@ find_slot(int32 target_id)
 }
 
 BddSharedSlot *
-bdd_slot_find(int32 target_id)
+bdd_slot_find(int32 target_id, Oid relid)
 {
 	BddSharedSlot *slot;
 
 	LWLockAcquire(&bdd_registry->lock, LW_SHARED);
 	slot = find_slot(target_id);
 	LWLockRelease(&bdd_registry->lock);
-	return slot;
+	return slot != NULL && slot->relid == relid ? slot : NULL;
 }
 
 BddSharedSlot *
@@ -170,6 +170,7 @@ init_slot(BddSharedSlot *slot, Oid database, int32 target_id, Oid relid,
 		slot->partitions[i].received = 0;
 		slot->partitions[i].coalesced = 0;
 	}
+	slot->has_letters = false;
 	slot->in_use = true;
 	LWLockRelease(&slot->lock);
 }
@@ -226,8 +227,12 @@ void
 bdd_slot_free(BddSharedSlot *slot, Oid database, int32 target_id)
 {
 	LWLockAcquire(&bdd_registry->lock, LW_EXCLUSIVE);
-	if (slot->in_use && slot->database == database &&
-		slot->target_id == target_id)
+	if (!slot->in_use || slot->database != database ||
+		slot->target_id != target_id)
+	{
+		LWLockRelease(&bdd_registry->lock);
+		return;
+	}
 	{
 		LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
 		while (slot->oldest != NULL)

@@ -65,6 +65,7 @@ typedef struct BddSharedSlot
 	uint64 applied;              /* generations up to this one are applied */
 	TimestampTz found_paused_at; /* the worker would apply, and may not */
 	uint64 wanted;               /* flush() asks for generations up to here */
+	bool has_letters;            /* there may be dead letters; never false again */
 	BddSharedFailure failure;
 	BddSharedCounts counts;
 
@@ -109,7 +110,7 @@ typedef struct BddSharedRegistry
 
 extern BddSharedRegistry *bdd_registry;
 
-extern BddSharedSlot *bdd_slot_find(int32 target_id);
+extern BddSharedSlot *bdd_slot_find(int32 target_id, Oid relid);
 extern BddSharedSlot *bdd_slot_find_by_table(Oid relid);
 extern BddSharedSlot *bdd_slot_create(int32 target_id, Oid relid,
 									  uint64 applied);

@@ -141,6 +141,17 @@ describe_default(Relation rel, int i, BddColumn *column)
 	}
 }
 
+static bool
+has_composite(Oid type)
+{
+	Oid base = getBaseType(type);
+	Oid element = get_element_type(base);
+
+	if (OidIsValid(element))
+		return has_composite(element);
+	return get_typtype(base) == TYPTYPE_COMPOSITE;
+}
+
 static void
 describe_columns(BddTarget *target, Relation rel)
 {
@@ -160,6 +171,9 @@ describe_columns(BddTarget *target, Relation rel)
 		describe_default(rel, i, column);
 		if (column->generated || column->identity)
 			target->plain_rows = false;
+		if (!TupleDescAttr(shape->desc, i)->attisdropped &&
+			has_composite(TupleDescAttr(shape->desc, i)->atttypid))
+			target->nested_types = true;
 		if (column->source == BDD_DEFAULT_NONE)
 			continue;
 		bdd_column_add(shape->insert, i);
@@ -253,7 +267,7 @@ build_target(Relation rel, const BddOptions *options, MemoryContext context)
 	describe_key(target, rel);
 	describe_update_columns(target);
 	target->shape.covers = full_row_covers(target);
-	target->slot = bdd_slot_find(options->target_id);
+	target->slot = bdd_slot_find(options->target_id, target->relid);
 	target->valid = true;
 	return target;
 }
@@ -533,6 +547,8 @@ bdd_target_slot(BddTarget *target)
 		bdd_free_orphans();
 		target->slot = bdd_slot_create(id, target->relid, bdd_mark_read(id));
 	}
+	if (target->slot != NULL && bdd_has_dead_letters(target->relid))
+		target->slot->has_letters = true;
 	if (target->slot == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),

@@ -69,8 +69,10 @@ typedef struct BddTarget
 	Oid key_index;
 	BddSharedSlot *slot;   /* NULL until somebody has to write */
 	ExprContext *econtext; /* for defaults; made at first use */
-	void *json;            /* encode.c: state for jsonb rows */
-	Oid trusted_role;      /* may INSERT and UPDATE every column */
+	bool nested_types;     /* columns with composites inside */
+	MemoryContext json_context;
+	void *json;       /* encode.c: state for jsonb rows */
+	Oid trusted_role; /* may INSERT and UPDATE every column */
 } BddTarget;
 
 extern BddTarget *bdd_target_lookup(Oid relid);

@@ -38,7 +38,8 @@ typedef enum BddActionKind
 	FREE_SLOT,
 	FREE_DATABASE,
 	MARK_APPLIED,
-	WAKE_WORKER
+	WAKE_WORKER,
+	CREATED_TARGET /* its slot goes if it is rolled back */
 } BddActionKind;
 
 typedef struct BddAction
@@ -98,6 +99,23 @@ bdd_at_commit_wake_worker(BddSharedSlot *slot)
 	(void) add_action(WAKE_WORKER, slot);
 }
 
+void
+bdd_at_abort_free_slot(int32 target_id)
+{
+	add_action(CREATED_TARGET, NULL)->target_id = target_id;
+}
+
+/* Nobody else can have used the slot. */
+static void
+undo_action(BddAction *action)
+{
+	if (action->kind != CREATED_TARGET)
+		return;
+	for (int i = 0; i < bdd_registry->slot_count; i++)
+		bdd_slot_free(&bdd_registry->slots[i], MyDatabaseId,
+					  action->target_id);
+}
+
 static void
 free_slots_of(Oid database)
 {
@@ -130,6 +148,8 @@ run_actions(void)
 				break;
 			case WAKE_WORKER:
 				bdd_wake_worker(action->slot);
+				break;
+			case CREATED_TARGET:
 				break;
 		}
 	actions = NULL;
@@ -346,6 +366,16 @@ publish_all(void)
 /* ---------- callbacks ---------- */
 
 static void
+forget_actions(int nesting)
+{
+	while (actions != NULL && actions->nesting >= nesting)
+	{
+		undo_action(actions);
+		actions = actions->next;
+	}
+}
+
+static void
 forget_transaction(void)
 {
 	phase = COLLECTING;
@@ -368,6 +398,7 @@ at_abort(void)
 {
 	if (phase != COLLECTING)
 		release_all();
+	forget_actions(0);
 	forget_transaction();
 }
 
@@ -405,13 +436,6 @@ xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_PARALLEL_ABORT:
 			break; /* parallel workers cannot push rows */
 	}
-}
-
-static void
-forget_actions(int nesting)
-{
-	while (actions != NULL && actions->nesting >= nesting)
-		actions = actions->next;
 }
 
 static void
