@@ -25,10 +25,10 @@ CREATE TABLE batchdedup.target_option (
 );
 COMMENT ON TABLE batchdedup.target_option IS
     'registered targets, as create_target was told; see the view target';
--- An id is never used twice, also not by the next CREATE EXTENSION: begin with
--- the time, in tenths of a second.
+-- No id is to be used twice, also not after DROP and CREATE EXTENSION: each
+-- extension begins somewhere else.
 SELECT pg_catalog.setval('batchdedup.target_option_target_id_seq',
-    1 + (extract(epoch FROM pg_catalog.clock_timestamp()) * 10)::bigint % 2000000000);
+    1 + pg_catalog.floor(pg_catalog.random() * 2000000000)::bigint);
 SELECT pg_catalog.pg_extension_config_dump('batchdedup.target_option', '');
 SELECT pg_catalog.pg_extension_config_dump('batchdedup.target_option_target_id_seq', '');
 
