@@ -478,8 +478,7 @@ start_flush(Oid relid, bool named)
 static uint64
 finish_flush(BddFlush *flush)
 {
-	bool may_read = pg_class_aclcheck(flush->relid, GetUserId(),
-									  ACL_SELECT) == ACLCHECK_OK;
+	bool may_read = bdd_may_read(flush->relid);
 
 	bdd_wait_applied(flush->slot, flush->target_id, flush->number,
 					 flush->since, may_read);

@@ -341,6 +341,13 @@ bdd_apply_generation(BddTarget *target, BddSharedGeneration *generation,
 	List *refused;
 
 	Assert(generation->state == BDD_SEALED);
+	if (generation->fingerprint != target->shape.fingerprint)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("rows buffered for \"%s\" have another shape than the table",
+						get_rel_name(target->relid)),
+				 errdetail("The table was changed while batchdedup was not loaded."),
+				 errhint("Change the table's columns back, or TRUNCATE it to discard the rows.")));
 	if (!set_mark(target->options.target_id, generation->number))
 		return false;
 	context = AllocSetContextCreate(CurrentMemoryContext, "batchdedup apply",
@@ -387,6 +394,18 @@ bdd_apply_count(BddSharedSlot *slot, int32 target_id,
 }
 
 /*
+ * Its mark is set: by this transaction before, or by a worker that has
+ * committed and has yet to say so.
+ */
+static void
+note_applied(BddTarget *target, BddSharedGeneration *generation)
+{
+	if (!TransactionIdIsCurrentTransactionId(generation->apply_xid))
+		bdd_generation_applied(target->slot, target->options.target_id,
+							   generation->number);
+}
+
+/*
  * Applies all that is buffered in the caller's transaction.  The caller holds
  * a lock that keeps publishers out.
  */
@@ -398,13 +417,20 @@ bdd_apply_here(BddTarget *target)
 	uint64 number = 0;
 
 	bdd_seal(slot);
+	if (IsolationUsesXactSnapshot() && bdd_slot_has_unapplied(slot))
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("rows buffered for \"%s\" cannot be applied with an old snapshot",
+						get_rel_name(target->relid)),
+				 errhint("Flush the target before the transaction, or use READ COMMITTED.")));
 	while ((generation = bdd_next_sealed(slot, number)) != NULL)
 	{
 		BddApplyCounts counts = {0};
 
 		number = generation->number;
 		bdd_wait_quiet(slot, number);
-		(void) bdd_apply_generation(target, generation, &counts);
+		if (!bdd_apply_generation(target, generation, &counts))
+			note_applied(target, generation);
 	}
 	if (number > 0)
 		bdd_at_commit_mark_applied(slot, number);
@@ -429,6 +455,8 @@ bdd_discard_here(BddTarget *target)
 		if (set_mark(target->options.target_id, number))
 			bdd_generation_applying(slot, generation,
 									GetCurrentTransactionId());
+		else
+			note_applied(target, generation);
 	}
 	if (number > 0)
 		bdd_at_commit_mark_applied(slot, number);

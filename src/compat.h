@@ -12,6 +12,7 @@
 #include "postgres.h"
 
 #include "catalog/pg_class.h"
+#include "catalog/pg_database.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
@@ -105,6 +106,16 @@ bdd_holds_lock(Oid relid, LOCKMODE lockmode)
 	return LockHeldByMe(&tag, lockmode, false);
 #else
 	return LockHeldByMe(&tag, lockmode);
+#endif
+}
+
+static inline bool
+bdd_owns_database(Oid database, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(DatabaseRelationId, database, role);
+#else
+	return pg_database_ownercheck(database, role);
 #endif
 }
 

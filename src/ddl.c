@@ -19,7 +19,6 @@
 #include "catalog/namespace.h"
 #include "catalog/objectaccess.h"
 #include "catalog/partition.h"
-#include "catalog/pg_authid.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_inherits.h"
@@ -68,21 +67,30 @@ is_target(Oid relid)
 
 /*
  * Locks the target and brings all its rows into the table.  A target that
- * cannot be used as it is does not matter while it has none: a dump is
- * restored before its indexes are made.
+ * cannot be used as it is does not matter while it has none (a dump is
+ * restored before its indexes are made), or unless they "must" be there.
  */
 static void
-settle(Oid relid, LOCKMODE lockmode)
+settle_if(Oid relid, LOCKMODE lockmode, bool must)
 {
 	BddSharedSlot *slot;
 	BddPending *pending;
 
-	(void) bdd_target_open_any(relid, lockmode);
+	if (bdd_target_open_any(relid, lockmode)->broken != BDD_USABLE && !must)
+		return;
 	slot = bdd_slot_find_by_table(relid);
 	pending = bdd_pending_find(relid);
 	if ((pending != NULL && pending->set->count > 0) ||
 		(slot != NULL && bdd_slot_has_unapplied(slot)))
 		bdd_direct_settle(bdd_target_open(relid, lockmode));
+	else if (slot != NULL)
+		bdd_at_commit_mark_applied(slot, 0);
+}
+
+static void
+settle(Oid relid, LOCKMODE lockmode)
+{
+	settle_if(relid, lockmode, true);
 }
 
 /* Rows of a partition are in the buffer of the table that it belongs to. */
@@ -293,22 +301,19 @@ lock_truncated_tables(TruncateStmt *truncate)
 
 /* ---------- altering ---------- */
 
-/* Whether what is in the buffer must be in the table before the change. */
+/* Whether rows in the buffer would not fit the table any more. */
 static bool
-needs_rows(AlterTableCmd *command)
+changes_shape(AlterTableCmd *command)
 {
 	switch (command->subtype)
 	{
 		case AT_AddColumn:
 		case AT_DropColumn:
 		case AT_AlterColumnType:
-		case AT_SetNotNull:
 		case AT_DropExpression:
 		case AT_AddIdentity:
 		case AT_SetIdentity:
 		case AT_DropIdentity:
-		case AT_AddConstraint:
-		case AT_AddIndexConstraint:
 		case AT_AddOf:
 		case AT_DropOf:
 		case AT_AddInherit:
@@ -320,28 +325,48 @@ needs_rows(AlterTableCmd *command)
 	}
 }
 
+/* Whether the rows of the table are checked, those in the buffer included. */
+static bool
+checks_rows(AlterTableCmd *command)
+{
+	switch (command->subtype)
+	{
+		case AT_SetNotNull:
+		case AT_AddConstraint:
+		case AT_AddIndexConstraint:
+			return true;
+		default:
+			return false;
+	}
+}
+
 /* Brings the rows of the table into it, and those of tables below it. */
 static void
-settle_tree(Oid relid, LOCKMODE lockmode)
+settle_tree(Oid relid, LOCKMODE lockmode, bool must)
 {
 	ListCell *cell;
 
 	foreach(cell, find_all_inheritors(relid, lockmode, NULL))
 		if (is_target(lfirst_oid(cell)))
-			settle(lfirst_oid(cell), lockmode);
+			settle_if(lfirst_oid(cell), lockmode, must);
 }
 
 static void
 settle_altered_table(AlterTableStmt *alter)
 {
 	LOCKMODE lockmode = AlterTableGetLockLevel(alter->cmds);
+	bool shape = false;
 	bool needed = false;
 	ListCell *cell;
 	Oid relid;
 
 	settle_attached(alter);
 	foreach(cell, alter->cmds)
-		needed = needed || needs_rows(lfirst_node(AlterTableCmd, cell));
+	{
+		shape = shape || changes_shape(lfirst_node(AlterTableCmd, cell));
+		needed = needed || shape ||
+				 checks_rows(lfirst_node(AlterTableCmd, cell));
+	}
 	if (!needed || lockmode < ShareRowExclusiveLock ||
 		!can_be_target(RangeVarGetRelid(alter->relation, NoLock, true)))
 		return;
@@ -351,7 +376,7 @@ settle_altered_table(AlterTableStmt *alter)
 	if (!OidIsValid(relid))
 		return;
 	settle_ancestors(relid);
-	settle_tree(relid, lockmode);
+	settle_tree(relid, lockmode, shape);
 }
 
 /* Targets that were made OF the type. */
@@ -482,20 +507,6 @@ settle_all_targets(void)
 		settle(lfirst_oid(cell), ShareRowExclusiveLock);
 }
 
-static bool
-may_change_databases(void)
-{
-	HeapTuple tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
-	bool result = superuser();
-
-	if (HeapTupleIsValid(tuple))
-	{
-		result = result || ((Form_pg_authid) GETSTRUCT(tuple))->rolcreatedb;
-		ReleaseSysCache(tuple);
-	}
-	return result;
-}
-
 /*
  * The database must have no connections, so its worker leaves at once.  The
  * server waits a few seconds for that itself.
@@ -503,8 +514,10 @@ may_change_databases(void)
 static void
 send_worker_away(const char *database)
 {
-	if (database != NULL && may_change_databases())
-		bdd_worker_leave(get_database_oid(database, true));
+	Oid oid = database != NULL ? get_database_oid(database, true) : InvalidOid;
+
+	if (OidIsValid(oid) && bdd_owns_database(oid, GetUserId()))
+		bdd_worker_leave(oid);
 }
 
 static void
@@ -648,8 +661,7 @@ after_statement(Node *statement)
 
 	if (!IsA(statement, RenameStmt))
 		return;
-	if (rename->renameType == OBJECT_COLUMN &&
-		rename->relationType == OBJECT_TABLE)
+	if (rename->renameType == OBJECT_COLUMN)
 		rename_column(rename);
 	else if (rename->renameType == OBJECT_ATTRIBUTE)
 		rename_attribute(rename);

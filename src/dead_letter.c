@@ -14,6 +14,7 @@
 
 #include "access/table.h"
 #include "access/xact.h"
+#include "catalog/pg_collation_d.h"
 #include "catalog/pg_type.h"
 #include "encode.h"
 #include "fmgr.h"
@@ -87,6 +88,15 @@ row_json(BddTarget *target, const BddImage *image)
 	return json;
 }
 
+/* A json column may say \\u0000, which jsonb does not take: keep it as text. */
+static Datum
+without_nul(Datum json)
+{
+	return DirectFunctionCall3Coll(replace_text, DEFAULT_COLLATION_OID, json,
+								   CStringGetTextDatum("\\u0000"),
+								   CStringGetTextDatum("\\\\u0000"));
+}
+
 static Datum
 text_or_null(const char *value, char *null)
 {
@@ -109,7 +119,7 @@ store_letter(BddTarget *target, uint64 generation, BddRefused *refused)
 	values[i++] = Int32GetDatum(target->options.target_id);
 	values[i++] = ObjectIdGetDatum(target->relid);
 	values[i++] = key_names(target);
-	values[i++] = row_json(target, image);
+	values[i++] = without_nul(row_json(target, image));
 	values[i++] = column_names(target, bdd_image_insert(&target->shape, image),
 							   false);
 	values[i++] = column_names(target, bdd_image_update(&target->shape, image),
@@ -470,6 +480,49 @@ retry_letter(BddTarget *target, const BddLetter *letter)
 	return error == NULL;
 }
 
+typedef struct BddOlder
+{
+	BddTarget *target;
+	const BddLetter *accepted;
+	BddRows rows; /* of it */
+} BddOlder;
+
+static void
+accepted_row(void *arg)
+{
+	BddOlder *older = arg;
+	BddIdentity saved;
+	BddImage image;
+
+	bdd_become_owner_of(older->target->owner, &saved);
+	image = letter_image(older->target, older->accepted);
+	bdd_rows_add(&older->rows, 1, &image);
+	bdd_become_again(&saved);
+}
+
+/* Letters that were refused before the accepted one, and are older. */
+static void
+supersede_older(BddTarget *target, List *letters, const BddLetter *accepted)
+{
+	BddOlder older = {target, accepted, {0}};
+	ListCell *cell;
+
+	if (linitial(letters) == accepted ||
+		bdd_in_subtransaction(accepted_row, &older) != NULL)
+		return;
+	foreach(cell, letters)
+	{
+		BddSearch wanted = {target, lfirst(cell), &older.rows, NULL};
+
+		if (lfirst(cell) == accepted)
+			break;
+		if (bdd_in_subtransaction(find_letter_row, &wanted) == NULL &&
+			wanted.found != NULL &&
+			supersedes(target, wanted.found, wanted.letter))
+			mark_superseded(wanted.letter->id);
+	}
+}
+
 /*
  * retry_dead_letters(target, force): writes the letters to the table, oldest
  * first, in the caller's transaction; returns how many were accepted.
@@ -480,13 +533,19 @@ bdd_retry_dead_letters(PG_FUNCTION_ARGS)
 	BddTarget *target = open_as_owner(fcinfo);
 	bool force = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
 	int64 accepted = 0;
+	List *letters;
 	ListCell *cell;
 
 	prepare_retry(target);
 	bdd_spi_connect();
-	foreach(cell, read_letters(target, force ? ALL_LETTERS : OPEN_LETTERS,
-							   false))
-		accepted += retry_letter(target, lfirst(cell));
+	letters = read_letters(target, force ? ALL_LETTERS : OPEN_LETTERS, false);
+	foreach(cell, letters)
+	{
+		if (!retry_letter(target, lfirst(cell)))
+			continue;
+		accepted++;
+		supersede_older(target, letters, lfirst(cell));
+	}
 	bdd_spi_finish();
 	PG_RETURN_INT64(accepted);
 }
@@ -557,9 +616,12 @@ bdd_retry_waiting_letters(BddTarget *applied)
 		BddTarget *target;
 		ListCell *letter;
 
-		LockRelationOid(lfirst_oid(cell), RowExclusiveLock);
+		/* It must not hold up the table that is applied. */
+		if (!ConditionalLockRelationOid(lfirst_oid(cell), RowExclusiveLock))
+			continue;
 		target = bdd_target_lookup(lfirst_oid(cell));
-		if (target == NULL || target->broken != BDD_USABLE)
+		if (target == NULL || target->broken != BDD_USABLE ||
+			target->options.paused)
 			continue;
 		prepare_retry(target);
 		foreach(letter, read_letters(target, WAITING_LETTERS, false))

@@ -26,13 +26,6 @@
 #include "utils/rls.h"
 #include "utils/timestamp.h"
 
-static bool
-may_read(const BddTarget *target)
-{
-	return pg_class_aclcheck(target->relid, GetUserId(),
-							 ACL_SELECT) == ACLCHECK_OK;
-}
-
 /* Whether our statements work for the caller: they name other columns, too. */
 static bool
 may_do_all(const BddTarget *target)
@@ -43,11 +36,39 @@ may_do_all(const BddTarget *target)
 							ACLMASK_ALL) == needed;
 }
 
+/* An error tells the caller nothing of columns that he may not read. */
+static void
+write_discreetly(BddTarget *target, BddRows *rows)
+{
+	MemoryContext context = CurrentMemoryContext;
+	BddApplyCounts counts = {0};
+
+	PG_TRY();
+	{
+		bdd_write_rows(target, rows->rows, rows->count, &counts);
+	}
+	PG_CATCH();
+	{
+		ErrorData *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		ereport(ERROR,
+				(errcode(error->sqlerrcode),
+				 errmsg("a row was refused by table \"%s\"",
+						get_rel_name(target->relid)),
+				 errhint("The details are shown to who may read the table.")));
+	}
+	PG_END_TRY();
+}
+
 static void
 write_rows(BddTarget *target, BddRows *rows, bool others_rows)
 {
 	BddApplyCounts counts = {0};
 	BddIdentity saved;
+	bool discreet = !bdd_may_read(target->relid);
 	bool as_owner = (others_rows || !may_do_all(target)) &&
 					(others_rows ||
 					 check_enable_rls(target->relid, InvalidOid,
@@ -59,14 +80,21 @@ write_rows(BddTarget *target, BddRows *rows, bool others_rows)
 		bdd_become_owner_of(target->owner, &saved);
 		bdd_constraints_immediate(target);
 	}
-	bdd_write_rows(target, rows->rows, rows->count, &counts);
+	if (as_owner && discreet)
+		write_discreetly(target, rows);
+	else
+		bdd_write_rows(target, rows->rows, rows->count, &counts);
 	if (as_owner)
 		bdd_become_again(&saved);
 	bdd_supersede_dead_letters(target, rows, NIL);
 }
 
-static void
-write_pending(BddTarget *target, BddPending *pending)
+/*
+ * What is pending is ours to write from here on, and so is what triggers push
+ * while we do: the rows, as they are now.
+ */
+static BddRows
+take_pending(BddPending *pending)
 {
 	BddRows rows = {0};
 	dlist_iter iter;
@@ -78,10 +106,15 @@ write_pending(BddTarget *target, BddPending *pending)
 
 		bdd_rows_add(&rows, version->ordinal, &version->image);
 	}
-	if (rows.count == 0)
-		return;
-	write_rows(target, &rows, pending->several_roles || pending->role != GetUserId());
-	pfree(rows.rows);
+	bdd_pending_go_direct(pending);
+	return rows;
+}
+
+static void
+write_taken(BddTarget *target, BddPending *pending, BddRows *rows)
+{
+	if (rows->count > 0)
+		write_rows(target, rows, pending->several_roles || pending->role != GetUserId());
 }
 
 /*
@@ -95,6 +128,7 @@ bdd_direct_begin(BddTarget *target, BddPending *pending)
 	TimestampTz since = GetCurrentTimestamp();
 	uint64 number;
 	BddOptions options;
+	BddRows rows;
 
 	if (bdd_slot_is_buffering(slot) &&
 		bdd_options_read(target->relid, &options) && options.paused)
@@ -105,17 +139,25 @@ bdd_direct_begin(BddTarget *target, BddPending *pending)
 				 errdetail("They come before rows that are written directly."),
 				 errhint("Resume the target with batchdedup.resume.")));
 	number = bdd_request_flush(slot, true);
-	if (bdd_slot_is_buffering(slot) && bdd_worker_unavailable(slot))
+	while (bdd_slot_is_buffering(slot) && bdd_worker_unavailable(slot))
 	{
-		/* Nobody else will apply what others have published. */
-		LockRelationOid(target->relid, ShareRowExclusiveLock);
-		bdd_apply_here(target);
+		/*
+		 * Nobody else will apply what others have published.  Two who want
+		 * the stronger lock would wait for each other.
+		 */
+		if (ConditionalLockRelationOid(target->relid, ShareRowExclusiveLock))
+		{
+			bdd_apply_here(target);
+			break;
+		}
+		bdd_wait_quiet_step();
 	}
-	else
+	/* What this transaction has applied itself nobody else needs to. */
+	if (!bdd_worker_unavailable(slot) && bdd_slot_has_unapplied(slot))
 		bdd_wait_applied(slot, target->options.target_id, number, since,
-						 may_read(target));
-	write_pending(target, pending);
-	bdd_pending_go_direct(pending);
+						 bdd_may_read(target->relid));
+	rows = take_pending(pending);
+	write_taken(target, pending, &rows);
 }
 
 /*
@@ -126,14 +168,14 @@ bdd_direct_begin(BddTarget *target, BddPending *pending)
 void
 bdd_direct_settle(BddTarget *target)
 {
-	BddPending *pending = bdd_pending_find(target->relid);
+	BddPending *pending = bdd_pending_get(target->relid,
+										  target->options.target_id,
+										  bdd_target_slot(target),
+										  &target->shape);
+	BddRows rows = take_pending(pending);
 
 	bdd_apply_here(target);
-	if (pending != NULL && pending->set->count > 0)
-	{
-		write_pending(target, pending);
-		bdd_pending_go_direct(pending);
-	}
+	write_taken(target, pending, &rows);
 }
 
 void

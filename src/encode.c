@@ -403,8 +403,12 @@ key_buffer(void)
 static bool
 bypasses_buffer(const BddTarget *target)
 {
+	/* A worker cannot wait for itself, as a direct write might. */
 	if (bdd_am_worker)
-		return false; /* it cannot wait for itself */
+	{
+		bdd_check_row_security(target);
+		return false;
+	}
 	if (target->slot != NULL && bdd_worker_unavailable(target->slot))
 		return true;
 	return !bdd_enabled || target->options.mode == BDD_MODE_DIRECT ||

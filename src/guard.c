@@ -12,6 +12,7 @@
 #include "guard.h"
 
 #include "access/xact.h"
+#include "direct.h"
 #include "executor/executor.h"
 #include "flush_wait.h"
 #include "miscadmin.h"
@@ -43,12 +44,17 @@ static void
 flush_first(BddTarget *target)
 {
 	TimestampTz since = GetCurrentTimestamp();
+	BddPending *pending = bdd_pending_find(target->relid);
 
+	if (pending != NULL && pending->set->count > 0)
+	{
+		bdd_direct_begin(target, pending);
+		return;
+	}
 	if (target->slot != NULL && !target->options.paused)
 		bdd_wait_applied(target->slot, target->options.target_id,
 						 bdd_request_flush(target->slot, true), since,
-						 pg_class_aclcheck(target->relid, GetUserId(),
-										   ACL_SELECT) == ACLCHECK_OK);
+						 bdd_may_read(target->relid));
 }
 
 static void

@@ -14,6 +14,7 @@
  */
 #include "launcher.h"
 
+#include "access/xact.h"
 #include "fmgr.h"
 #include "guc.h"
 #include "miscadmin.h"
@@ -21,10 +22,12 @@
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "registry.h"
+#include "shutdown_file.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 /* A worker that could not be started is tried again after this. */
@@ -123,13 +126,31 @@ tend(int index)
 	else if (worker->state == BDD_WORKER_NONE &&
 			 (recent || worker->away_until > GetCurrentTimestamp()))
 		again = true;
-	else if (worker->state == BDD_WORKER_NONE && has_work(index))
+	else if (worker->state == BDD_WORKER_NONE &&
+			 (has_work(index) || bdd_registry->start_failed_at != 0))
 	{
 		start_worker(index);
 		again = true;
 	}
 	LWLockRelease(&bdd_registry->worker_lock);
 	return again;
+}
+
+/* Rows of a file may be of a database that was dropped in the meantime. */
+static void
+forget_dropped_databases(void)
+{
+	StartTransactionCommand();
+	for (int i = 0; i < bdd_registry->slot_count; i++)
+	{
+		BddSharedSlot *slot = &bdd_registry->slots[i];
+
+		if (slot->in_use && slot->loaded &&
+			!SearchSysCacheExists1(DATABASEOID,
+								   ObjectIdGetDatum(slot->database)))
+			bdd_slot_free(slot, slot->database, slot->target_id);
+	}
+	CommitTransactionCommand();
 }
 
 static void
@@ -148,6 +169,8 @@ bdd_launcher_main(Datum arg)
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	before_shmem_exit(forget_launcher, (Datum) 0);
 	bdd_registry->launcher = MyLatch;
+	bdd_shutdown_file_remove();
+	forget_dropped_databases();
 
 	while (!ShutdownRequestPending)
 	{

@@ -85,6 +85,7 @@ typedef struct BddSharedGeneration
 {
 	struct BddSharedGeneration *next;      /* newer; registry.h: slot lock */
 	uint64 number;                         /* constant */
+	uint32 fingerprint;                    /* of its rows' shape; constant */
 	BddGenerationState state;              /* slot lock */
 	TransactionId apply_xid;               /* slot lock; of the last attempt to apply */
 	pg_atomic_uint32 publishers;           /* entered and not yet left */

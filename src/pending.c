@@ -92,8 +92,9 @@ bdd_pending_get(Oid relid, int32 target_id, BddSharedSlot *slot,
 {
 	BddPending *pending = bdd_pending_find(relid);
 
-	if (pending != NULL && (pending->set->count > 0 ||
-							pending->aside != NULL || pending->direct != NULL))
+	if (pending != NULL && (pending->set->count > 0 || pending->aside != NULL ||
+							(pending->direct != NULL &&
+							 pending->target_id == target_id)))
 	{
 		/* The lock on the table has been ours since. */
 		if (pending->target_id != target_id)

@@ -74,8 +74,11 @@ next_needed(BddTarget *target, uint64 after, Snapshot snapshot)
 
 	if (!bdd_slot_belongs_to(slot, target->options.target_id))
 		return NULL;
-	while (generation != NULL && (generation->number <= after ||
-								  table_has_it(generation, snapshot)))
+	/* Rows of another shape cannot be read; their apply says so. */
+	while (generation != NULL &&
+		   (generation->number <= after ||
+			generation->fingerprint != target->shape.fingerprint ||
+			table_has_it(generation, snapshot)))
 		generation = generation->next;
 	return generation;
 }

@@ -171,6 +171,7 @@ init_slot(BddSharedSlot *slot, Oid database, int32 target_id, Oid relid,
 		slot->partitions[i].coalesced = 0;
 	}
 	slot->has_letters = false;
+	slot->loaded = false;
 	slot->in_use = true;
 	LWLockRelease(&slot->lock);
 }
@@ -318,7 +319,7 @@ bdd_slot_has_unapplied(BddSharedSlot *slot)
 
 /* Caller holds the registry lock exclusively. */
 static bool
-start_generation(BddSharedSlot *slot)
+start_generation(BddSharedSlot *slot, uint32 fingerprint)
 {
 	BddSharedGeneration *generation;
 	BddSharedGeneration **link = &slot->oldest;
@@ -328,6 +329,7 @@ start_generation(BddSharedSlot *slot)
 									   slot->next_generation);
 	if (generation == NULL)
 		return false;
+	generation->fingerprint = fingerprint;
 	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
 	while (*link != NULL)
 		link = &(*link)->next;
@@ -339,16 +341,19 @@ start_generation(BddSharedSlot *slot)
 }
 
 /*
- * Enters the target's active generation, or returns NULL if there is none:
+ * Enters the target's active generation, or returns NULL if there is none for
+ * rows of that shape:
  * bdd_prepare_to_enter makes one.  The caller holds the registry lock, shared,
  * while it enters all its targets.
  */
 BddSharedGeneration *
-bdd_enter(BddSharedSlot *slot)
+bdd_enter(BddSharedSlot *slot, uint32 fingerprint)
 {
 	BddSharedGeneration *generation = slot->active;
 
 	Assert(LWLockHeldByMe(&bdd_registry->lock));
+	if (generation != NULL && generation->fingerprint != fingerprint)
+		return NULL;
 	if (generation != NULL)
 	{
 		Assert(generation->state == BDD_ACTIVE);
@@ -357,14 +362,27 @@ bdd_enter(BddSharedSlot *slot)
 	return generation;
 }
 
+/* The caller holds the registry lock exclusively. */
+static void
+seal_active(BddSharedSlot *slot)
+{
+	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
+	Assert(slot->active->state == BDD_ACTIVE);
+	slot->active->state = BDD_SEALED;
+	slot->active = NULL;
+	LWLockRelease(&slot->lock);
+}
+
 /* Makes sure that there is a generation to enter; false: no memory. */
 bool
-bdd_prepare_to_enter(BddSharedSlot *slot)
+bdd_prepare_to_enter(BddSharedSlot *slot, uint32 fingerprint)
 {
 	bool ready;
 
 	LWLockAcquire(&bdd_registry->lock, LW_EXCLUSIVE);
-	ready = slot->active != NULL || start_generation(slot);
+	if (slot->active != NULL && slot->active->fingerprint != fingerprint)
+		seal_active(slot);
+	ready = slot->active != NULL || start_generation(slot, fingerprint);
 	LWLockRelease(&bdd_registry->lock);
 	return ready;
 }
@@ -409,14 +427,8 @@ void
 bdd_seal(BddSharedSlot *slot)
 {
 	LWLockAcquire(&bdd_registry->lock, LW_EXCLUSIVE);
-	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
 	if (slot->active != NULL && is_unapplied(slot->active))
-	{
-		Assert(slot->active->state == BDD_ACTIVE);
-		slot->active->state = BDD_SEALED;
-		slot->active = NULL;
-	}
-	LWLockRelease(&slot->lock);
+		seal_active(slot);
 	LWLockRelease(&bdd_registry->lock);
 }
 
@@ -524,6 +536,29 @@ bdd_free_applied(BddSharedSlot *slot, TransactionId horizon)
 		ConditionVariableBroadcast(&slot->changed);
 }
 
+/*
+ * The file of a shutdown may be older than the tables: it was copied, or the
+ * server was started elsewhere meanwhile.  What the mark says is applied, is.
+ */
+void
+bdd_slot_reconcile(BddSharedSlot *slot, uint64 mark)
+{
+	if (!slot->loaded)
+		return;
+	LWLockAcquire(&bdd_registry->lock, LW_EXCLUSIVE);
+	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
+	for (BddSharedGeneration *generation = slot->oldest;
+		 generation != NULL && generation->number <= mark;
+		 generation = generation->next)
+		if (generation->state == BDD_SEALED)
+			generation->state = BDD_APPLIED;
+	slot->next_generation = Max(slot->next_generation, mark + 1);
+	slot->applied = Max(slot->applied, mark);
+	slot->loaded = false;
+	LWLockRelease(&slot->lock);
+	LWLockRelease(&bdd_registry->lock);
+}
+
 /* ---------- at start, when nobody else is there ---------- */
 
 static BddSharedSlot *
@@ -548,7 +583,7 @@ slot_to_load(Oid database, Oid relid, int32 target_id, uint64 applied)
  */
 BddSharedGeneration *
 bdd_load_generation(Oid database, Oid relid, int32 target_id, uint64 applied,
-					uint64 number)
+					uint64 number, uint32 fingerprint)
 {
 	BddSharedSlot *slot = slot_to_load(database, relid, target_id, applied);
 	BddSharedGeneration *generation;
@@ -561,6 +596,8 @@ bdd_load_generation(Oid database, Oid relid, int32 target_id, uint64 applied,
 	if (generation == NULL)
 		return NULL;
 	generation->state = BDD_SEALED;
+	generation->fingerprint = fingerprint;
+	slot->loaded = true;
 	pg_atomic_write_u64(&generation->first_at, GetCurrentTimestamp());
 	for (link = &slot->oldest; *link != NULL; link = &(*link)->next)
 		;

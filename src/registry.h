@@ -65,6 +65,7 @@ typedef struct BddSharedSlot
 	uint64 applied;              /* generations up to this one are applied */
 	TimestampTz found_paused_at; /* the worker would apply, and may not */
 	uint64 wanted;               /* flush() asks for generations up to here */
+	bool loaded;                 /* from the file of a shutdown; see bdd_slot_reconcile */
 	bool has_letters;            /* there may be dead letters; never false again */
 	BddSharedFailure failure;
 	BddSharedCounts counts;
@@ -122,8 +123,9 @@ extern bool bdd_slot_has_unapplied(BddSharedSlot *slot);
 extern bool bdd_slot_waits_for(const BddSharedSlot *slot, uint64 number);
 extern bool bdd_slot_is_buffering(BddSharedSlot *slot);
 
-extern bool bdd_prepare_to_enter(BddSharedSlot *slot);
-extern BddSharedGeneration *bdd_enter(BddSharedSlot *slot);
+extern bool bdd_prepare_to_enter(BddSharedSlot *slot, uint32 fingerprint);
+extern BddSharedGeneration *bdd_enter(BddSharedSlot *slot,
+									  uint32 fingerprint);
 extern void bdd_leave(BddSharedSlot *slot, BddSharedGeneration *generation);
 
 extern void bdd_free_abandoned(BddSharedSlot *slot);
@@ -141,7 +143,9 @@ extern void bdd_free_applied(BddSharedSlot *slot, TransactionId horizon);
 extern BddSharedGeneration *bdd_load_generation(Oid database, Oid relid,
 												int32 target_id,
 												uint64 applied,
-												uint64 number);
+												uint64 number,
+												uint32 fingerprint);
+extern void bdd_slot_reconcile(BddSharedSlot *slot, uint64 mark);
 
 extern bool bdd_worker_unavailable(BddSharedSlot *slot);
 extern void bdd_worker_leave(Oid database);

@@ -34,6 +34,7 @@ typedef struct BddShape
 	BddColumns *update;   /* overwritten by an upsert */
 	BddColumns *insert;   /* a full row gives: not dropped, generated */
 	BddColumns *required; /* NOT NULL and without a default */
+	uint32 fingerprint;   /* of desc: what an image can be read with */
 	bool covers;          /* a full row leaves nothing of older ones */
 	bool exact;           /* equal keys have equal bytes */
 } BddShape;

@@ -48,7 +48,7 @@ typedef struct BddFileGeneration
 	Oid database; /* InvalidOid: the end */
 	Oid relid;
 	int32 target_id;
-	uint32 unused;
+	uint32 fingerprint;
 	uint64 applied; /* of the target */
 	uint64 number;
 	uint64 rows;
@@ -111,6 +111,7 @@ put_generation(BddFile *file, BddSharedSlot *slot,
 	head.target_id = slot->target_id;
 	head.applied = slot->applied;
 	head.number = generation->number;
+	head.fingerprint = generation->fingerprint;
 	head.rows = bdd_count_versions(generation);
 	put(file, &head, sizeof(head));
 	bdd_each_version(generation, put_version, file);
@@ -174,7 +175,10 @@ write_file(void)
 		return;
 	}
 	if (rows == 0)
+	{
 		unlink(FILE_NAME_NEW);
+		unlink(FILE_NAME);
+	}
 	else if (durable_rename(FILE_NAME_NEW, FILE_NAME, LOG) == 0)
 		ereport(LOG,
 				(errmsg("batchdedup kept " UINT64_FORMAT " buffered rows in file \"%s\"",
@@ -277,7 +281,8 @@ take_generation(BddFile *file, const BddFileGeneration *head)
 														  head->relid,
 														  head->target_id,
 														  head->applied,
-														  head->number);
+														  head->number,
+														  head->fingerprint);
 
 	if (generation == NULL)
 		ereport(FATAL,
@@ -338,9 +343,19 @@ load_buffered_rows(void)
 		(void) durable_rename(FILE_NAME, FILE_NAME_BAD, LOG);
 		return;
 	}
-	(void) durable_unlink(FILE_NAME, LOG);
 	ereport(LOG, (errmsg("batchdedup took its rows back from file \"%s\"",
 						 FILE_NAME)));
+}
+
+/*
+ * The server has started: from here on a crash loses what the file held.  A
+ * start that failed before leaves it for the next.
+ */
+void
+bdd_shutdown_file_remove(void)
+{
+	if (access(FILE_NAME, F_OK) == 0)
+		(void) durable_unlink(FILE_NAME, LOG);
 }
 
 /* Called by the postmaster once shared memory is laid out. */

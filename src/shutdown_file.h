@@ -11,5 +11,6 @@
 #include "batchdedup.h"
 
 extern void bdd_shutdown_file_init(void);
+extern void bdd_shutdown_file_remove(void);
 
 #endif /* BDD_SHUTDOWN_FILE_H */

@@ -11,6 +11,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "registry.h"
+#include "target.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/syscache.h"
@@ -77,8 +78,7 @@ fill_failure(Oid relid, const BddSharedFailure *failure, Datum *values,
 	values[2] = CStringGetTextDatum(unpack_sql_state(failure->sqlstate));
 	isnull[0] = isnull[1] = isnull[2] = false;
 	if (SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid)) &&
-		pg_class_aclcheck(relid, GetUserId(),
-						  ACL_SELECT) == ACLCHECK_OK)
+		bdd_may_read(relid))
 	{
 		values[3] = CStringGetTextDatum(failure->message);
 		isnull[3] = false;

@@ -19,13 +19,16 @@
 #include "catalog/pg_attribute.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
+#include "common/hashfn.h"
 #include "executor/executor.h"
 #include "guc.h"
+#include "miscadmin.h"
 #include "optimizer/optimizer.h"
 #include "pending.h"
 #include "rewrite/rewriteHandler.h"
 #include "storage/lmgr.h"
 #include "utils/array.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/hsearch.h"
@@ -33,6 +36,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/rls.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
@@ -50,6 +54,14 @@ static BddTarget *last_of_row_type = NULL;
 static uint64 invalidations = 0;
 
 /* ---------- building ---------- */
+
+/* Whether the current user may see all of the table's rows. */
+bool
+bdd_may_read(Oid relid)
+{
+	return pg_class_aclcheck(relid, GetUserId(), ACL_SELECT) == ACLCHECK_OK &&
+		   check_enable_rls(relid, InvalidOid, true) != RLS_ENABLED;
+}
 
 /* schema.table, quoted where need be. */
 char *
@@ -87,8 +99,8 @@ option_column(BddTarget *target, const char *name)
 	return attnum;
 }
 
-static void
-check_usable(const BddTarget *target)
+void
+bdd_check_usable(const BddTarget *target)
 {
 	switch (target->broken)
 	{
@@ -248,6 +260,23 @@ describe_key(BddTarget *target, Relation rel)
 	target->shape.exact = target->key.exact;
 }
 
+/* What two descriptors have in common whose tuples can be exchanged. */
+static uint32
+fingerprint(TupleDesc desc)
+{
+	uint32 hash = desc->natts;
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(desc, i);
+
+		hash = hash_combine(hash, attribute->attisdropped ? 0 :
+															attribute->atttypid);
+		hash = hash_combine(hash, attribute->attlen);
+	}
+	return hash;
+}
+
 /* Builds the target in a memory context of its own. */
 static BddTarget *
 build_target(Relation rel, const BddOptions *options, MemoryContext context)
@@ -267,7 +296,11 @@ build_target(Relation rel, const BddOptions *options, MemoryContext context)
 	describe_key(target, rel);
 	describe_update_columns(target);
 	target->shape.covers = full_row_covers(target);
+	target->shape.fingerprint = fingerprint(target->shape.desc);
 	target->slot = bdd_slot_find(options->target_id, target->relid);
+	if (target->slot != NULL)
+		bdd_slot_reconcile(target->slot,
+						   bdd_mark_read(options->target_id));
 	target->valid = true;
 	return target;
 }
@@ -468,7 +501,7 @@ bdd_target_open(Oid relid, LOCKMODE lockmode)
 {
 	BddTarget *target = bdd_target_open_any(relid, lockmode);
 
-	check_usable(target);
+	bdd_check_usable(target);
 	return target;
 }
 

@@ -79,12 +79,14 @@ extern BddTarget *bdd_target_lookup(Oid relid);
 extern bool bdd_is_known_not_target(Oid relid);
 extern BddTarget *bdd_target_open_any(Oid relid, LOCKMODE lockmode);
 extern BddTarget *bdd_target_open(Oid relid, LOCKMODE lockmode);
+extern void bdd_check_usable(const BddTarget *target);
 extern void bdd_free_orphans(void);
 extern BddSharedSlot *bdd_target_slot(BddTarget *target);
 extern BddTarget *bdd_target_of_row_type(Oid row_type);
 extern int bdd_target_flush_interval(const BddTarget *target);
 extern int bdd_target_flush_rows(const BddTarget *target);
 
+extern bool bdd_may_read(Oid relid);
 extern char *bdd_qualified_name(Oid relid);
 extern AttrNumber bdd_column_number(TupleDesc desc, const char *name);
 extern void bdd_target_default(BddTarget *target, int column, Datum *value,

@@ -21,6 +21,7 @@
 #include "flush_wait.h"
 #include "fmgr.h"
 #include "guc.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -129,6 +130,8 @@ apply_locked(BddSharedSlot *slot, int32 target_id, Oid relid, uint64 number,
 	snprintf(applied_table, sizeof(applied_table), "table %u", relid);
 	LockRelationOid(relid, RowExclusiveLock);
 	target = bdd_target_lookup(relid);
+	if (target != NULL && target->slot == NULL)
+		target->slot = bdd_slot_find(target_id, relid);
 	if (target == NULL || target->slot != slot ||
 		target->options.target_id != target_id)
 		return false;
@@ -141,6 +144,7 @@ apply_locked(BddSharedSlot *slot, int32 target_id, Oid relid, uint64 number,
 	if (generation == NULL || generation->number != number ||
 		!bdd_is_quiet(slot, number))
 		return false;
+	bdd_check_usable(target);
 	(void) bdd_apply_generation(target, generation, counts);
 	return true;
 }
@@ -197,7 +201,10 @@ note_failure(BddSharedSlot *slot, int32 target_id, const ErrorData *error)
 	slot->failure.at = now;
 	slot->failure.retry_at =
 		TimestampTzPlusMilliseconds(now, backoff_ms(slot->failure.count));
-	strlcpy(slot->failure.message, error->message, BDD_MESSAGE_SIZE);
+	strlcpy(slot->failure.message, error->message,
+			pg_mbcliplen(error->message, strlen(error->message),
+						 BDD_MESSAGE_SIZE - 1) +
+				1);
 	slot->counts.failed_flushes++;
 	if (!slot->failure.passing)
 		slot->wanted = 0; /* its flush() has had its answer */
@@ -359,6 +366,8 @@ must_leave(void)
 static void
 wait_quiet(BddSharedSlot *slot, uint64 number)
 {
+	if (bdd_is_quiet(slot, number))
+		return;
 	while (!must_leave() && !bdd_is_quiet(slot, number))
 		bdd_wait_quiet_step();
 	SetLatch(MyLatch); /* that was meant for the main loop */
@@ -511,6 +520,7 @@ tend(BddSharedSlot *slot)
 	Oid relid = slot->relid;
 	BddDue due;
 	long wait = -1;
+	long blocked;
 
 	if (bdd_slot_is_buffering(slot))
 	{
@@ -523,13 +533,17 @@ tend(BddSharedSlot *slot)
 			wait = due_in(slot, &due);
 			if (wait == 0)
 			{
-				bdd_seal(slot);
+				/* One at a time: rows of one key shall meet in the buffer. */
+				if (bdd_next_sealed(slot, 0) == NULL)
+					bdd_seal(slot);
 				wait = -1;
 			}
 			apply_referenced(slot, relid, 0);
-			wait = sooner(wait, apply_sealed(slot, target_id, relid));
+			blocked = apply_sealed(slot, target_id, relid);
+			if (blocked >= 0)
+				wait = blocked;
 			/* More may have come while we applied. */
-			if (bdd_slot_is_buffering(slot))
+			else if (bdd_slot_is_buffering(slot))
 				wait = sooner(wait, Max(due_in(slot, &due), -1));
 		}
 	}
@@ -562,6 +576,7 @@ tend_all(void)
 static void
 override_settings(void)
 {
+	static int deadlock_timeout = 0;
 	static const char *const settings[][2] = {
 		{"statement_timeout", "0"},
 		{"idle_in_transaction_session_timeout", "0"},
@@ -577,7 +592,13 @@ override_settings(void)
 		/* A waiter for our apply shall be the victim of a deadlock. */
 		{"deadlock_timeout", "1h"},
 	};
-	char *lock_timeout = psprintf("%d", bdd_lock_timeout_ms);
+	char *lock_timeout;
+
+	/* Who waits for us shall have found a deadlock before we give up. */
+	if (deadlock_timeout == 0)
+		deadlock_timeout = DeadlockTimeout;
+	lock_timeout = psprintf("%d", Max(bdd_lock_timeout_ms,
+									  2 * deadlock_timeout));
 
 	for (int i = 0; i < lengthof(settings); i++)
 		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET,

@@ -144,6 +144,9 @@ run_actions(void)
 			case MARK_APPLIED:
 				bdd_generation_applied(action->slot, action->target_id,
 									   action->number);
+				/* Nobody can read rows of a shape that the table had. */
+				if (bdd_slot_belongs_to(action->slot, action->target_id))
+					bdd_free_applied(action->slot, InvalidTransactionId);
 				bdd_wake_worker(action->slot);
 				break;
 			case WAKE_WORKER:
@@ -224,11 +227,15 @@ enter_all(uint64 *first_number)
 		if (pending->set->count == 0)
 			continue;
 		if (!bdd_slot_belongs_to(pending->slot, pending->target_id))
+		{
+			LWLockRelease(&bdd_registry->lock);
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("table \"%s\" is not a target of batchdedup any more",
 							get_rel_name(pending->relid))));
-		pending->generation = bdd_enter(pending->slot);
+		}
+		pending->generation = bdd_enter(pending->slot,
+										pending->shape->fingerprint);
 		if (pending->generation == NULL)
 			lacking = pending;
 	}
@@ -272,7 +279,8 @@ try_reserve(void)
 	while ((lacking = enter_all(&first_number)) != NULL)
 	{
 		release_all();
-		if (!bdd_prepare_to_enter(lacking->slot))
+		if (!bdd_prepare_to_enter(lacking->slot,
+								  lacking->shape->fingerprint))
 			return lacking;
 		bdd_floor_set();
 	}
