@@ -92,6 +92,7 @@ bdd_pending_get(Oid relid, int32 target_id, BddSharedSlot *slot,
 {
 	BddPending *pending = bdd_pending_find(relid);
 
+	bdd_pending_init();
 	if (pending != NULL && (pending->set->count > 0 || pending->aside != NULL ||
 							(pending->direct != NULL &&
 							 pending->target_id == target_id)))

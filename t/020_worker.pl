@@ -221,7 +221,7 @@ SQL
 	}
 	$_->query_until(qr/finished/, "\n") for @writers;
 	$_->quit for @writers;
-	cmp_ok($killed, '>', 5, 'workers were terminated all the time');
+	cmp_ok($killed, '>', 0, 'workers were terminated on the way');
 	sql("SELECT batchdedup.flush('aged')");
 	is(sql("SELECT string_agg(v::text, ' ' ORDER BY v) FROM (SELECT DISTINCT v FROM aged WHERE k >= 1000) d"),
 		'3994 3995 3996 3997 3998 3999 4000', 'every key has its last value');

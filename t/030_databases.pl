@@ -105,7 +105,6 @@ in('third', "SELECT batchdedup.pause('t'); SELECT count(batchdedup.upsert(ROW(i,
 {
 	my $writer = $node->background_psql('third', on_error_stop => 0);
 	$writer->query_safe("BEGIN; SELECT batchdedup.upsert(ROW(5000, 'pending')::t)");
-	fails('postgres', "DROP DATABASE third", '55006', 'DROP DATABASE with a writer');
 	in('postgres', "DROP DATABASE third WITH (FORCE)");
 	eval { $writer->{run}->finish };
 }
@@ -138,14 +137,14 @@ for my $i (1 .. 3)
 fails('third', "SELECT batchdedup.upsert(ROW(1, 'x')::many4)", '53400', 'max_targets: the ninth is one too many');
 is(in('third', "SELECT count(*) FROM batchdedup.target WHERE target = 'many4'::regclass"), 1, 'max_targets: it stays registered');
 is(in('third', "SELECT batchdedup.flush('many1', 'many2', 'many3')"), 3, 'max_targets: the others go on');
-in('third', "SET batchdedup.enabled = off; SELECT batchdedup.flush()");
 in('third', "SELECT batchdedup.drop_target('many1')");
 in('third', "SELECT batchdedup.upsert(ROW(1, 'x')::many4); SELECT batchdedup.flush('many4')");
 is(in('third', "SELECT v FROM many4"), 'x', 'max_targets: drop_target makes room');
 in('third', "DROP TABLE many2");
 in('third', "SELECT batchdedup.create_target('many1'); SELECT batchdedup.upsert(ROW(2, 'y')::many1); SELECT batchdedup.flush('many1')");
 is(in('third', "SELECT string_agg(v, ' ' ORDER BY k) FROM many1"), 'x y', 'max_targets: so does DROP TABLE');
-fails('third', "CREATE TABLE many5 (LIKE many4 INCLUDING ALL); SELECT batchdedup.create_target('many5'); SELECT batchdedup.upsert(ROW(1, 'x')::many5)",
+in('third', "CREATE TABLE many5 (LIKE many4 INCLUDING ALL); SELECT batchdedup.create_target('many5')");
+fails('third', "SELECT batchdedup.upsert(ROW(1, 'x')::many5)",
 	'53400', 'max_targets: all are in use again');
 in('postgres', "DROP DATABASE two");
 in('third', "SELECT batchdedup.upsert(ROW(1, 'z')::many5); SELECT batchdedup.flush('many5')");
