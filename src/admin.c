@@ -397,7 +397,8 @@ close_target(Oid relid)
 	TimestampTz since = GetCurrentTimestamp();
 
 	refuse_pending(relid);
-	if (!target->options.paused && target->broken == BDD_USABLE)
+	if (!target->options.paused && target->broken == BDD_USABLE &&
+		!bdd_worker_unavailable(slot))
 		bdd_wait_applied(slot, target->options.target_id,
 						 bdd_request_flush(slot, true), since, true);
 	target = bdd_target_open_any(relid, ShareRowExclusiveLock);

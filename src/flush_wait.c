@@ -123,6 +123,16 @@ bdd_check_may_wait(void)
 }
 
 static void
+report_no_worker(void)
+{
+	ConditionVariableCancelSleep();
+	ereport(ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("no worker process could be started to apply buffered rows"),
+			 errhint("Raise max_worker_processes. Until then rows are written in their callers' transactions.")));
+}
+
+static void
 report_paused(BddSharedSlot *slot)
 {
 	ConditionVariableCancelSleep();
@@ -161,6 +171,8 @@ bdd_wait_applied(BddSharedSlot *slot, int32 target_id, uint64 number,
 			report_failure(slot, &failure, may_read);
 		if (paused_at >= since)
 			report_paused(slot);
+		if (bdd_worker_unavailable(slot))
+			report_no_worker();
 		wait_step(slot);
 	}
 	ConditionVariableCancelSleep();

@@ -144,7 +144,10 @@ worker_index(Oid database)
 			free_index = i;
 	}
 	if (free_index >= 0)
+	{
 		bdd_registry->workers[free_index].database = database;
+		bdd_registry->workers[free_index].away_until = 0;
+	}
 	return free_index;
 }
 
