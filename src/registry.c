@@ -237,20 +237,18 @@ bdd_slot_free(BddSharedSlot *slot, Oid database, int32 target_id)
 		LWLockRelease(&bdd_registry->lock);
 		return;
 	}
+	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
+	while (slot->oldest != NULL)
 	{
-		LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
-		while (slot->oldest != NULL)
-		{
-			BddSharedGeneration *generation = slot->oldest;
+		BddSharedGeneration *generation = slot->oldest;
 
-			slot->oldest = generation->next;
-			bdd_generation_free(generation);
-		}
-		slot->active = NULL;
-		slot->in_use = false;
-		LWLockRelease(&slot->lock);
-		bdd_release_worker_index(slot->worker);
+		slot->oldest = generation->next;
+		bdd_generation_free(generation);
 	}
+	slot->active = NULL;
+	slot->in_use = false;
+	LWLockRelease(&slot->lock);
+	bdd_release_worker_index(slot->worker);
 	LWLockRelease(&bdd_registry->lock);
 	ConditionVariableBroadcast(&slot->changed);
 }
