@@ -203,12 +203,9 @@ static bool
 refuses_alone(BddTarget *target, const BddRow *row, int sqlstate)
 {
 	BddApplyCounts ignored = {0};
-	ErrorData *error;
-	bool same;
+	ErrorData *error = bdd_try_write(target, row, 1, &ignored);
 
-	error = bdd_try_write(target, row, 1, &ignored);
-	same = error != NULL && error->sqlerrcode == sqlstate;
-	return same;
+	return error != NULL && error->sqlerrcode == sqlstate;
 }
 
 /*

@@ -65,6 +65,14 @@ is_target(Oid relid)
 	return can_be_target(relid) && bdd_options_read(relid, &options);
 }
 
+/* Whether there are rows that the table does not have yet. */
+static bool
+has_rows(BddSharedSlot *slot, BddPending *pending)
+{
+	return (pending != NULL && pending->set->count > 0) ||
+		   (slot != NULL && bdd_slot_has_unapplied(slot));
+}
+
 /*
  * Locks the target and brings all its rows into the table.  A target that
  * cannot be used as it is does not matter while it has none (a dump is
@@ -80,8 +88,7 @@ settle_if(Oid relid, LOCKMODE lockmode, bool must)
 		return;
 	slot = bdd_slot_find_by_table(relid);
 	pending = bdd_pending_find(relid);
-	if ((pending != NULL && pending->set->count > 0) ||
-		(slot != NULL && bdd_slot_has_unapplied(slot)))
+	if (has_rows(slot, pending))
 		bdd_direct_settle(bdd_target_open(relid, lockmode));
 	else if (slot != NULL)
 		bdd_at_commit_mark_applied(slot, 0);
@@ -182,8 +189,7 @@ refuse_if_unapplied(Oid relid)
 	BddSharedSlot *slot = bdd_slot_find_by_table(relid);
 	BddPending *pending = bdd_pending_find(relid);
 
-	if ((pending != NULL && pending->set->count > 0) ||
-		(slot != NULL && bdd_slot_has_unapplied(slot)))
+	if (has_rows(slot, pending))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("cannot drop a column of \"%s\" because rows for it are buffered",
@@ -209,8 +215,7 @@ forget_all_targets(void)
 
 		LockRelationOid(relid, ShareRowExclusiveLock);
 		slot = bdd_slot_find_by_table(relid);
-		if ((pending != NULL && pending->set->count > 0) ||
-			(slot != NULL && bdd_slot_has_unapplied(slot)))
+		if (has_rows(slot, pending))
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_IN_USE),
 					 errmsg("cannot drop extension batchdedup because rows for \"%s\" are buffered",

@@ -592,14 +592,6 @@ bdd_target_slot(BddTarget *target)
 }
 
 int
-bdd_target_flush_interval(const BddTarget *target)
-{
-	return target->options.flush_interval_ms >= 0 ?
-			   target->options.flush_interval_ms :
-			   bdd_flush_interval_ms;
-}
-
-int
 bdd_target_flush_rows(const BddTarget *target)
 {
 	return target->options.flush_rows >= 0 ?

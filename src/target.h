@@ -83,7 +83,6 @@ extern void bdd_check_usable(const BddTarget *target);
 extern void bdd_free_orphans(void);
 extern BddSharedSlot *bdd_target_slot(BddTarget *target);
 extern BddTarget *bdd_target_of_row_type(Oid row_type);
-extern int bdd_target_flush_interval(const BddTarget *target);
 extern int bdd_target_flush_rows(const BddTarget *target);
 
 extern bool bdd_may_read(Oid relid);
