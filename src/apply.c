@@ -6,7 +6,8 @@
  * A generation is applied in one transaction, in key order, together with the
  * mark that says so: whoever finds the mark already set has nothing to do.
  * Deletes come first, then upserts, one or two statements for each set of
- * columns that rows give.
+ * columns that rows give.  Rows of one key that do not combine are written in
+ * rounds.
  *
  *-------------------------------------------------------------------------
  */
@@ -105,8 +106,9 @@ write_group(BddTarget *target, const BddWriteRules *rules, BddGroup *group)
 	 * CONFLICT.  Otherwise rows given in part are first tried as updates: an
 	 * insert of them might lack a NOT NULL column, or use up a sequence.
 	 */
-	if (group->full || (rules->insert_triggers &&
-						gives_required(target, group->insert)))
+	if (group->full || target->key.count == 0 ||
+		(rules->insert_triggers &&
+		 gives_required(target, group->insert)))
 		bdd_run_on_rows(target,
 						bdd_sql_upsert(target, rules, group->update,
 									   group->insert),
@@ -125,25 +127,30 @@ write_group(BddTarget *target, const BddWriteRules *rules, BddGroup *group)
 	tuplestore_end(group->rows);
 }
 
+/* Deletes that carry a version and those that do not are two statements. */
 static void
 delete_rows(BddTarget *target, const BddRow *rows, uint64 count,
-			TupleTableSlot *slot)
+			TupleTableSlot *slot, bool versioned)
 {
 	Tuplestorestate *store = NULL;
 	uint64 deletes = 0;
 
 	for (uint64 i = 0; i < count; i++)
 	{
-		if (rows[i].image.op == BDD_UPSERT)
+		const BddImage *image = &rows[i].image;
+
+		if (image->op == BDD_UPSERT ||
+			bdd_image_is_versioned_delete(&target->shape, image) != versioned)
 			continue;
 		if (store == NULL)
 			store = new_store();
-		put_row(store, slot, target, &rows[i].image);
+		put_row(store, slot, target, image);
 		deletes++;
 	}
 	if (store == NULL)
 		return;
-	bdd_run_on_rows(target, bdd_sql_delete(target), store, deletes, false);
+	bdd_run_on_rows(target, bdd_sql_delete(target, versioned), store, deletes,
+					false);
 	tuplestore_end(store);
 }
 
@@ -200,36 +207,101 @@ read_table_counts(Oid relid, BddApplyCounts *counts)
 	}
 }
 
+/* The rows in the order of their rounds. */
+BddRounds
+bdd_split_rounds(const BddRow *rows, uint64 count)
+{
+	BddRounds rounds = {0};
+	uint64 *next;
+
+	for (uint64 i = 0; i < count; i++)
+		rounds.count = Max(rounds.count, rows[i].round + 1);
+	rounds.starts = palloc0((rounds.count + 1) * sizeof(uint64));
+	for (uint64 i = 0; i < count; i++)
+		rounds.starts[rows[i].round + 1]++;
+	for (uint32 i = 0; i < rounds.count; i++)
+		rounds.starts[i + 1] += rounds.starts[i];
+	rounds.rows = MemoryContextAllocHuge(CurrentMemoryContext,
+										 Max(count, 1) * sizeof(BddRow));
+	next = palloc((rounds.count + 1) * sizeof(uint64));
+	memcpy(next, rounds.starts, (rounds.count + 1) * sizeof(uint64));
+	for (uint64 i = 0; i < count; i++)
+		rounds.rows[next[rows[i].round]++] = rows[i];
+	pfree(next);
+	return rounds;
+}
+
+/* Rows that are older than what the table has. */
+static uint64
+count_stale(BddTarget *target, const BddRow *rows, uint64 count,
+			TupleTableSlot *slot)
+{
+	Tuplestorestate *store;
+	bool isnull;
+	uint64 stale;
+
+	if (target->shape.version < 0 || !bdd_am_worker)
+		return 0;
+	store = new_store();
+	for (uint64 i = 0; i < count; i++)
+		if (rows[i].image.op == BDD_UPSERT ||
+			bdd_image_is_versioned_delete(&target->shape, &rows[i].image))
+			put_row(store, slot, target, &rows[i].image);
+	bdd_run_on_rows(target, bdd_sql_count_stale(target), store, count, false);
+	stale = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+										SPI_tuptable->tupdesc, 1, &isnull));
+	tuplestore_end(store);
+	return stale;
+}
+
+/* Deletes first, then upserts. */
+static void
+write_round(BddTarget *target, const BddRow *rows, uint64 count,
+			TupleTableSlot *slot, BddApplyCounts *counts)
+{
+	BddApplyCounts before = {0};
+	BddApplyCounts after = {0};
+	uint64 stale;
+	uint64 upserts;
+
+	read_table_counts(target->relid, &before);
+	stale = count_stale(target, rows, count, slot);
+	delete_rows(target, rows, count, slot, false);
+	if (target->shape.version >= 0)
+		delete_rows(target, rows, count, slot, true);
+	upserts = upsert_rows(target, rows, count, slot);
+	read_table_counts(target->relid, &after);
+
+	counts->rows += count;
+	counts->stale += stale;
+	counts->inserted += after.inserted - before.inserted;
+	counts->updated += after.updated - before.updated;
+	counts->deleted += after.deleted - before.deleted;
+	upserts -= Min(upserts, stale + after.inserted - before.inserted +
+								after.updated - before.updated);
+	counts->unchanged += upserts;
+}
+
 /*
- * Writes rows, one per key, to the table as the current user: deletes first,
- * then upserts.  The caller holds RowExclusiveLock on the table.  Adds to
- * "counts".
+ * Writes rows to the table as the current user, round by round.  The caller
+ * holds RowExclusiveLock on the table.  Adds to "counts".
  */
 void
 bdd_write_rows(BddTarget *target, const BddRow *rows, uint64 count,
 			   BddApplyCounts *counts)
 {
-	BddApplyCounts before = {0};
-	BddApplyCounts after = {0};
+	BddRounds rounds = bdd_split_rounds(rows, count);
 	TupleTableSlot *slot;
-	uint64 upserts;
 
 	bdd_spi_connect();
 	slot = MakeSingleTupleTableSlot(target->shape.desc, &TTSOpsMinimalTuple);
-	read_table_counts(target->relid, &before);
-	delete_rows(target, rows, count, slot);
-	upserts = upsert_rows(target, rows, count, slot);
-	read_table_counts(target->relid, &after);
+	for (uint32 i = 0; i < rounds.count; i++)
+		write_round(target, &rounds.rows[rounds.starts[i]],
+					rounds.starts[i + 1] - rounds.starts[i], slot, counts);
 	ExecDropSingleTupleTableSlot(slot);
 	bdd_spi_finish();
-
-	counts->rows += count;
-	counts->inserted += after.inserted - before.inserted;
-	counts->updated += after.updated - before.updated;
-	counts->deleted += after.deleted - before.deleted;
-	upserts -= Min(upserts, after.inserted - before.inserted +
-								after.updated - before.updated);
-	counts->unchanged += upserts;
+	pfree(rounds.rows);
+	pfree(rounds.starts);
 }
 
 /* ---------- generations ---------- */
@@ -320,7 +392,7 @@ write_as_owner(BddTarget *target, BddRows *rows, BddApplyCounts *counts)
 
 	bdd_become_owner_of(target->owner, &saved);
 	bdd_constraints_immediate(target);
-	bdd_rows_fold_equal(target, rows);
+	counts->stale += bdd_rows_fold_equal(target, rows);
 	refused = bdd_write_tolerantly(target, rows, counts);
 	bdd_become_again(&saved);
 	return refused;
@@ -384,6 +456,7 @@ bdd_apply_count(BddSharedSlot *slot, int32 target_id,
 	slot->counts.inserted += counts->inserted;
 	slot->counts.updated += counts->updated;
 	slot->counts.unchanged += counts->unchanged;
+	slot->counts.stale += counts->stale;
 	slot->counts.deleted += counts->deleted;
 	slot->counts.dead_lettered += counts->dead_lettered;
 	slot->counts.applied_rows += counts->rows;

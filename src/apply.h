@@ -20,10 +20,20 @@ typedef struct BddApplyCounts
 	uint64 inserted;
 	uint64 updated;
 	uint64 unchanged;
+	uint64 stale; /* older than the row they met */
 	uint64 deleted;
 	uint64 dead_lettered;
 } BddApplyCounts;
 
+/* Rows by round: those of round i are rows[starts[i]] to rows[starts[i + 1]]. */
+typedef struct BddRounds
+{
+	BddRow *rows;
+	uint64 *starts;
+	uint32 count;
+} BddRounds;
+
+extern BddRounds bdd_split_rounds(const BddRow *rows, uint64 count);
 extern void bdd_write_rows(BddTarget *target, const BddRow *rows, uint64 count,
 						   BddApplyCounts *counts);
 extern void bdd_constraints_immediate(BddTarget *target);

@@ -39,6 +39,7 @@
 #include "utils/rel.h"
 #include "utils/resowner.h"
 #include "utils/syscache.h"
+#include "utils/typcache.h"
 
 /* ---------- triggers ---------- */
 
@@ -209,21 +210,108 @@ append_columns(StringInfo sql, BddTarget *target, const BddColumns *columns,
 		}
 }
 
-/* "c1 = prefix.c1, ..." */
+static const BddRule *
+rule_of(BddTarget *target, int i)
+{
+	return target->shape.rules != NULL ? &target->shape.rules[i] : NULL;
+}
+
+/* f(old, new), as its strictness has it. */
+static void
+append_function(StringInfo sql, const BddRule *rule, const char *old,
+				const char *new)
+{
+	char *call = psprintf("%s(%s, %s)",
+						  quote_qualified_identifier(get_namespace_name(get_func_namespace(rule->function)),
+													 get_func_name(rule->function)),
+						  old, new);
+
+	if (rule->strict)
+		appendStringInfo(sql, "CASE WHEN %s IS NULL THEN %s WHEN %s IS NULL THEN %s ELSE %s END",
+						 old, new, new, old, call);
+	else
+		appendStringInfoString(sql, call);
+}
+
+/*
+ * What the column's rule makes of "table.c" and "row.c", as a value of the
+ * column's type; its length is checked when it is assigned.
+ */
+static void
+append_result(StringInfo sql, BddTarget *target, int i, const char *table,
+			  const char *row)
+{
+	const BddRule *rule = rule_of(target, i);
+	Oid type = TupleDescAttr(target->shape.desc, i)->atttypid;
+	const char *name = column_name(target, i);
+	char *old = psprintf("%s.%s", table, name);
+	char *new = psprintf("%s.%s", row, name);
+
+	if (rule == NULL || rule->kind == BDD_LAST)
+	{
+		appendStringInfoString(sql, new);
+		return;
+	}
+	appendStringInfoChar(sql, '(');
+	switch (rule->kind)
+	{
+		case BDD_SUM:
+			appendStringInfo(sql, "coalesce(%s OPERATOR(pg_catalog.+) %s, %s, %s)",
+							 old, new, new, old);
+			break;
+		case BDD_CONCAT:
+			appendStringInfo(sql, "coalesce(%s OPERATOR(pg_catalog.||) %s, %s, %s)",
+							 old, new, new, old);
+			break;
+		case BDD_MIN:
+			appendStringInfo(sql, "least(%s, %s)", old, new);
+			break;
+		case BDD_MAX:
+			appendStringInfo(sql, "greatest(%s, %s)", old, new);
+			break;
+		case BDD_COALESCE:
+			appendStringInfo(sql, "coalesce(%s, %s)", new, old);
+			break;
+		default:
+			append_function(sql, rule, old, new);
+			break;
+	}
+	appendStringInfo(sql, ")::%s", format_type_be_qualified(type));
+}
+
+/* "c1 = ..., c2 = ...": what the rows make of the table's. */
 static void
 append_assignments(StringInfo sql, BddTarget *target,
-				   const BddColumns *columns, const char *prefix)
+				   const BddColumns *columns, const char *row)
 {
 	const char *comma = "";
 
 	for (int i = 0; i < target->shape.desc->natts; i++)
 		if (bdd_column_in(columns, i))
 		{
-			const char *name = column_name(target, i);
-
-			appendStringInfo(sql, "%s%s = %s%s", comma, name, prefix, name);
+			appendStringInfo(sql, "%s%s = ", comma, column_name(target, i));
+			append_result(sql, target, i, "t", row);
 			comma = ", ";
 		}
+}
+
+/* Whether the row's version is not older than the table's. */
+static void
+append_is_newer(StringInfo sql, BddTarget *target, const char *table,
+				const char *row)
+{
+	const char *name = column_name(target, target->shape.version);
+	TypeCacheEntry *type = lookup_type_cache(getBaseType(TupleDescAttr(target->shape.desc,
+																	   target->shape.version)
+															 ->atttypid),
+											 TYPECACHE_BTREE_OPFAMILY);
+
+	appendStringInfo(sql, "(%s.%s IS NULL OR %s.%s", table, name, row, name);
+	append_operator(sql, get_opfamily_member(type->btree_opf,
+											 type->btree_opintype,
+											 type->btree_opintype,
+											 BTGreaterEqualStrategyNumber));
+	appendStringInfo(sql, "%s.%s)", table, name);
 }
 
 static bool
@@ -235,20 +323,38 @@ is_empty(BddTarget *target, const BddColumns *columns)
 	return true;
 }
 
+/* Whether the row would change nothing can be told without its functions. */
+static bool
+can_tell_unchanged(BddTarget *target, const BddColumns *columns)
+{
+	for (int i = 0; i < target->shape.desc->natts; i++)
+		if (bdd_column_in(columns, i) && rule_of(target, i) != NULL &&
+			rule_of(target, i)->kind == BDD_FUNCTION)
+			return false;
+	return true;
+}
+
 /*
- * True if the columns of both are the same to the byte: equality of the type
- * would take 1.0 and 1.00 for unchanged.
+ * True if the row leaves the columns as they are, to the byte: equality of the
+ * type would take 1.0 and 1.00 for unchanged.
  */
 static void
 append_same_image(StringInfo sql, BddTarget *target, const char *alias,
 				  const BddColumns *columns)
 {
 	char *prefix = psprintf("%s.", alias);
+	const char *comma = "";
 
 	appendStringInfoString(sql, "ROW(");
 	append_columns(sql, target, columns, prefix);
 	appendStringInfoString(sql, ")::pg_catalog.record OPERATOR(pg_catalog.*=) ROW(");
-	append_columns(sql, target, columns, "r.");
+	for (int i = 0; i < target->shape.desc->natts; i++)
+		if (bdd_column_in(columns, i))
+		{
+			appendStringInfoString(sql, comma);
+			append_result(sql, target, i, alias, "r");
+			comma = ", ";
+		}
 	appendStringInfoString(sql, ")::pg_catalog.record");
 }
 
@@ -270,7 +376,12 @@ append_conflict(StringInfo sql, BddTarget *target, const BddColumns *update)
 	else
 	{
 		appendStringInfoString(sql, ") DO UPDATE SET ");
-		append_assignments(sql, target, update, "EXCLUDED.");
+		append_assignments(sql, target, update, "EXCLUDED");
+		if (target->shape.version >= 0)
+		{
+			appendStringInfoString(sql, " WHERE ");
+			append_is_newer(sql, target, "t", "EXCLUDED");
+		}
 	}
 }
 
@@ -292,8 +403,9 @@ append_insert(StringInfo sql, BddTarget *target, const BddColumns *insert)
 
 /* ---------- statements ---------- */
 
+/* "versioned": only what the rows are not older than. */
 char *
-bdd_sql_delete(BddTarget *target)
+bdd_sql_delete(BddTarget *target, bool versioned)
 {
 	StringInfoData sql;
 
@@ -301,6 +413,27 @@ bdd_sql_delete(BddTarget *target)
 	appendStringInfo(&sql, "DELETE FROM %s%s t USING " BDD_ROWS_NAME " r WHERE ",
 					 only(target), table_name(target));
 	append_same_key(&sql, target, "t");
+	if (versioned)
+	{
+		appendStringInfoString(&sql, " AND ");
+		append_is_newer(&sql, target, "t", "r");
+	}
+	return sql.data;
+}
+
+/* How many rows are older than the table's. */
+char *
+bdd_sql_count_stale(BddTarget *target)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "SELECT pg_catalog.count(*) FROM %s%s t, " BDD_ROWS_NAME " r WHERE ",
+					 only(target), table_name(target));
+	append_same_key(&sql, target, "t");
+	appendStringInfoString(&sql, " AND (");
+	append_is_newer(&sql, target, "t", "r");
+	appendStringInfoString(&sql, ") IS NOT TRUE");
 	return sql.data;
 }
 
@@ -317,15 +450,25 @@ bdd_sql_upsert(BddTarget *target, const BddWriteRules *rules,
 
 	initStringInfo(&sql);
 	append_insert(&sql, target, insert);
-	if (!rules->insert_triggers && !rules->update_triggers)
+	if (target->key.count == 0)
+		return sql.data;
+	if (!rules->insert_triggers && !rules->update_triggers &&
+		can_tell_unchanged(target, update))
 	{
 		appendStringInfo(&sql, " WHERE NOT EXISTS (SELECT FROM %s%s x WHERE ",
 						 only(target), table_name(target));
 		append_same_key(&sql, target, "x");
 		if (!is_empty(target, update))
 		{
-			appendStringInfoString(&sql, " AND ");
+			appendStringInfoString(&sql, " AND (");
 			append_same_image(&sql, target, "x", update);
+			if (target->shape.version >= 0)
+			{
+				appendStringInfoString(&sql, " OR (");
+				append_is_newer(&sql, target, "x", "r");
+				appendStringInfoString(&sql, ") IS NOT TRUE");
+			}
+			appendStringInfoChar(&sql, ')');
 		}
 		appendStringInfoChar(&sql, ')');
 	}
@@ -345,10 +488,15 @@ bdd_sql_update_existing(BddTarget *target, const BddWriteRules *rules,
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "UPDATE %s%s t SET ", only(target),
 					 table_name(target));
-	append_assignments(&sql, target, update, "r.");
+	append_assignments(&sql, target, update, "r");
 	appendStringInfoString(&sql, " FROM " BDD_ROWS_NAME " r WHERE ");
 	append_same_key(&sql, target, "t");
-	if (!rules->update_triggers)
+	if (target->shape.version >= 0)
+	{
+		appendStringInfoString(&sql, " AND ");
+		append_is_newer(&sql, target, "t", "r");
+	}
+	if (!rules->update_triggers && can_tell_unchanged(target, update))
 	{
 		appendStringInfoString(&sql, " AND NOT (");
 		append_same_image(&sql, target, "t", update);

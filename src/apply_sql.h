@@ -25,7 +25,8 @@ typedef struct BddWriteRules
 
 extern BddWriteRules bdd_write_rules(BddTarget *target);
 
-extern char *bdd_sql_delete(BddTarget *target);
+extern char *bdd_sql_count_stale(BddTarget *target);
+extern char *bdd_sql_delete(BddTarget *target, bool versioned);
 extern char *bdd_sql_upsert(BddTarget *target, const BddWriteRules *rules,
 							const BddColumns *update,
 							const BddColumns *insert);

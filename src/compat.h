@@ -139,6 +139,17 @@ bdd_owns_relation(Oid relid, Oid role)
 #endif
 }
 
+static inline bool
+bdd_may_execute(Oid function, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(ProcedureRelationId, function, role,
+						   ACL_EXECUTE) == ACLCHECK_OK;
+#else
+	return pg_proc_aclcheck(function, role, ACL_EXECUTE) == ACLCHECK_OK;
+#endif
+}
+
 /* The expression of a generated column. */
 static inline Node *
 bdd_generation_expression(Relation rel, int attnum)

@@ -645,7 +645,9 @@ rename_column_of(Oid relid, RenameStmt *rename)
 	bdd_spi_connect();
 	(void) bdd_spi_run("UPDATE batchdedup.target_option "
 					   "SET key_columns = pg_catalog.array_replace(key_columns, $2, $3), "
-					   "update_columns = pg_catalog.array_replace(update_columns, $2, $3) "
+					   "update_columns = pg_catalog.array_replace(update_columns, $2, $3), "
+					   "merge_columns = pg_catalog.array_replace(merge_columns, $2, $3), "
+					   "version_column = CASE WHEN version_column OPERATOR(pg_catalog.=) $2 THEN $3 ELSE version_column END "
 					   "WHERE target OPERATOR(pg_catalog.=) $1",
 					   lengthof(types), types, values, NULL);
 	(void) bdd_spi_run("UPDATE batchdedup.dead_letter_row SET "

@@ -164,7 +164,7 @@ collect_pending_key(BddPending *pending, uint32 hash, StringInfo key,
 	BddPendingRow *row = bdd_pending_lookup(pending, hash, key->data,
 											key->len);
 
-	if (row != NULL)
+	for (; row != NULL; row = row->hides)
 		add_pending_row(row, rows);
 }
 
@@ -284,30 +284,26 @@ compute_generated(BddTarget *target, Datum *values, bool *isnull)
 	table_close(rel, NoLock);
 }
 
-/* What the buffer's row makes of the table's, which may be NULL. */
+/* The image's values, with those of generated columns. */
 static void
-overlay(BddTarget *target, const BddImage *image, HeapTupleHeader row,
-		BddValues *result)
+show_image(BddTarget *target, const BddImage *image, BddValues *result)
 {
-	const BddColumns *update = bdd_image_update(&target->shape, image);
-	BddValues buffered;
-
-	bdd_values_init(target, &buffered);
-	bdd_image_deform(&target->shape, image, buffered.values, buffered.isnull);
-	if (row == NULL || image->op == BDD_REPLACE)
-		*result = buffered;
-	else
-	{
-		bdd_values_init(target, result);
-		bdd_values_deform(target, row, result);
-		for (int i = 0; i < target->shape.desc->natts; i++)
-			if (bdd_column_in(update, i))
-			{
-				result->values[i] = buffered.values[i];
-				result->isnull[i] = buffered.isnull[i];
-			}
-	}
+	bdd_values_init(target, result);
+	bdd_image_deform(&target->shape, image, result->values, result->isnull);
 	compute_generated(target, result->values, result->isnull);
+}
+
+/* A row of the table, as if it had just been put there. */
+static BddImage
+image_of_table_row(BddTarget *target, HeapTupleHeader row)
+{
+	BddValues values;
+
+	bdd_values_init(target, &values);
+	bdd_values_deform(target, row, &values);
+	return bdd_image_from_values(&target->shape, BDD_REPLACE, values.values,
+								 values.isnull, target->shape.update,
+								 target->shape.insert);
 }
 
 static Datum
@@ -333,31 +329,77 @@ values_as_jsonb(BddTarget *target, const BddValues *row)
 						heap_copy_tuple_as_datum(tuple, target->shape.desc));
 }
 
+/* Whether the row says all that there is, whatever the table has. */
+static bool
+stands_alone(const BddTarget *target, const BddImage *image)
+{
+	return image->op == BDD_REPLACE ||
+		   (image->op == BDD_DELETE &&
+			!bdd_image_is_versioned_delete(&target->shape, image));
+}
+
+/*
+ * What rows of one key, oldest first, make of the table's row, which may be
+ * NULL.
+ */
+static BddImage
+overlay(BddTarget *target, const BddRows *rows, HeapTupleHeader row)
+{
+	BddShape shape = target->shape;
+	BddImage result = rows->rows[0].image;
+	uint64 next = 1;
+
+	shape.keeps_all = false;
+	if (row != NULL)
+	{
+		result = image_of_table_row(target, row);
+		next = 0;
+	}
+	else if (result.op == BDD_DELETE)
+		result = bdd_key_only_delete(&shape, &result);
+	else
+		result.op = BDD_REPLACE;
+	for (; next < rows->count; next++)
+	{
+		BddImage folded;
+
+		if (bdd_image_fold(&shape, &result, &rows->rows[next].image, true,
+						   &folded) == BDD_APART)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("what a buffered row makes of its row in \"%s\" is not known before it is applied",
+							get_rel_name(target->relid)),
+					 errdetail("A function of a merge rule, a domain or a default has its say only then."),
+					 errhint("Flush the target first with batchdedup.flush.")));
+		result = folded;
+	}
+	return result;
+}
+
 /* The row as one snapshot of table and buffer shows it; NULL: there is none. */
 static bool
 get_row(BddTarget *target, BddValues *given, Datum *json)
 {
 	BddRows rows = {0};
 	BddImage key = bdd_key_image(target, given);
-	BddImage *image = NULL;
+	BddImage image;
 	HeapTupleHeader row = NULL;
 	BddValues result;
 
 	collect_key(target, given, GetActiveSnapshot(), &rows);
-	bdd_rows_fold_equal(target, &rows);
-	if (rows.count > 0)
-		image = &rows.rows[0].image;
-	if (image == NULL || image->op == BDD_UPSERT)
+	(void) bdd_rows_fold_equal(target, &rows);
+	if (rows.count == 0 || !stands_alone(target, &rows.rows[0].image))
 		row = table_row(target, &key, CurrentMemoryContext);
-	if (image == NULL)
+	if (rows.count == 0)
 	{
 		if (row != NULL)
 			*json = row_as_jsonb(target, HeapTupleHeaderGetDatum(row));
 		return row != NULL;
 	}
-	if (image->op == BDD_DELETE)
+	image = overlay(target, &rows, row);
+	if (image.op == BDD_DELETE)
 		return false;
-	overlay(target, image, row, &result);
+	show_image(target, &image, &result);
 	*json = values_as_jsonb(target, &result);
 	return true;
 }
@@ -380,7 +422,7 @@ bdd_get(PG_FUNCTION_ARGS)
 	bdd_values_init(target, &given);
 	bdd_become_owner_of(target->owner, &saved);
 	bdd_values_from_jsonb(target, PG_GETARG_JSONB_P(1), &given);
-	bdd_check_key_alone(target, &given);
+	bdd_check_key_alone(target, &given, false);
 	bdd_become_again(&saved);
 
 	CommandCounterIncrement();
@@ -402,8 +444,8 @@ bdd_get(PG_FUNCTION_ARGS)
 
 /*
  * buffered(NULL::t): what is published and not in the table as the calling
- * statement's snapshot shows it, a row for each key; columns that were not
- * given are null, deletes are left out.
+ * statement's snapshot shows it: a row for each key, or several where they do
+ * not combine.  Columns that were not given are null, deletes are left out.
  */
 Datum
 bdd_buffered(PG_FUNCTION_ARGS)
@@ -426,7 +468,7 @@ bdd_buffered(PG_FUNCTION_ARGS)
 	if (target->slot != NULL)
 		collect_published(target, GetActiveSnapshot(), &rows);
 	bdd_become_owner_of(target->owner, &saved);
-	bdd_rows_fold_equal(target, &rows);
+	(void) bdd_rows_fold_equal(target, &rows);
 	bdd_become_again(&saved);
 	for (uint64 i = 0; i < rows.count; i++)
 	{
@@ -434,7 +476,7 @@ bdd_buffered(PG_FUNCTION_ARGS)
 
 		if (rows.rows[i].image.op == BDD_DELETE)
 			continue;
-		overlay(target, &rows.rows[i].image, NULL, &row);
+		show_image(target, &rows.rows[i].image, &row);
 		tuplestore_putvalues(result->setResult, result->setDesc, row.values,
 							 row.isnull);
 	}

@@ -194,6 +194,7 @@ init_slot(BddSharedSlot *slot, Oid database, int32 target_id, Oid relid,
 	{
 		slot->partitions[i].received = 0;
 		slot->partitions[i].coalesced = 0;
+		slot->partitions[i].stale = 0;
 	}
 	slot->has_letters = false;
 	slot->loaded = false;

@@ -35,6 +35,7 @@ typedef struct BddSharedCounts
 	uint64 inserted;
 	uint64 updated;
 	uint64 unchanged;
+	uint64 stale; /* of those applied; see also BddSharedPartition */
 	uint64 deleted;
 	uint64 dead_lettered;
 	uint64 foreign_writes; /* noticed by the guard */

@@ -41,7 +41,8 @@ typedef enum BddUsability
 {
 	BDD_USABLE,
 	BDD_LACKS_COLUMN,
-	BDD_LACKS_INDEX
+	BDD_LACKS_INDEX,
+	BDD_LACKS_RULE
 } BddUsability;
 
 /*
@@ -57,7 +58,7 @@ typedef struct BddTarget
 	struct BddTarget *retired; /* next of those no longer valid */
 	LocalTransactionId retired_in;
 	BddUsability broken;
-	char *lacking; /* column that is gone */
+	char *lacking; /* column that is gone, or why there is no such rule */
 	BddOptions options;
 	Oid row_type;
 	Oid owner;
