@@ -221,10 +221,11 @@ static void
 append_function(StringInfo sql, const BddRule *rule, const char *old,
 				const char *new)
 {
+	const char *schema = get_namespace_name(get_func_namespace(rule->function));
+	const char *function = get_func_name(rule->function);
 	char *call = psprintf("%s(%s, %s)",
-						  quote_qualified_identifier(get_namespace_name(get_func_namespace(rule->function)),
-													 get_func_name(rule->function)),
-						  old, new);
+						  quote_qualified_identifier(schema, function), old,
+						  new);
 
 	if (rule->strict)
 		appendStringInfo(sql, "CASE WHEN %s IS NULL THEN %s WHEN %s IS NULL THEN %s ELSE %s END",
@@ -300,10 +301,10 @@ static void
 append_is_newer(StringInfo sql, BddTarget *target, const char *table,
 				const char *row)
 {
-	const char *name = column_name(target, target->shape.version);
-	TypeCacheEntry *type = lookup_type_cache(getBaseType(TupleDescAttr(target->shape.desc,
-																	   target->shape.version)
-															 ->atttypid),
+	int column = target->shape.version;
+	const char *name = column_name(target, column);
+	Oid base = getBaseType(TupleDescAttr(target->shape.desc, column)->atttypid);
+	TypeCacheEntry *type = lookup_type_cache(base,
 											 TYPECACHE_BTREE_OPFAMILY);
 
 	appendStringInfo(sql, "(%s.%s IS NULL OR %s.%s", table, name, row, name);
