@@ -22,6 +22,7 @@
 #include "storage/lwlock.h"
 #include "storage/proc.h"
 #include "utils/acl.h"
+#include "utils/relcache.h"
 #include "utils/wait_event.h"
 
 #if PG_VERSION_NUM < 150000
@@ -139,6 +140,17 @@ bdd_owns_relation(Oid relid, Oid role)
 #endif
 }
 
+/* The table's primary key if it is not deferrable, or InvalidOid. */
+static inline Oid
+bdd_primary_key_index(Relation rel)
+{
+#if PG_VERSION_NUM >= 180000
+	return RelationGetPrimaryKeyIndex(rel, false);
+#else
+	return RelationGetPrimaryKeyIndex(rel);
+#endif
+}
+
 /* The expression of a generated column. */
 static inline Node *
 bdd_generation_expression(Relation rel, int attnum)
@@ -149,5 +161,26 @@ bdd_generation_expression(Relation rel, int attnum)
 	return build_column_default(rel, attnum);
 #endif
 }
+
+/* What a signal handler passes on to another. */
+#if PG_VERSION_NUM >= 190000
+#define BDD_PASS_SIGNAL_ARGS postgres_signal_arg, pg_siginfo
+#else
+#define BDD_PASS_SIGNAL_ARGS postgres_signal_arg
+#endif
+
+/* CREATE, ALTER and DROP DATABASE may end the worker themselves. */
+#if PG_VERSION_NUM >= 190000
+#define BDD_WORKER_INTERRUPTIBLE BGWORKER_INTERRUPTIBLE
+#else
+#define BDD_WORKER_INTERRUPTIBLE 0
+#endif
+
+/* The setting that limits transactions, or statements where there is none. */
+#if PG_VERSION_NUM >= 170000
+#define BDD_TRANSACTION_TIMEOUT "transaction_timeout"
+#else
+#define BDD_TRANSACTION_TIMEOUT "statement_timeout"
+#endif
 
 #endif /* BDD_COMPAT_H */
