@@ -7,6 +7,7 @@
  */
 #include "batchdedup.h"
 
+#include "apply_sql.h"
 #include "ddl.h"
 #include "fmgr.h"
 #include "guard.h"
@@ -40,6 +41,7 @@ _PG_init(void)
 	bdd_xact_init();
 	bdd_guard_init();
 	bdd_ddl_init();
+	bdd_apply_sql_init();
 	bdd_launcher_register();
 }
 

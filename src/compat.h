@@ -17,6 +17,8 @@
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "nodes/plannodes.h"
+#include "optimizer/pathnode.h"
+#include "optimizer/plancat.h"
 #include "rewrite/rewriteHandler.h"
 #include "storage/lock.h"
 #include "storage/lwlock.h"
@@ -181,6 +183,21 @@ bdd_generation_expression(Relation rel, int attnum)
 #define BDD_TRANSACTION_TIMEOUT "transaction_timeout"
 #else
 #define BDD_TRANSACTION_TIMEOUT "statement_timeout"
+#endif
+
+/* Called when the planner has read what the catalog says about a relation. */
+#if PG_VERSION_NUM >= 190000
+#define bdd_relation_hook build_simple_rel_hook
+typedef build_simple_rel_hook_type BddRelationHook;
+#define BDD_RELATION_HOOK(name) \
+	void name(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *entry)
+#define BDD_CALL_RELATION_HOOK(hook) (hook)(root, rel, entry)
+#else
+#define bdd_relation_hook get_relation_info_hook
+typedef get_relation_info_hook_type BddRelationHook;
+#define BDD_RELATION_HOOK(name) \
+	void name(PlannerInfo *root, Oid relid, bool inherits, RelOptInfo *rel)
+#define BDD_CALL_RELATION_HOOK(hook) (hook)(root, relid, inherits, rel)
 #endif
 
 #endif /* BDD_COMPAT_H */
