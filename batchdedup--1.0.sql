@@ -221,6 +221,41 @@ COMMENT ON FUNCTION batchdedup.buffered IS
     'what is published and not yet in the table: buffered(NULL::my_table)';
 
 -- ---------------------------------------------------------------------
+-- Views
+-- ---------------------------------------------------------------------
+
+CREATE FUNCTION batchdedup.create_view(target regclass, name text DEFAULT NULL) RETURNS regclass
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_create_view';
+COMMENT ON FUNCTION batchdedup.create_view IS
+    'makes a view, table_buffered, that writes to the buffer and shows the table as it will be; or makes it anew';
+
+-- What these views consist of.
+CREATE FUNCTION batchdedup.view_write() RETURNS trigger
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_view_write';
+COMMENT ON FUNCTION batchdedup.view_write IS
+    'trigger of the views of create_view: what is written goes to the buffer';
+
+CREATE FUNCTION batchdedup.overlaid(target regclass, VARIADIC key "any") RETURNS boolean
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10
+AS 'MODULE_PATHNAME', 'bdd_overlaid';
+COMMENT ON FUNCTION batchdedup.overlaid IS
+    'part of the views of create_view: whether the buffer says more of a key than the table';
+
+CREATE FUNCTION batchdedup.overlay_support(internal) RETURNS internal
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_overlay_support';
+COMMENT ON FUNCTION batchdedup.overlay_support IS
+    'tells the planner how many rows overlay_rows returns';
+
+CREATE FUNCTION batchdedup.overlay_rows(row_type anyelement) RETURNS SETOF anyelement
+LANGUAGE C VOLATILE PARALLEL UNSAFE SUPPORT batchdedup.overlay_support
+AS 'MODULE_PATHNAME', 'bdd_overlay_rows';
+COMMENT ON FUNCTION batchdedup.overlay_rows IS
+    'part of the views of create_view: a row for each key that is buffered or pending, on top of the table';
+
+-- ---------------------------------------------------------------------
 -- Dead letters
 -- ---------------------------------------------------------------------
 

@@ -18,6 +18,8 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_attribute.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_language.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "executor/executor.h"
@@ -195,8 +197,8 @@ describe_columns(BddTarget *target, Relation rel)
 	}
 }
 
-static bool
-is_key_column(const BddTarget *target, AttrNumber attnum)
+bool
+bdd_is_key_column(const BddTarget *target, AttrNumber attnum)
 {
 	for (int i = 0; i < target->key.count; i++)
 		if (target->key.columns[i].attnum == attnum)
@@ -220,7 +222,7 @@ describe_update_columns(BddTarget *target)
 	for (int i = 0; i < shape->desc->natts && target->options.default_update; i++)
 		if (bdd_column_in(shape->insert, i) &&
 			!target->columns[i].identity_always &&
-			!is_key_column(target, i + 1))
+			!bdd_is_key_column(target, i + 1))
 			bdd_column_add(shape->update, i);
 }
 
@@ -234,7 +236,7 @@ full_row_covers(const BddTarget *target)
 	for (int i = 0; i < target->shape.desc->natts; i++)
 		if (bdd_column_in(target->shape.insert, i) &&
 			!bdd_column_in(target->shape.update, i) &&
-			!is_key_column(target, i + 1))
+			!bdd_is_key_column(target, i + 1))
 			return false;
 	return target->key.exact && target->key.one_spelling;
 }
@@ -589,6 +591,25 @@ bdd_target_slot(BddTarget *target)
 						bdd_max_targets),
 				 errhint("Raise batchdedup.max_targets and restart the server.")));
 	return target->slot;
+}
+
+/* Whether it is the function of our library with this name in C. */
+bool
+bdd_is_function(Oid function, const char *symbol)
+{
+	HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	bool isnull;
+	Datum source;
+	bool result;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	source = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_prosrc, &isnull);
+	/* Only a superuser can have created another one of the same name. */
+	result = ((Form_pg_proc) GETSTRUCT(tuple))->prolang == ClanguageId &&
+			 !isnull && strcmp(TextDatumGetCString(source), symbol) == 0;
+	ReleaseSysCache(tuple);
+	return result;
 }
 
 int

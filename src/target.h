@@ -34,6 +34,7 @@ typedef struct BddColumn
 	bool identity_always;
 	Expr *default_expr;       /* not planned; of BDD_DEFAULT_AT_CALL */
 	ExprState *default_state; /* made at first use */
+	Oid sequence;             /* of an identity; looked up at first use */
 } BddColumn;
 
 /* What DDL has done to a target. */
@@ -85,6 +86,8 @@ extern BddSharedSlot *bdd_target_slot(BddTarget *target);
 extern BddTarget *bdd_target_of_row_type(Oid row_type);
 extern int bdd_target_flush_rows(const BddTarget *target);
 
+extern bool bdd_is_function(Oid function, const char *symbol);
+extern bool bdd_is_key_column(const BddTarget *target, AttrNumber attnum);
 extern bool bdd_may_read(Oid relid);
 extern char *bdd_qualified_name(Oid relid);
 extern AttrNumber bdd_column_number(TupleDesc desc, const char *name);
