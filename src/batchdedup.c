@@ -12,6 +12,7 @@
 #include "guard.h"
 #include "guc.h"
 #include "launcher.h"
+#include "lookup.h"
 #include "miscadmin.h"
 #include "shmem.h"
 #include "xact.h"
@@ -40,6 +41,7 @@ _PG_init(void)
 	bdd_xact_init();
 	bdd_guard_init();
 	bdd_ddl_init();
+	bdd_lookup_init();
 	bdd_launcher_register();
 }
 

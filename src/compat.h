@@ -24,7 +24,15 @@
 #include "storage/lwlock.h"
 #include "storage/proc.h"
 #include "utils/acl.h"
+#include "utils/selfuncs.h"
 #include "utils/wait_event.h"
+
+#if PG_VERSION_NUM >= 180000
+#include "commands/explain_format.h"
+#include "commands/explain_state.h"
+#else
+#include "commands/explain.h"
+#endif
 
 #if PG_VERSION_NUM < 150000
 #error "batchdedup needs PostgreSQL 15 or newer"
@@ -153,6 +161,16 @@ bdd_identity_sequence(Oid relid, AttrNumber attnum)
 	return sequence;
 #else
 	return getIdentitySequence(relid, attnum, false);
+#endif
+}
+
+static inline double
+bdd_estimate_array_length(PlannerInfo *root, Node *array)
+{
+#if PG_VERSION_NUM >= 170000
+	return estimate_array_length(root, array);
+#else
+	return estimate_array_length(array);
 #endif
 }
 
