@@ -78,11 +78,15 @@ bdd_new_tranche(const char *name)
 #endif
 }
 
-/* OIDs of the tables that a statement names as to be written. */
+/*
+ * OIDs of the tables that a statement names as to be written, and beside them
+ * which of them it inserts into, and does not MERGE.
+ */
 static inline List *
-bdd_written_tables(PlannedStmt *planned)
+bdd_written_tables(PlannedStmt *planned, List **inserts)
 {
 	List *relids = NIL;
+	bool merges = planned->commandType == CMD_MERGE;
 	const AclMode writes = ACL_INSERT | ACL_UPDATE | ACL_DELETE;
 	ListCell *cell;
 
@@ -91,16 +95,20 @@ bdd_written_tables(PlannedStmt *planned)
 	{
 		RTEPermissionInfo *info = lfirst_node(RTEPermissionInfo, cell);
 
-		if (info->requiredPerms & writes)
-			relids = lappend_oid(relids, info->relid);
+		if (!(info->requiredPerms & writes))
+			continue;
+		relids = lappend_oid(relids, info->relid);
+		*inserts = lappend_int(*inserts, !merges && (info->requiredPerms & ACL_INSERT) != 0);
 	}
 #else
 	foreach(cell, planned->rtable)
 	{
 		RangeTblEntry *entry = lfirst_node(RangeTblEntry, cell);
 
-		if (entry->rtekind == RTE_RELATION && (entry->requiredPerms & writes))
-			relids = lappend_oid(relids, entry->relid);
+		if (entry->rtekind != RTE_RELATION || !(entry->requiredPerms & writes))
+			continue;
+		relids = lappend_oid(relids, entry->relid);
+		*inserts = lappend_int(*inserts, !merges && (entry->requiredPerms & ACL_INSERT) != 0);
 	}
 #endif
 	return relids;

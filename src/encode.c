@@ -25,27 +25,15 @@
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/rls.h"
 #include "utils/timestamp.h"
 #include "xact.h"
 
 /* ---------- who may ---------- */
 
-/*
- * Policies cannot be checked when the row is applied by somebody else, so a
- * caller whom they bind does not use the buffer.
- */
-static bool
-row_security_binds(const BddTarget *target)
-{
-	return target->row_security &&
-		   check_enable_rls(target->relid, InvalidOid, true) == RLS_ENABLED;
-}
-
 void
 bdd_check_row_security(const BddTarget *target)
 {
-	if (row_security_binds(target))
+	if (bdd_row_security_binds(target))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("row-level security of \"%s\" applies to role \"%s\", who therefore cannot read its buffer",
@@ -414,8 +402,7 @@ bypasses_buffer(const BddTarget *target)
 	}
 	if (target->slot != NULL && bdd_worker_unavailable(target->slot))
 		return true;
-	return !bdd_enabled || target->options.mode == BDD_MODE_DIRECT ||
-		   row_security_binds(target);
+	return bdd_is_switched_off(target);
 }
 
 static BddPending *

@@ -318,6 +318,37 @@ bdd_relay_insert(BddRelay *relay, Relation rel, HeapTuple tuple)
 	return target->plain_rows ? tuple : form(relay, rel, &row);
 }
 
+/*
+ * Upserts a row that the server has completed.  What it has generated for an
+ * identity is for a row that is inserted.
+ */
+void
+bdd_relay_redirect(BddRelay *relay, Relation rel, HeapTuple tuple)
+{
+	BddTarget *target = relay->target;
+	BddValues row;
+
+	if (relay->same_shape && target->plain_rows)
+	{
+		bdd_push_tuple(target, tuple);
+		return;
+	}
+	deform(relay, rel, tuple, &row);
+	for (int i = 0; i < relay->natts; i++)
+	{
+		int column = relay->columns[i] - 1;
+
+		if (column < 0)
+			continue;
+		if (target->columns[column].identity && !row.isnull[column] &&
+			!bdd_is_key_column(target, column + 1))
+			bdd_column_add(row.first, column);
+		else
+			bdd_values_give(target, &row, column);
+	}
+	bdd_push_values(target, &row);
+}
+
 /* Whether UPDATE may change the column of a row that exists. */
 static void
 check_updatable(const BddTarget *target, int column)

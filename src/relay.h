@@ -32,6 +32,7 @@ extern bool bdd_view_definition(Query *query, Oid *table, int natts,
 extern BddRelay *bdd_relay_of(FunctionCallInfo fcinfo, Relation rel);
 extern HeapTuple bdd_relay_insert(BddRelay *relay, Relation rel,
 								  HeapTuple tuple);
+extern void bdd_relay_redirect(BddRelay *relay, Relation rel, HeapTuple tuple);
 extern HeapTuple bdd_relay_update(BddRelay *relay, Relation rel, HeapTuple old,
 								  HeapTuple new);
 extern void bdd_relay_delete(BddRelay *relay, Relation rel, HeapTuple old);

@@ -23,10 +23,12 @@
  */
 #include "view.h"
 
+#include "access/genam.h"
 #include "access/relation.h"
 #include "access/table.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_depend.h"
 #include "catalog/pg_rewrite.h"
 #include "commands/defrem.h"
 #include "commands/trigger.h"
@@ -39,10 +41,10 @@
 #include "target_check.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/ruleutils.h"
-#include "utils/syscache.h"
 #include "utils/varlena.h"
 
 PG_FUNCTION_INFO_V1(bdd_create_view);
@@ -270,6 +272,69 @@ make_view(BddTarget *target, Oid schema, const char *name)
 				 view));
 	bdd_spi_finish();
 	bdd_become_again(&saved);
+}
+
+static Oid
+relation_of_rule(Oid rule)
+{
+	Relation rewrite = table_open(RewriteRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple tuple;
+	Oid relid = InvalidOid;
+
+	ScanKeyInit(&key, Anum_pg_rewrite_oid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(rule));
+	scan = systable_beginscan(rewrite, RewriteOidIndexId, true, NULL, 1, &key);
+	if (HeapTupleIsValid(tuple = systable_getnext(scan)))
+		relid = ((Form_pg_rewrite) GETSTRUCT(tuple))->ev_class;
+	systable_endscan(scan);
+	table_close(rewrite, AccessShareLock);
+	return relid;
+}
+
+/* The views that create_view has made for the table. */
+static List *
+views_of(Oid table)
+{
+	Relation depend = table_open(DependRelationId, AccessShareLock);
+	ScanKeyData keys[2];
+	SysScanDesc scan;
+	HeapTuple tuple;
+	List *views = NIL;
+
+	ScanKeyInit(&keys[0], Anum_pg_depend_refclassid, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(RelationRelationId));
+	ScanKeyInit(&keys[1], Anum_pg_depend_refobjid, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(table));
+	scan = systable_beginscan(depend, DependReferenceIndexId, true, NULL, 2,
+							  keys);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_depend form = (Form_pg_depend) GETSTRUCT(tuple);
+		Oid view;
+
+		if (form->classid != RewriteRelationId)
+			continue;
+		view = relation_of_rule(form->objid);
+		if (OidIsValid(view) && is_view_of(view, table))
+			views = list_append_unique_oid(views, view);
+	}
+	systable_endscan(scan);
+	table_close(depend, AccessShareLock);
+	return views;
+}
+
+/* The key may be another one now. */
+void
+bdd_views_make_anew(Oid relid)
+{
+	ListCell *cell;
+
+	foreach(cell, views_of(relid))
+		make_view(bdd_target_open(relid, AccessShareLock),
+				  get_rel_namespace(lfirst_oid(cell)),
+				  get_rel_name(lfirst_oid(cell)));
 }
 
 /* One identifier, as in SQL. */
