@@ -43,11 +43,14 @@
 
 /* ---------- triggers ---------- */
 
-/* Triggers of foreign keys do not mind rows that stay as they are. */
+/*
+ * Triggers of foreign keys do not mind rows that stay as they are, and a
+ * redirect lets our rows pass.
+ */
 static void
 add_trigger(const Trigger *trigger, BddWriteRules *rules)
 {
-	if (trigger->tgenabled == TRIGGER_DISABLED ||
+	if (trigger->tgenabled == TRIGGER_DISABLED || bdd_is_redirect(trigger) ||
 		RI_FKey_trigger_type(trigger->tgfoid) != RI_TRIGGER_NONE)
 		return;
 	if (TRIGGER_FOR_INSERT(trigger->tgtype) &&
@@ -401,6 +404,9 @@ typedef struct BddPlan
 
 static HTAB *plans = NULL;
 
+/* The table that the innermost statement of ours writes, or InvalidOid. */
+static Oid writing = InvalidOid;
+
 /* Statements that run now: a plan in use must not be freed. */
 static int running = 0;
 static LocalTransactionId running_in = InvalidLocalTransactionId;
@@ -572,6 +578,32 @@ plan_for(BddTarget *target, const char *sql, uint64 count)
 	return plan;
 }
 
+/* Whether rows that come into the table now are ours. */
+bool
+bdd_is_writing(Oid relid)
+{
+	return writing == relid;
+}
+
+static int
+execute(SPIPlanPtr plan, Oid relid, bool read_only)
+{
+	Oid outer = writing;
+	int result = 0;
+
+	writing = relid;
+	PG_TRY();
+	{
+		result = SPI_execute_plan(plan, NULL, NULL, read_only, 0);
+	}
+	PG_FINALLY();
+	{
+		writing = outer;
+	}
+	PG_END_TRY();
+	return result;
+}
+
 /*
  * Runs a statement of this file on the rows, which have the table's row type.
  * The caller is connected to SPI.  "read_only": with the active snapshot.
@@ -597,7 +629,7 @@ bdd_run_on_rows(BddTarget *target, const char *sql, Tuplestorestate *rows,
 	(void) may_free_plans();
 	running++;
 	bdd_guard_own_statement = true;
-	result = SPI_execute_plan(plan, NULL, NULL, read_only, 0);
+	result = execute(plan, target->relid, read_only);
 	running--;
 	bdd_guard_own_statement = false;
 	if (result < 0)

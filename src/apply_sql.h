@@ -39,6 +39,7 @@ extern char *bdd_sql_insert_missing(BddTarget *target,
 									const BddColumns *insert);
 extern char *bdd_sql_select_row(BddTarget *target);
 
+extern bool bdd_is_writing(Oid relid);
 extern void bdd_run_on_rows(BddTarget *target, const char *sql,
 							Tuplestorestate *rows, uint64 count,
 							bool read_only);

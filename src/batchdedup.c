@@ -13,6 +13,7 @@
 #include "guard.h"
 #include "guc.h"
 #include "launcher.h"
+#include "lookup.h"
 #include "miscadmin.h"
 #include "shmem.h"
 #include "xact.h"
@@ -42,6 +43,7 @@ _PG_init(void)
 	bdd_guard_init();
 	bdd_ddl_init();
 	bdd_apply_sql_init();
+	bdd_lookup_init();
 	bdd_launcher_register();
 }
 

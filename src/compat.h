@@ -11,6 +11,8 @@
 
 #include "postgres.h"
 
+#include "access/relation.h"
+#include "catalog/dependency.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_type.h"
@@ -25,7 +27,15 @@
 #include "storage/proc.h"
 #include "utils/acl.h"
 #include "utils/relcache.h"
+#include "utils/selfuncs.h"
 #include "utils/wait_event.h"
+
+#if PG_VERSION_NUM >= 180000
+#include "commands/explain_format.h"
+#include "commands/explain_state.h"
+#else
+#include "commands/explain.h"
+#endif
 
 #if PG_VERSION_NUM < 150000
 #error "batchdedup needs PostgreSQL 15 or newer"
@@ -71,11 +81,15 @@ bdd_new_tranche(const char *name)
 #endif
 }
 
-/* OIDs of the tables that a statement names as to be written. */
+/*
+ * OIDs of the tables that a statement names as to be written, and beside them
+ * which of them it inserts into, and does not MERGE.
+ */
 static inline List *
-bdd_written_tables(PlannedStmt *planned)
+bdd_written_tables(PlannedStmt *planned, List **inserts)
 {
 	List *relids = NIL;
+	bool merges = planned->commandType == CMD_MERGE;
 	const AclMode writes = ACL_INSERT | ACL_UPDATE | ACL_DELETE;
 	ListCell *cell;
 
@@ -84,16 +98,20 @@ bdd_written_tables(PlannedStmt *planned)
 	{
 		RTEPermissionInfo *info = lfirst_node(RTEPermissionInfo, cell);
 
-		if (info->requiredPerms & writes)
-			relids = lappend_oid(relids, info->relid);
+		if (!(info->requiredPerms & writes))
+			continue;
+		relids = lappend_oid(relids, info->relid);
+		*inserts = lappend_int(*inserts, !merges && (info->requiredPerms & ACL_INSERT) != 0);
 	}
 #else
 	foreach(cell, planned->rtable)
 	{
 		RangeTblEntry *entry = lfirst_node(RangeTblEntry, cell);
 
-		if (entry->rtekind == RTE_RELATION && (entry->requiredPerms & writes))
-			relids = lappend_oid(relids, entry->relid);
+		if (entry->rtekind != RTE_RELATION || !(entry->requiredPerms & writes))
+			continue;
+		relids = lappend_oid(relids, entry->relid);
+		*inserts = lappend_int(*inserts, !merges && (entry->requiredPerms & ACL_INSERT) != 0);
 	}
 #endif
 	return relids;
@@ -150,6 +168,31 @@ bdd_primary_key_index(Relation rel)
 	return RelationGetPrimaryKeyIndex(rel, false);
 #else
 	return RelationGetPrimaryKeyIndex(rel);
+#endif
+}
+
+/* The sequence of an identity column. */
+static inline Oid
+bdd_identity_sequence(Oid relid, AttrNumber attnum)
+{
+#if PG_VERSION_NUM >= 170000
+	Relation rel = relation_open(relid, NoLock);
+	Oid sequence = getIdentitySequence(rel, attnum, false);
+
+	relation_close(rel, NoLock);
+	return sequence;
+#else
+	return getIdentitySequence(relid, attnum, false);
+#endif
+}
+
+static inline double
+bdd_estimate_array_length(PlannerInfo *root, Node *array)
+{
+#if PG_VERSION_NUM >= 170000
+	return estimate_array_length(root, array);
+#else
+	return estimate_array_length(array);
 #endif
 }
 
