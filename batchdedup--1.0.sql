@@ -227,6 +227,59 @@ COMMENT ON FUNCTION batchdedup.buffered IS
     'what is published and not yet in the table: buffered(NULL::my_table)';
 
 -- ---------------------------------------------------------------------
+-- Views and redirects
+-- ---------------------------------------------------------------------
+
+CREATE FUNCTION batchdedup.create_view(target regclass, name text DEFAULT NULL) RETURNS regclass
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_create_view';
+COMMENT ON FUNCTION batchdedup.create_view IS
+    'makes a view, table_buffered, that writes to the buffer and shows the table as it will be; or makes it anew';
+
+CREATE FUNCTION batchdedup.create_redirect(target regclass) RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_create_redirect';
+COMMENT ON FUNCTION batchdedup.create_redirect IS
+    'from here on plain INSERT and COPY of the table go to the buffer';
+
+CREATE FUNCTION batchdedup.drop_redirect(target regclass) RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_drop_redirect';
+COMMENT ON FUNCTION batchdedup.drop_redirect IS
+    'brings what is buffered to the table and ends its redirect';
+
+CREATE FUNCTION batchdedup.redirect() RETURNS trigger
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_redirect';
+COMMENT ON FUNCTION batchdedup.redirect IS
+    'trigger of create_redirect: what is inserted goes to the buffer';
+
+-- What the views of create_view consist of.
+CREATE FUNCTION batchdedup.view_write() RETURNS trigger
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_view_write';
+COMMENT ON FUNCTION batchdedup.view_write IS
+    'trigger of the views of create_view: what is written goes to the buffer';
+
+CREATE FUNCTION batchdedup.overlaid(target regclass, VARIADIC key "any") RETURNS boolean
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10
+AS 'MODULE_PATHNAME', 'bdd_overlaid';
+COMMENT ON FUNCTION batchdedup.overlaid IS
+    'part of the views of create_view: whether the buffer says more of a key than the table';
+
+CREATE FUNCTION batchdedup.overlay_support_internal(internal) RETURNS internal
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_overlay_support';
+COMMENT ON FUNCTION batchdedup.overlay_support_internal IS
+    'tells the planner how many rows overlay_rows returns';
+
+CREATE FUNCTION batchdedup.overlay_rows(row_type anyelement) RETURNS SETOF anyelement
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100 SUPPORT batchdedup.overlay_support_internal
+AS 'MODULE_PATHNAME', 'bdd_overlay_rows';
+COMMENT ON FUNCTION batchdedup.overlay_rows IS
+    'part of the views of create_view: a row for each key that is buffered or pending, on top of the table';
+
+-- ---------------------------------------------------------------------
 -- Dead letters
 -- ---------------------------------------------------------------------
 

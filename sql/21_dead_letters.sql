@@ -2,6 +2,8 @@
 \a
 \pset footer off
 \set SHOW_CONTEXT never
+-- Rows that are written directly are refused at the call instead.
+SET batchdedup.enabled = on;
 \pset null '(null)'
 CREATE SCHEMA regress_dead;
 SET search_path = regress_dead;
@@ -242,7 +244,7 @@ SELECT batchdedup.upsert(ROW(23, 1, 'later')::r);
 BEGIN;
 SELECT batchdedup.upsert(ROW(24, 1, 'rolled back')::r);
 ROLLBACK;
-RESET batchdedup.enabled;
+SET batchdedup.enabled = on;
 SELECT key, superseded FROM letters;
 CREATE OR REPLACE FUNCTION allowed(int) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT true';
 SELECT batchdedup.retry_dead_letters('r');
@@ -347,7 +349,7 @@ SELECT target, update_columns FROM batchdedup.target WHERE target = 'f'::regclas
 SET batchdedup.enabled = off;
 SELECT batchdedup.upsert('f', '{"id":1,"v":10}');
 \echo :SQLSTATE
-RESET batchdedup.enabled;
+SET batchdedup.enabled = on;
 -- other targets do not wait
 SELECT batchdedup.upsert('r', '{"id":31,"v":31}');
 SELECT batchdedup.flush('r');

@@ -5,7 +5,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "batchdedup.h"
+#include "admin.h"
 
 #include "access/relation.h"
 #include "access/xact.h"
@@ -21,6 +21,7 @@
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
 #include "pending.h"
+#include "redirect.h"
 #include "spi_util.h"
 #include "storage/lmgr.h"
 #include "target.h"
@@ -38,6 +39,7 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 #include "utils/varlena.h"
+#include "view.h"
 #include "xact.h"
 
 PG_FUNCTION_INFO_V1(bdd_create_target);
@@ -495,6 +497,7 @@ bdd_create_target(PG_FUNCTION_ARGS)
 		if (OidIsValid(key_index))
 			bdd_notice_other_indexes(rel, key_index, meaning.key);
 		insert_target(fcinfo, relid, &meaning);
+		bdd_views_make_anew(relid);
 	}
 	relation_close(rel, NoLock);
 	PG_RETURN_VOID();
@@ -520,8 +523,8 @@ refuse_pending(Oid relid)
  * the transaction.  Most is flushed before the lock is taken; the rest is
  * applied in this transaction.
  */
-static BddTarget *
-close_target(Oid relid)
+BddTarget *
+bdd_close_target(Oid relid)
 {
 	BddTarget *target = bdd_target_open_any(relid, AccessShareLock);
 	BddSharedSlot *slot = bdd_target_find_slot(target);
@@ -744,11 +747,11 @@ bdd_alter_target(PG_FUNCTION_ARGS)
 	collect_resets(fcinfo, resets, &changes);
 	if (changes_meaning(fcinfo, resets))
 	{
-		target = close_target(relid);
+		target = bdd_close_target(relid);
 		collect_meaning(fcinfo, target, resets, &changes);
 	}
 	else if (!PG_ARGISNULL(ARG_MODE))
-		target = close_target(relid);
+		target = bdd_close_target(relid);
 	else
 		target = bdd_target_open_any(relid, ShareUpdateExclusiveLock);
 	if (!PG_ARGISNULL(ARG_FLUSH_INTERVAL))
@@ -772,6 +775,8 @@ bdd_alter_target(PG_FUNCTION_ARGS)
 					   changes.count, changes.types, changes.values, NULL);
 		wake_worker_at_commit(target);
 	}
+	if (changes_meaning(fcinfo, resets))
+		bdd_views_make_anew(relid);
 	PG_RETURN_VOID();
 }
 
@@ -807,7 +812,8 @@ bdd_drop_target(PG_FUNCTION_ARGS)
 						get_rel_name(relid))));
 		PG_RETURN_VOID();
 	}
-	target = close_target(relid);
+	target = bdd_close_target(relid);
+	bdd_redirect_remove(relid);
 	if (target->slot != NULL)
 		bdd_at_commit_free_slot(target->slot);
 	delete_from_catalog(relid, target->options.target_id);

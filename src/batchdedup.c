@@ -7,11 +7,13 @@
  */
 #include "batchdedup.h"
 
+#include "apply_sql.h"
 #include "ddl.h"
 #include "fmgr.h"
 #include "guard.h"
 #include "guc.h"
 #include "launcher.h"
+#include "lookup.h"
 #include "miscadmin.h"
 #include "shmem.h"
 #include "xact.h"
@@ -40,6 +42,8 @@ _PG_init(void)
 	bdd_xact_init();
 	bdd_guard_init();
 	bdd_ddl_init();
+	bdd_apply_sql_init();
+	bdd_lookup_init();
 	bdd_launcher_register();
 }
 

@@ -96,11 +96,12 @@ act(BddTarget *target, bool *flushed)
 }
 
 /*
- * A statement is about to write the table, which it has locked.  "flushed" is
- * set if rows came into the table that its snapshot does not see.
+ * A statement is about to write the table, which it has locked.  If it only
+ * "inserts", a redirect may take the rows.  "flushed" is set if rows came into
+ * the table that its snapshot does not see.
  */
 void
-bdd_guard_written(Oid relid, bool *flushed)
+bdd_guard_written(Oid relid, bool inserts, bool *flushed)
 {
 	BddTarget *target;
 
@@ -108,7 +109,7 @@ bdd_guard_written(Oid relid, bool *flushed)
 		return;
 	target = bdd_target_lookup(relid);
 	if (target != NULL && target->options.guard != BDD_GUARD_OFF &&
-		has_rows(target))
+		!(inserts && bdd_redirects(target)) && has_rows(target))
 		act(target, flushed);
 }
 
@@ -129,11 +130,14 @@ static void
 check_query(QueryDesc *query)
 {
 	PlannedStmt *planned = query->plannedstmt;
+	List *inserts = NIL;
+	List *tables = bdd_written_tables(planned, &inserts);
 	bool flushed = false;
-	ListCell *cell;
+	ListCell *table;
+	ListCell *insert;
 
-	foreach(cell, bdd_written_tables(planned))
-		bdd_guard_written(lfirst_oid(cell), &flushed);
+	forboth(table, tables, insert, inserts)
+		bdd_guard_written(lfirst_oid(table), lfirst_int(insert) != 0, &flushed);
 	if (flushed)
 		renew_snapshot(query);
 }

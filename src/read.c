@@ -10,7 +10,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "batchdedup.h"
+#include "read.h"
 
 #include "access/htup_details.h"
 #include "access/table.h"
@@ -20,7 +20,6 @@
 #include "apply_sql.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
-#include "encode.h"
 #include "executor/executor.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -83,15 +82,17 @@ next_needed(BddTarget *target, uint64 after, Snapshot snapshot)
 	return generation;
 }
 
-/* The key's rows in the buffer. */
-static void
-collect_published_key(BddTarget *target, uint32 hash, StringInfo key,
-					  Snapshot snapshot, BddRows *rows)
+/* The key's rows in the buffer, if its bytes are all that says which it is. */
+void
+bdd_read_published_key(BddTarget *target, uint32 hash, StringInfo key,
+					   Snapshot snapshot, BddRows *rows)
 {
 	BddSharedSlot *slot = target->slot;
 	BddSharedGeneration *generation;
 	uint64 number = 0;
 
+	if (slot == NULL)
+		return;
 	LWLockAcquire(&slot->lock, LW_SHARED);
 	while ((generation = next_needed(target, number, snapshot)) != NULL)
 	{
@@ -105,12 +106,12 @@ collect_published_key(BddTarget *target, uint32 hash, StringInfo key,
  * All rows in the buffer.  The lock is let go between partitions; what is
  * freed meanwhile was applied.
  */
-static void
-collect_published(BddTarget *target, Snapshot snapshot, BddRows *rows)
+void
+bdd_read_published(BddTarget *target, Snapshot snapshot, BddRows *rows)
 {
 	BddSharedSlot *slot = target->slot;
 	uint64 number = 0;
-	bool more = true;
+	bool more = slot != NULL;
 
 	while (more)
 	{
@@ -147,22 +148,28 @@ add_pending_row(BddPendingRow *row, BddRows *rows)
 	bdd_rows_add(rows, sequence + row->newest->ordinal, &row->newest->image);
 }
 
-static void
-collect_pending(BddPending *pending, BddRows *rows)
+void
+bdd_read_pending(BddTarget *target, BddRows *rows)
 {
+	BddPending *pending = bdd_pending_find(target->relid);
 	dlist_iter iter;
 
+	if (pending == NULL)
+		return;
 	dlist_foreach(iter, &pending->set->rows)
 		add_pending_row(dlist_container(BddPendingRow, set_link, iter.cur),
 						rows);
 }
 
 static void
-collect_pending_key(BddPending *pending, uint32 hash, StringInfo key,
+collect_pending_key(BddTarget *target, uint32 hash, StringInfo key,
 					BddRows *rows)
 {
-	BddPendingRow *row = bdd_pending_lookup(pending, hash, key->data,
-											key->len);
+	BddPending *pending = bdd_pending_find(target->relid);
+	BddPendingRow *row = pending == NULL ?
+							 NULL :
+							 bdd_pending_lookup(pending, hash, key->data,
+												key->len);
 
 	for (; row != NULL; row = row->hides)
 		add_pending_row(row, rows);
@@ -170,10 +177,11 @@ collect_pending_key(BddPending *pending, uint32 hash, StringInfo key,
 
 /* ---------- get ---------- */
 
-static BddTarget *
-open_for_reading(Oid relid)
+/* The caller may read the table, and hence what is buffered for it. */
+void
+bdd_read_begin(BddTarget *target)
 {
-	BddTarget *target = bdd_target_open(relid, AccessShareLock);
+	Oid relid = target->relid;
 
 	if (pg_class_aclcheck(relid, GetUserId(), ACL_SELECT) != ACLCHECK_OK &&
 		pg_attribute_aclcheck_all(relid, GetUserId(), ACL_SELECT,
@@ -181,6 +189,14 @@ open_for_reading(Oid relid)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(relid));
 	bdd_check_row_security(target);
 	(void) bdd_target_find_slot(target);
+}
+
+static BddTarget *
+open_for_reading(Oid relid)
+{
+	BddTarget *target = bdd_target_open(relid, AccessShareLock);
+
+	bdd_read_begin(target);
 	return target;
 }
 
@@ -192,7 +208,6 @@ static void
 collect_key(BddTarget *target, BddValues *given, Snapshot snapshot,
 			BddRows *rows)
 {
-	BddPending *pending = bdd_pending_find(target->relid);
 	StringInfoData key;
 	uint32 hash;
 
@@ -200,63 +215,98 @@ collect_key(BddTarget *target, BddValues *given, Snapshot snapshot,
 	hash = bdd_values_key(target, given, &key);
 	if (target->key.exact)
 	{
-		if (target->slot != NULL)
-			collect_published_key(target, hash, &key, snapshot, rows);
-		if (pending != NULL)
-			collect_pending_key(pending, hash, &key, rows);
+		bdd_read_published_key(target, hash, &key, snapshot, rows);
+		collect_pending_key(target, hash, &key, rows);
 		return;
 	}
-	if (target->slot != NULL)
-		collect_published(target, snapshot, rows);
-	if (pending != NULL)
-		collect_pending(pending, rows);
+	bdd_read_published(target, snapshot, rows);
+	bdd_read_pending(target, rows);
 	bdd_rows_keep_key(target, rows, bdd_key_image(target, given));
 }
 
-/* The table's row of the key, or NULL. */
-static HeapTupleHeader
-table_row(BddTarget *target, const BddImage *key, MemoryContext context)
+/*
+ * Hands the table's rows of the keys that the images have to "visit", as the
+ * active snapshot shows them.  Runs as the owner; the caller sees to that.
+ */
+void
+bdd_read_table_rows(BddTarget *target, const BddImage *const *keys,
+					uint64 count, BddTableRowVisitor visit, void *arg)
 {
+	MemoryContext context = CurrentMemoryContext;
 	Tuplestorestate *store = tuplestore_begin_heap(false, false, work_mem);
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(target->shape.desc,
 													&TTSOpsMinimalTuple);
-	HeapTupleHeader row = NULL;
+	SPITupleTable *table;
+	uint64 found;
 
-	ExecStoreMinimalTuple(bdd_image_tuple(&target->shape, key), slot, false);
-	tuplestore_puttupleslot(store, slot);
+	for (uint64 i = 0; i < count; i++)
+	{
+		ExecStoreMinimalTuple(bdd_image_tuple(&target->shape, keys[i]), slot,
+							  false);
+		tuplestore_puttupleslot(store, slot);
+	}
 	ExecDropSingleTupleTableSlot(slot);
 
 	bdd_spi_connect();
-	bdd_run_on_rows(target, bdd_sql_select_row(target), store, 1, true);
-	if (SPI_processed > 0)
+	bdd_run_on_rows(target, bdd_sql_select_row(target), store, count, true);
+	found = SPI_processed;
+	table = SPI_tuptable;
+	MemoryContextSwitchTo(context);
+	for (uint64 i = 0; i < found; i++)
 	{
-		MemoryContext old_context;
 		bool isnull;
-		Datum value = SPI_getbinval(SPI_tuptable->vals[0],
-									SPI_tuptable->tupdesc, 1, &isnull);
+		Datum row = SPI_getbinval(table->vals[i], table->tupdesc, 1, &isnull);
 
-		old_context = MemoryContextSwitchTo(context);
-		row = (HeapTupleHeader) PG_DETOAST_DATUM_COPY(value);
-		MemoryContextSwitchTo(old_context);
+		visit(DatumGetHeapTupleHeader(row), arg);
 	}
 	bdd_spi_finish();
+	MemoryContextSwitchTo(context);
 	tuplestore_end(store);
+}
+
+static void
+keep_row(HeapTupleHeader row, void *arg)
+{
+	*(HeapTupleHeader *) arg =
+		(HeapTupleHeader) PG_DETOAST_DATUM_COPY(HeapTupleHeaderGetDatum(row));
+}
+
+/* The table's row of the key, or NULL. */
+HeapTupleHeader
+bdd_read_table_row(BddTarget *target, const BddImage *key)
+{
+	HeapTupleHeader row = NULL;
+
+	bdd_read_table_rows(target, &key, 1, keep_row, &row);
 	return row;
+}
+
+static bool
+has_generated(const BddTarget *target)
+{
+	for (int i = 0; i < target->shape.desc->natts; i++)
+		if (target->columns[i].generated)
+			return true;
+	return false;
 }
 
 /*
  * Generated columns follow from the others.  Their expressions run as the
  * owner: who reads a table does not expect to run code of its owner's.
  */
-static void
-compute_generated(BddTarget *target, Datum *values, bool *isnull)
+void
+bdd_compute_generated(BddTarget *target, Datum *values, bool *isnull)
 {
 	BddIdentity saved;
-	Relation rel = table_open(target->relid, NoLock);
-	ExprContext *econtext = CreateStandaloneExprContext();
-	TupleTableSlot *slot = MakeSingleTupleTableSlot(target->shape.desc,
-													&TTSOpsVirtual);
+	Relation rel;
+	ExprContext *econtext;
+	TupleTableSlot *slot;
 
+	if (!has_generated(target))
+		return;
+	rel = table_open(target->relid, NoLock);
+	econtext = CreateStandaloneExprContext();
+	slot = MakeSingleTupleTableSlot(target->shape.desc, &TTSOpsVirtual);
 	bdd_become_owner_of(target->owner, &saved);
 	for (int i = 0; i < target->shape.desc->natts; i++)
 	{
@@ -290,7 +340,7 @@ show_image(BddTarget *target, const BddImage *image, BddValues *result)
 {
 	bdd_values_init(target, result);
 	bdd_image_deform(&target->shape, image, result->values, result->isnull);
-	compute_generated(target, result->values, result->isnull);
+	bdd_compute_generated(target, result->values, result->isnull);
 }
 
 /* A row of the table, as if it had just been put there. */
@@ -306,36 +356,23 @@ image_of_table_row(BddTarget *target, HeapTupleHeader row)
 								 target->shape.insert);
 }
 
-static Datum
-row_as_jsonb(BddTarget *target, Datum row)
+/* Whether rows of one key, oldest first, do not say all by themselves. */
+bool
+bdd_read_needs_table(const BddTarget *target, const BddRows *rows)
 {
-	BddIdentity saved;
-	Datum json;
+	const BddShape *shape = &target->shape;
+	const BddImage *oldest = &rows->rows[0].image;
 
-	bdd_become_owner_of(target->owner, &saved);
-	json = DirectFunctionCall1(row_to_json, row);
-	bdd_become_again(&saved);
-	return DirectFunctionCall1(jsonb_in,
-							   CStringGetDatum(TextDatumGetCString(json)));
-}
-
-static Datum
-values_as_jsonb(BddTarget *target, const BddValues *row)
-{
-	HeapTuple tuple = heap_form_tuple(target->shape.desc, row->values,
-									  row->isnull);
-
-	return row_as_jsonb(target,
-						heap_copy_tuple_as_datum(tuple, target->shape.desc));
-}
-
-/* Whether the row says all that there is, whatever the table has. */
-static bool
-stands_alone(const BddTarget *target, const BddImage *image)
-{
-	return image->op == BDD_REPLACE ||
-		   (image->op == BDD_DELETE &&
-			!bdd_image_is_versioned_delete(&target->shape, image));
+	switch (oldest->op)
+	{
+		case BDD_REPLACE:
+			return false;
+		case BDD_DELETE:
+			return bdd_image_is_versioned_delete(shape, oldest);
+		case BDD_UPSERT:
+			return !(oldest->full && shape->covers);
+	}
+	return true;
 }
 
 /*
@@ -376,30 +413,66 @@ overlay(BddTarget *target, const BddRows *rows, HeapTupleHeader row)
 	return result;
 }
 
+/*
+ * The row that rows of one key, oldest first, make of the table's, which may
+ * be NULL (or is not needed); false: there is none.
+ */
+bool
+bdd_read_fold(BddTarget *target, const BddRows *rows, HeapTupleHeader row,
+			  BddValues *result)
+{
+	BddImage image = overlay(target, rows, row);
+
+	if (image.op == BDD_DELETE)
+		return false;
+	show_image(target, &image, result);
+	return true;
+}
+
+static Datum
+row_as_jsonb(BddTarget *target, Datum row)
+{
+	BddIdentity saved;
+	Datum json;
+
+	bdd_become_owner_of(target->owner, &saved);
+	json = DirectFunctionCall1(row_to_json, row);
+	bdd_become_again(&saved);
+	return DirectFunctionCall1(jsonb_in,
+							   CStringGetDatum(TextDatumGetCString(json)));
+}
+
+static Datum
+values_as_jsonb(BddTarget *target, const BddValues *row)
+{
+	HeapTuple tuple = heap_form_tuple(target->shape.desc, row->values,
+									  row->isnull);
+
+	return row_as_jsonb(target,
+						heap_copy_tuple_as_datum(tuple, target->shape.desc));
+}
+
 /* The row as one snapshot of table and buffer shows it; NULL: there is none. */
 static bool
 get_row(BddTarget *target, BddValues *given, Datum *json)
 {
 	BddRows rows = {0};
 	BddImage key = bdd_key_image(target, given);
-	BddImage image;
 	HeapTupleHeader row = NULL;
 	BddValues result;
 
 	collect_key(target, given, GetActiveSnapshot(), &rows);
 	(void) bdd_rows_fold_equal(target, &rows);
-	if (rows.count == 0 || !stands_alone(target, &rows.rows[0].image))
-		row = table_row(target, &key, CurrentMemoryContext);
+	if (rows.count == 0 || bdd_read_needs_table(target, &rows))
+		row = bdd_read_table_row(target, &key);
 	if (rows.count == 0)
 	{
 		if (row != NULL)
 			*json = row_as_jsonb(target, HeapTupleHeaderGetDatum(row));
 		return row != NULL;
 	}
-	image = overlay(target, &rows, row);
-	if (image.op == BDD_DELETE)
+	if (!bdd_read_fold(target, &rows, row, &result))
 		return false;
-	show_image(target, &image, &result);
 	*json = values_as_jsonb(target, &result);
 	return true;
 }
@@ -465,8 +538,7 @@ bdd_buffered(PG_FUNCTION_ARGS)
 				 errhint("Call it as batchdedup.buffered(NULL::my_table).")));
 	InitMaterializedSRF(fcinfo, 0);
 	target = open_for_reading(relid);
-	if (target->slot != NULL)
-		collect_published(target, GetActiveSnapshot(), &rows);
+	bdd_read_published(target, GetActiveSnapshot(), &rows);
 	bdd_become_owner_of(target->owner, &saved);
 	(void) bdd_rows_fold_equal(target, &rows);
 	bdd_become_again(&saved);

@@ -135,7 +135,7 @@ extern BddImage bdd_image_from_values(const BddShape *shape, BddOp op,
 									  Datum *values, bool *isnull,
 									  const BddColumns *update,
 									  const BddColumns *insert);
-extern BddImage bdd_image_from_full_row(HeapTupleHeader row);
+extern BddImage bdd_image_from_full_row(HeapTuple row);
 extern BddImage bdd_key_only_delete(const BddShape *shape,
 									const BddImage *image);
 extern BddImage bdd_image_copy(const BddImage *image);

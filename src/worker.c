@@ -591,6 +591,7 @@ override_settings(void)
 	static int deadlock_timeout = 0;
 	static const char *const settings[][2] = {
 		{"statement_timeout", "0"},
+		{BDD_TRANSACTION_TIMEOUT, "0"},
 		{"idle_in_transaction_session_timeout", "0"},
 		{"default_transaction_read_only", "off"},
 		{"default_transaction_isolation", "read committed"},
@@ -724,8 +725,8 @@ static void
 handle_sigterm(SIGNAL_ARGS)
 {
 	if (applying)
-		die(postgres_signal_arg);
-	SignalHandlerForShutdownRequest(postgres_signal_arg);
+		die(BDD_PASS_SIGNAL_ARGS);
+	SignalHandlerForShutdownRequest(BDD_PASS_SIGNAL_ARGS);
 }
 
 static void
