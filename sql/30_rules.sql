@@ -124,7 +124,7 @@ CALL remove('[{"id": 7}, {"id": 2}]');
 CALL send('[{"id": 7, "sum": 2, "txt": "new"}, {"id": 2, "last": 1}]');
 CALL send('[{"id": 7, "sum": 3, "txt": "er"}, {"id": 2, "sum": 1}]');
 SELECT batchdedup.get('each', '{"id": 7}') - 'at' AS seven;
-SELECT batchdedup.get('each', '{"id": 1}');
+SELECT batchdedup.get('each', '{"id": 1}') - 'at' AS one;
 SELECT batchdedup.flush('each') > 0 AS flushed;
 SELECT shown(NULL::each);
 SELECT count(*) FROM shown(NULL::each) AS a (doc) FULL JOIN shown(NULL::stepwise) AS b (doc) ON a.doc = b.doc WHERE a.doc IS NULL OR b.doc IS NULL;

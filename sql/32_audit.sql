@@ -46,7 +46,9 @@ CREATE TABLE events (n bigint GENERATED ALWAYS AS IDENTITY, kind text NOT NULL, 
 SELECT batchdedup.create_target('events', key => '', coalesce_rows => false, flush_interval => '0', flush_rows => 0);
 SELECT key, update_columns, coalesce_rows FROM batchdedup.target WHERE target = 'events'::regclass;
 SELECT count(batchdedup.upsert(ROW(NULL, 'a', jsonb_build_object('i', i), now())::events)) FROM generate_series(1, 3) i;
+\set VERBOSITY terse
 SELECT batchdedup.upsert('events', '[{"kind": "b"}, {"kind": "b"}, {"kind": "bad"}, {"kind": "bad"}]');
+\set VERBOSITY default
 BEGIN;
 SELECT batchdedup.upsert('events', '{"kind": "c"}');
 SAVEPOINT s;
