@@ -7,6 +7,7 @@
  */
 #include "batchdedup.h"
 
+#include "conflict.h"
 #include "ddl.h"
 #include "fmgr.h"
 #include "guard.h"
@@ -15,6 +16,7 @@
 #include "lookup.h"
 #include "miscadmin.h"
 #include "shmem.h"
+#include "view.h"
 #include "xact.h"
 
 PG_MODULE_MAGIC;
@@ -41,7 +43,9 @@ _PG_init(void)
 	bdd_xact_init();
 	bdd_guard_init();
 	bdd_ddl_init();
+	bdd_conflict_init();
 	bdd_lookup_init();
+	bdd_view_init();
 	bdd_launcher_register();
 }
 
