@@ -338,6 +338,7 @@ checks_rows(AlterTableCmd *command)
 	{
 		case AT_SetNotNull:
 		case AT_AddConstraint:
+		case AT_AlterConstraint: /* it may be ENFORCED now */
 		case AT_AddIndexConstraint:
 			return true;
 		default:
@@ -525,18 +526,26 @@ send_worker_away(const char *database)
 		bdd_worker_leave(oid);
 }
 
-static void
-send_away_from_template(CreatedbStmt *create)
+static const char *
+option_value(List *options, const char *name)
 {
 	ListCell *cell;
 
-	foreach(cell, create->options)
+	foreach(cell, options)
 	{
 		DefElem *option = lfirst(cell);
 
-		if (strcmp(option->defname, "template") == 0 && option->arg != NULL)
-			send_worker_away(defGetString(option));
+		if (strcmp(option->defname, name) == 0 && option->arg != NULL)
+			return defGetString(option);
 	}
+	return NULL;
+}
+
+static void
+send_away_for_move(AlterDatabaseStmt *alter)
+{
+	if (option_value(alter->options, "tablespace") != NULL)
+		send_worker_away(alter->dbname);
 }
 
 static void
@@ -562,7 +571,11 @@ before_database_statement(Node *statement)
 			send_worker_away(((DropdbStmt *) statement)->dbname);
 			break;
 		case T_CreatedbStmt:
-			send_away_from_template((CreatedbStmt *) statement);
+			send_worker_away(option_value(((CreatedbStmt *) statement)->options,
+										  "template"));
+			break;
+		case T_AlterDatabaseStmt:
+			send_away_for_move((AlterDatabaseStmt *) statement);
 			break;
 		case T_RenameStmt:
 			if (((RenameStmt *) statement)->renameType == OBJECT_DATABASE)
