@@ -8,6 +8,7 @@
 #   make check-all     install what is missing, build, run every test
 #   make check-assert  the same on a server built with assertions
 #   make prove         the TAP tests alone
+#   make coverage      the lines of src/ that the tests run
 #   make replay DATA=file.csv KEY=col,...   any CSV through the buffer
 #   make bench         how fast rows are taken, beside plain SQL
 #   make format, make lint
@@ -52,7 +53,7 @@ endif
 
 export PG_CONFIG
 
-demo check-all check-assert replay lint:
+demo check-all check-assert coverage replay lint:
 	@dev/$@
 
 # BENCH_SECONDS for each of BENCH_ROUNDS measurements, see bench/
@@ -65,4 +66,4 @@ prove:
 format:
 	clang-format -i src/*.c src/*.h
 
-.PHONY: bench demo check-all check-assert replay lint prove format
+.PHONY: bench demo check-all check-assert coverage replay lint prove format
