@@ -26,6 +26,7 @@
 #include "guard.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
+#include "nodes/pathnodes.h"
 #include "optimizer/optimizer.h"
 #include "spi_util.h"
 #include "utils/acl.h"
@@ -42,11 +43,14 @@
 
 /* ---------- triggers ---------- */
 
-/* Triggers of foreign keys do not mind rows that stay as they are. */
+/*
+ * Triggers of foreign keys do not mind rows that stay as they are, and a
+ * redirect lets our rows pass.
+ */
 static void
 add_trigger(const Trigger *trigger, BddWriteRules *rules)
 {
-	if (trigger->tgenabled == TRIGGER_DISABLED ||
+	if (trigger->tgenabled == TRIGGER_DISABLED || bdd_is_redirect(trigger) ||
 		RI_FKey_trigger_type(trigger->tgfoid) != RI_TRIGGER_NONE)
 		return;
 	if (TRIGGER_FOR_INSERT(trigger->tgtype) &&
@@ -400,6 +404,9 @@ typedef struct BddPlan
 
 static HTAB *plans = NULL;
 
+/* The table that the innermost statement of ours writes, or InvalidOid. */
+static Oid writing = InvalidOid;
+
 /* Statements that run now: a plan in use must not be freed. */
 static int running = 0;
 static LocalTransactionId running_in = InvalidLocalTransactionId;
@@ -443,6 +450,46 @@ init_plans(void)
 }
 
 /*
+ * What the catalog says about the table's size is not believed if it is
+ * little: a plan for a table of no rows reads all of it for every row of ours,
+ * and it stays in use while the table fills up.
+ */
+#define LEAST_PAGES 1000
+#define LEAST_ROWS 100000
+
+static bool planning = false; /* a statement of ours */
+static BddRelationHook previous_relation_hook = NULL;
+
+static BDD_RELATION_HOOK(assume_large)
+{
+	ListCell *cell;
+
+	if (previous_relation_hook != NULL)
+		BDD_CALL_RELATION_HOOK(previous_relation_hook);
+	if (!planning || rel->rtekind != RTE_RELATION)
+		return;
+	rel->pages = Max(rel->pages, LEAST_PAGES);
+	rel->tuples = Max(rel->tuples, LEAST_ROWS);
+	foreach(cell, rel->indexlist)
+	{
+		IndexOptInfo *index = lfirst_node(IndexOptInfo, cell);
+
+		if (index->indpred == NIL)
+		{
+			index->pages = Max(index->pages, LEAST_PAGES / 4);
+			index->tuples = rel->tuples;
+		}
+	}
+}
+
+void
+bdd_apply_sql_init(void)
+{
+	previous_relation_hook = bdd_relation_hook;
+	bdd_relation_hook = assume_large;
+}
+
+/*
  * Few rows are looked up one by one: the planner would rather read the whole
  * table.  The settings act on the planning only, not on what triggers run.
  */
@@ -461,7 +508,16 @@ make_plan(SPIPlanPtr plan, bool few)
 									 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
 									 false);
 	}
-	cached = SPI_plan_get_cached_plan(plan);
+	PG_TRY();
+	{
+		planning = true;
+		cached = SPI_plan_get_cached_plan(plan);
+	}
+	PG_FINALLY();
+	{
+		planning = false;
+	}
+	PG_END_TRY();
 	if (cached != NULL)
 		ReleaseCachedPlan(cached, CurrentResourceOwner);
 	AtEOXact_GUC(false, nesting);
@@ -522,6 +578,32 @@ plan_for(BddTarget *target, const char *sql, uint64 count)
 	return plan;
 }
 
+/* Whether rows that come into the table now are ours. */
+bool
+bdd_is_writing(Oid relid)
+{
+	return writing == relid;
+}
+
+static int
+execute(SPIPlanPtr plan, Oid relid, bool read_only)
+{
+	Oid outer = writing;
+	int result = 0;
+
+	writing = relid;
+	PG_TRY();
+	{
+		result = SPI_execute_plan(plan, NULL, NULL, read_only, 0);
+	}
+	PG_FINALLY();
+	{
+		writing = outer;
+	}
+	PG_END_TRY();
+	return result;
+}
+
 /*
  * Runs a statement of this file on the rows, which have the table's row type.
  * The caller is connected to SPI.  "read_only": with the active snapshot.
@@ -547,7 +629,7 @@ bdd_run_on_rows(BddTarget *target, const char *sql, Tuplestorestate *rows,
 	(void) may_free_plans();
 	running++;
 	bdd_guard_own_statement = true;
-	result = SPI_execute_plan(plan, NULL, NULL, read_only, 0);
+	result = execute(plan, target->relid, read_only);
 	running--;
 	bdd_guard_own_statement = false;
 	if (result < 0)

@@ -23,6 +23,8 @@ typedef struct BddWriteRules
 	bool update_triggers; /* who must see unchanged rows, too */
 } BddWriteRules;
 
+extern void bdd_apply_sql_init(void);
+
 extern BddWriteRules bdd_write_rules(BddTarget *target);
 
 extern char *bdd_sql_delete(BddTarget *target);
@@ -37,6 +39,7 @@ extern char *bdd_sql_insert_missing(BddTarget *target,
 									const BddColumns *insert);
 extern char *bdd_sql_select_row(BddTarget *target);
 
+extern bool bdd_is_writing(Oid relid);
 extern void bdd_run_on_rows(BddTarget *target, const char *sql,
 							Tuplestorestate *rows, uint64 count,
 							bool read_only);
