@@ -396,18 +396,29 @@ BddTarget *
 bdd_close_target(Oid relid)
 {
 	BddTarget *target = bdd_target_open_any(relid, AccessShareLock);
-	BddSharedSlot *slot = bdd_target_slot(target);
+	BddSharedSlot *slot = bdd_target_find_slot(target);
 	TimestampTz since = GetCurrentTimestamp();
 
 	refuse_pending(relid);
-	if (!target->options.paused && target->broken == BDD_USABLE &&
-		!bdd_worker_unavailable(slot))
+	if (slot != NULL && !target->options.paused &&
+		target->broken == BDD_USABLE && !bdd_worker_unavailable(slot))
 		bdd_wait_applied(slot, target->options.target_id,
 						 bdd_request_flush(slot, true), since, true);
 	target = bdd_target_open_any(relid, ShareRowExclusiveLock);
-	if (bdd_slot_has_unapplied(bdd_target_slot(target)))
+	slot = bdd_target_find_slot(target);
+	if (slot != NULL && bdd_slot_has_unapplied(slot))
 		bdd_apply_here(bdd_target_open(relid, ShareRowExclusiveLock));
 	return target;
+}
+
+/* The worker shall see what has changed. */
+static void
+wake_worker_at_commit(BddTarget *target)
+{
+	BddSharedSlot *slot = bdd_target_find_slot(target);
+
+	if (slot != NULL)
+		bdd_at_commit_wake_worker(slot);
 }
 
 /* What alter_target changes, as a SET list with parameters $2 ... */
@@ -579,7 +590,7 @@ bdd_alter_target(PG_FUNCTION_ARGS)
 								"WHERE target OPERATOR(pg_catalog.=) $1",
 								changes.set.data),
 					   changes.count, changes.types, changes.values, NULL);
-		bdd_at_commit_wake_worker(bdd_target_slot(target));
+		wake_worker_at_commit(target);
 	}
 	if (!PG_ARGISNULL(ARG_KEY) || reset_key)
 		bdd_views_make_anew(relid);
@@ -620,7 +631,8 @@ bdd_drop_target(PG_FUNCTION_ARGS)
 	}
 	target = bdd_close_target(relid);
 	bdd_redirect_remove(relid);
-	bdd_at_commit_free_slot(target->slot);
+	if (target->slot != NULL)
+		bdd_at_commit_free_slot(target->slot);
 	delete_from_catalog(relid, target->options.target_id);
 	PG_RETURN_VOID();
 }
@@ -641,7 +653,7 @@ set_paused(FunctionCallInfo fcinfo, bool paused)
 				   "UPDATE batchdedup.target_option SET paused = $2 "
 				   "WHERE target OPERATOR(pg_catalog.=) $1",
 				   2, types, values, NULL);
-	bdd_at_commit_wake_worker(bdd_target_slot(target));
+	wake_worker_at_commit(target);
 }
 
 Datum

@@ -26,6 +26,7 @@
 #include "guard.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
+#include "nodes/pathnodes.h"
 #include "optimizer/optimizer.h"
 #include "spi_util.h"
 #include "utils/acl.h"
@@ -449,6 +450,46 @@ init_plans(void)
 }
 
 /*
+ * What the catalog says about the table's size is not believed if it is
+ * little: a plan for a table of no rows reads all of it for every row of ours,
+ * and it stays in use while the table fills up.
+ */
+#define LEAST_PAGES 1000
+#define LEAST_ROWS 100000
+
+static bool planning = false; /* a statement of ours */
+static BddRelationHook previous_relation_hook = NULL;
+
+static BDD_RELATION_HOOK(assume_large)
+{
+	ListCell *cell;
+
+	if (previous_relation_hook != NULL)
+		BDD_CALL_RELATION_HOOK(previous_relation_hook);
+	if (!planning || rel->rtekind != RTE_RELATION)
+		return;
+	rel->pages = Max(rel->pages, LEAST_PAGES);
+	rel->tuples = Max(rel->tuples, LEAST_ROWS);
+	foreach(cell, rel->indexlist)
+	{
+		IndexOptInfo *index = lfirst_node(IndexOptInfo, cell);
+
+		if (index->indpred == NIL)
+		{
+			index->pages = Max(index->pages, LEAST_PAGES / 4);
+			index->tuples = rel->tuples;
+		}
+	}
+}
+
+void
+bdd_apply_sql_init(void)
+{
+	previous_relation_hook = bdd_relation_hook;
+	bdd_relation_hook = assume_large;
+}
+
+/*
  * Few rows are looked up one by one: the planner would rather read the whole
  * table.  The settings act on the planning only, not on what triggers run.
  */
@@ -467,7 +508,16 @@ make_plan(SPIPlanPtr plan, bool few)
 									 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
 									 false);
 	}
-	cached = SPI_plan_get_cached_plan(plan);
+	PG_TRY();
+	{
+		planning = true;
+		cached = SPI_plan_get_cached_plan(plan);
+	}
+	PG_FINALLY();
+	{
+		planning = false;
+	}
+	PG_END_TRY();
 	if (cached != NULL)
 		ReleaseCachedPlan(cached, CurrentResourceOwner);
 	AtEOXact_GUC(false, nesting);

@@ -23,6 +23,8 @@ typedef struct BddWriteRules
 	bool update_triggers; /* who must see unchanged rows, too */
 } BddWriteRules;
 
+extern void bdd_apply_sql_init(void);
+
 extern BddWriteRules bdd_write_rules(BddTarget *target);
 
 extern char *bdd_sql_delete(BddTarget *target);

@@ -7,6 +7,7 @@
  */
 #include "batchdedup.h"
 
+#include "apply_sql.h"
 #include "conflict.h"
 #include "ddl.h"
 #include "fmgr.h"
@@ -44,6 +45,7 @@ _PG_init(void)
 	bdd_guard_init();
 	bdd_ddl_init();
 	bdd_conflict_init();
+	bdd_apply_sql_init();
 	bdd_lookup_init();
 	bdd_view_init();
 	bdd_launcher_register();

@@ -19,11 +19,14 @@
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "nodes/plannodes.h"
+#include "optimizer/pathnode.h"
+#include "optimizer/plancat.h"
 #include "rewrite/rewriteHandler.h"
 #include "storage/lock.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
 #include "utils/acl.h"
+#include "utils/relcache.h"
 #include "utils/selfuncs.h"
 #include "utils/wait_event.h"
 
@@ -156,6 +159,17 @@ bdd_owns_relation(Oid relid, Oid role)
 #endif
 }
 
+/* The table's primary key if it is not deferrable, or InvalidOid. */
+static inline Oid
+bdd_primary_key_index(Relation rel)
+{
+#if PG_VERSION_NUM >= 180000
+	return RelationGetPrimaryKeyIndex(rel, false);
+#else
+	return RelationGetPrimaryKeyIndex(rel);
+#endif
+}
+
 /* The sequence of an identity column. */
 static inline Oid
 bdd_identity_sequence(Oid relid, AttrNumber attnum)
@@ -201,5 +215,41 @@ bdd_generation_expression(Relation rel, int attnum)
 	return build_column_default(rel, attnum);
 #endif
 }
+
+/* What a signal handler passes on to another. */
+#if PG_VERSION_NUM >= 190000
+#define BDD_PASS_SIGNAL_ARGS postgres_signal_arg, pg_siginfo
+#else
+#define BDD_PASS_SIGNAL_ARGS postgres_signal_arg
+#endif
+
+/* CREATE, ALTER and DROP DATABASE may end the worker themselves. */
+#if PG_VERSION_NUM >= 190000
+#define BDD_WORKER_INTERRUPTIBLE BGWORKER_INTERRUPTIBLE
+#else
+#define BDD_WORKER_INTERRUPTIBLE 0
+#endif
+
+/* The setting that limits transactions, or statements where there is none. */
+#if PG_VERSION_NUM >= 170000
+#define BDD_TRANSACTION_TIMEOUT "transaction_timeout"
+#else
+#define BDD_TRANSACTION_TIMEOUT "statement_timeout"
+#endif
+
+/* Called when the planner has read what the catalog says about a relation. */
+#if PG_VERSION_NUM >= 190000
+#define bdd_relation_hook build_simple_rel_hook
+typedef build_simple_rel_hook_type BddRelationHook;
+#define BDD_RELATION_HOOK(name) \
+	void name(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *entry)
+#define BDD_CALL_RELATION_HOOK(hook) (hook)(root, rel, entry)
+#else
+#define bdd_relation_hook get_relation_info_hook
+typedef get_relation_info_hook_type BddRelationHook;
+#define BDD_RELATION_HOOK(name) \
+	void name(PlannerInfo *root, Oid relid, bool inherits, RelOptInfo *rel)
+#define BDD_CALL_RELATION_HOOK(hook) (hook)(root, relid, inherits, rel)
+#endif
 
 #endif /* BDD_COMPAT_H */

@@ -409,7 +409,9 @@ bypasses_buffer(const BddTarget *target)
 static BddPending *
 pending_of(BddTarget *target)
 {
-	BddSharedSlot *slot = bdd_target_slot(target);
+	bool bypasses = bypasses_buffer(target);
+	BddSharedSlot *slot = bypasses ? bdd_target_find_slot(target) :
+									 bdd_target_slot(target);
 	BddPending *pending;
 
 	bdd_pending_init();
@@ -418,7 +420,7 @@ pending_of(BddTarget *target)
 	pending->flush_rows = bdd_target_flush_rows(target);
 	if (OidIsValid(pending->role) && pending->role != GetUserId())
 		pending->several_roles = true;
-	if (!bypasses_buffer(target))
+	if (!bypasses)
 		pending->role = GetUserId();
 	return pending;
 }

@@ -34,9 +34,7 @@ has_rows(BddTarget *target)
 {
 	BddPending *pending = bdd_pending_find(target->relid);
 
-	if (target->slot == NULL)
-		target->slot = bdd_slot_find(target->options.target_id,
-									 target->relid);
+	(void) bdd_target_find_slot(target);
 	return (pending != NULL && pending->set->count > 0) ||
 		   (target->slot != NULL && bdd_slot_is_buffering(target->slot));
 }

@@ -103,6 +103,9 @@ bdd_pending_get(Oid relid, int32 target_id, BddSharedSlot *slot,
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("a target cannot be registered anew in a transaction that has upserted rows into it")));
+		/* It may have been made since we began to write directly. */
+		if (pending->slot == NULL)
+			pending->slot = slot;
 		return pending;
 	}
 	if (pending == NULL)

@@ -188,9 +188,7 @@ bdd_read_begin(BddTarget *target)
 								  ACLMASK_ALL) != ACLCHECK_OK)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(relid));
 	bdd_check_row_security(target);
-	if (target->slot == NULL)
-		target->slot = bdd_slot_find(target->options.target_id,
-									 target->relid);
+	(void) bdd_target_find_slot(target);
 }
 
 static BddTarget *

@@ -587,7 +587,16 @@ bdd_free_orphans(void)
 	}
 }
 
-/* The target's slot in shared memory, made if need be. */
+/* The target's slot in shared memory; NULL: it has none, so it has no rows. */
+BddSharedSlot *
+bdd_target_find_slot(BddTarget *target)
+{
+	if (target->slot == NULL)
+		target->slot = bdd_slot_find(target->options.target_id, target->relid);
+	return target->slot;
+}
+
+/* The target's slot, made if need be. */
 BddSharedSlot *
 bdd_target_slot(BddTarget *target)
 {

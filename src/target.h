@@ -87,6 +87,7 @@ extern BddTarget *bdd_target_open_any(Oid relid, LOCKMODE lockmode);
 extern BddTarget *bdd_target_open(Oid relid, LOCKMODE lockmode);
 extern void bdd_check_usable(const BddTarget *target);
 extern void bdd_free_orphans(void);
+extern BddSharedSlot *bdd_target_find_slot(BddTarget *target);
 extern BddSharedSlot *bdd_target_slot(BddTarget *target);
 extern BddTarget *bdd_target_of_row_type(Oid row_type);
 extern int bdd_target_flush_rows(const BddTarget *target);

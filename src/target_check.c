@@ -135,10 +135,8 @@ join_names(List *names)
 List *
 bdd_primary_key(Relation rel)
 {
-	Oid index;
+	Oid index = bdd_primary_key_index(rel);
 
-	(void) RelationGetIndexList(rel);
-	index = rel->rd_pkindex;
 	if (!OidIsValid(index))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
