@@ -546,7 +546,8 @@ sub step_update
 		return { error => '55000|23502' } if !defined $text && $shape->{col}{$name}{notnull};
 	}
 	return {} unless %changed;
-	return $self->step_upsert($i, { %$step, rows => [ { k => $row->{k}, v => \%changed } ] }, $session, $now);
+	# columns by name: not every column is given
+	return $self->step_upsert($i, { %$step, form => 'json', rows => [ { k => $row->{k}, v => \%changed } ] }, $session, $now);
 }
 
 # A DO block: parts in subtransactions, some of which fail and are caught.
