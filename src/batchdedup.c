@@ -44,8 +44,8 @@ _PG_init(void)
 	bdd_xact_init();
 	bdd_guard_init();
 	bdd_ddl_init();
-	bdd_conflict_init();
 	bdd_apply_sql_init();
+	bdd_conflict_init();
 	bdd_lookup_init();
 	bdd_view_init();
 	bdd_launcher_register();

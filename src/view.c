@@ -245,12 +245,30 @@ rename_columns(BddTarget *target, const char *view, Oid view_oid)
 		run(sql.data);
 }
 
+/* A column's default as SQL, or NULL. */
+static char *
+default_text(Relation rel, AttrNumber attnum)
+{
+	TupleConstr *constraints = RelationGetDescr(rel)->constr;
+
+	for (int i = 0; i < constraints->num_defval; i++)
+	{
+		const AttrDefault *value = &constraints->defval[i];
+		Oid relid = RelationGetRelid(rel);
+
+		if (value->adnum == attnum)
+			return TextDatumGetCString(DirectFunctionCall2(pg_get_expr,
+														   CStringGetTextDatum(value->adbin),
+														   ObjectIdGetDatum(relid)));
+	}
+	return NULL;
+}
+
 /* The table's defaults become the view's; the trigger sees to identities. */
 static void
 set_defaults(BddTarget *target, const char *view)
 {
 	Relation rel = relation_open(target->relid, NoLock);
-	TupleConstr *constraints = RelationGetDescr(rel)->constr;
 	StringInfoData sql;
 
 	initStringInfo(&sql);
@@ -261,13 +279,8 @@ set_defaults(BddTarget *target, const char *view)
 
 		if (attribute->attisdropped)
 			continue;
-		for (int j = 0; attribute->atthasdef && !attribute->attgenerated &&
-						j < constraints->num_defval;
-			 j++)
-			if (constraints->defval[j].adnum == i + 1)
-				expression = TextDatumGetCString(DirectFunctionCall2(pg_get_expr,
-																	 CStringGetTextDatum(constraints->defval[j].adbin),
-																	 ObjectIdGetDatum(target->relid)));
+		if (attribute->atthasdef && !attribute->attgenerated)
+			expression = default_text(rel, i + 1);
 		appendStringInfo(&sql, "ALTER VIEW %s ALTER COLUMN %s ", view,
 						 column_name(target->shape.desc, i));
 		if (expression != NULL)
