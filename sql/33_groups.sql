@@ -25,6 +25,8 @@ SELECT batchdedup.upsert('position', '[{"id": 1, "account": 1, "size": 5}, {"id"
 SELECT batchdedup.upsert('account', '{"id": 1, "owner": "a"}');
 COMMIT;
 SELECT batchdedup.flush('trade');
+-- the others say so a moment later
+SELECT batchdedup.flush('account', 'position') >= 0 AS others;
 SELECT target, buffered_rows, flushes FROM batchdedup.stat_target WHERE target IN ('trade'::regclass, 'position'::regclass, 'account'::regclass) ORDER BY target::text;
 SELECT count(*) FROM batchdedup.dead_letter;
 
