@@ -730,6 +730,8 @@ main_loop(void)
 		if (my_worker->away_until > GetCurrentTimestamp())
 			break;
 		wait = tend_all();
+		if (ShutdownRequestPending)
+			break; /* waiting for a lock may have eaten the wake-up */
 		if (any_work())
 			idle_since = GetCurrentTimestamp();
 		else if (may_leave(idle_since))
