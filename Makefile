@@ -7,7 +7,9 @@
 #   make demo          see it work on real data, beside plain SQL
 #   make check-all     install what is missing, build, run every test
 #   make check-assert  the same on a server built with assertions
+#   make check-version V=18   the same on another version, in a chroot
 #   make prove         the TAP tests alone
+#   make coverage      the lines of src/ that the tests run
 #   make replay DATA=file.csv KEY=col,...   any CSV through the buffer
 #   make bench         how fast rows are taken, beside plain SQL
 #   make format, make lint
@@ -52,8 +54,11 @@ endif
 
 export PG_CONFIG
 
-demo check-all check-assert replay lint:
+demo check-all check-assert coverage replay lint:
 	@dev/$@
+
+check-version:
+	@dev/check-version $(V)
 
 # BENCH_SECONDS for each of BENCH_ROUNDS measurements, see bench/
 bench:
@@ -65,4 +70,4 @@ prove:
 format:
 	clang-format -i src/*.c src/*.h
 
-.PHONY: bench demo check-all check-assert replay lint prove format
+.PHONY: bench demo check-all check-assert check-version coverage replay lint prove format

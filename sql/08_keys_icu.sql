@@ -10,7 +10,7 @@ SELECT getdatabaseencoding() <> 'UTF8' OR
 CREATE SCHEMA regress_keys_icu;
 SET search_path = regress_keys_icu;
 CREATE COLLATION ignore_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
-CREATE COLLATION ignore_accents (provider = icu, locale = 'und-u-ks-level1-kc-true', deterministic = false);
+CREATE COLLATION ignore_accents (provider = icu, locale = 'und-u-kc-ks-level1', deterministic = false);
 
 CREATE TABLE t (k text COLLATE ignore_case PRIMARY KEY, v int, w int);
 SELECT batchdedup.create_target('t', flush_interval => '0');

@@ -11,6 +11,8 @@
 
 #include "postgres.h"
 
+#include "access/relation.h"
+#include "catalog/dependency.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_type.h"
@@ -24,7 +26,16 @@
 #include "storage/lwlock.h"
 #include "storage/proc.h"
 #include "utils/acl.h"
+#include "utils/relcache.h"
+#include "utils/selfuncs.h"
 #include "utils/wait_event.h"
+
+#if PG_VERSION_NUM >= 180000
+#include "commands/explain_format.h"
+#include "commands/explain_state.h"
+#else
+#include "commands/explain.h"
+#endif
 
 #if PG_VERSION_NUM < 150000
 #error "batchdedup needs PostgreSQL 15 or newer"
@@ -70,9 +81,12 @@ bdd_new_tranche(const char *name)
 #endif
 }
 
-/* OIDs of the tables that a statement names as to be written. */
+/*
+ * OIDs of the tables that a statement names as to be written, and beside them
+ * which of them it inserts into.
+ */
 static inline List *
-bdd_written_tables(PlannedStmt *planned)
+bdd_written_tables(PlannedStmt *planned, List **inserts)
 {
 	List *relids = NIL;
 	const AclMode writes = ACL_INSERT | ACL_UPDATE | ACL_DELETE;
@@ -83,16 +97,20 @@ bdd_written_tables(PlannedStmt *planned)
 	{
 		RTEPermissionInfo *info = lfirst_node(RTEPermissionInfo, cell);
 
-		if (info->requiredPerms & writes)
-			relids = lappend_oid(relids, info->relid);
+		if (!(info->requiredPerms & writes))
+			continue;
+		relids = lappend_oid(relids, info->relid);
+		*inserts = lappend_int(*inserts, (info->requiredPerms & ACL_INSERT) != 0);
 	}
 #else
 	foreach(cell, planned->rtable)
 	{
 		RangeTblEntry *entry = lfirst_node(RangeTblEntry, cell);
 
-		if (entry->rtekind == RTE_RELATION && (entry->requiredPerms & writes))
-			relids = lappend_oid(relids, entry->relid);
+		if (entry->rtekind != RTE_RELATION || !(entry->requiredPerms & writes))
+			continue;
+		relids = lappend_oid(relids, entry->relid);
+		*inserts = lappend_int(*inserts, (entry->requiredPerms & ACL_INSERT) != 0);
 	}
 #endif
 	return relids;
@@ -141,6 +159,52 @@ bdd_owns_relation(Oid relid, Oid role)
 #endif
 }
 
+/* The table's primary key if it is not deferrable, or InvalidOid. */
+static inline Oid
+bdd_primary_key_index(Relation rel)
+{
+#if PG_VERSION_NUM >= 180000
+	return RelationGetPrimaryKeyIndex(rel, false);
+#else
+	return RelationGetPrimaryKeyIndex(rel);
+#endif
+}
+
+/* The sequence of an identity column. */
+static inline Oid
+bdd_identity_sequence(Oid relid, AttrNumber attnum)
+{
+#if PG_VERSION_NUM >= 170000
+	Relation rel = relation_open(relid, NoLock);
+	Oid sequence = getIdentitySequence(rel, attnum, false);
+
+	relation_close(rel, NoLock);
+	return sequence;
+#else
+	return getIdentitySequence(relid, attnum, false);
+#endif
+}
+
+#if PG_VERSION_NUM >= 180000
+#define BDD_EXECUTOR_RUN_PARAMETERS \
+	QueryDesc *query, ScanDirection direction, uint64 count
+#define BDD_EXECUTOR_RUN_ARGUMENTS query, direction, count
+#else
+#define BDD_EXECUTOR_RUN_PARAMETERS \
+	QueryDesc *query, ScanDirection direction, uint64 count, bool execute_once
+#define BDD_EXECUTOR_RUN_ARGUMENTS query, direction, count, execute_once
+#endif
+
+static inline double
+bdd_estimate_array_length(PlannerInfo *root, Node *array)
+{
+#if PG_VERSION_NUM >= 170000
+	return estimate_array_length(root, array);
+#else
+	return estimate_array_length(array);
+#endif
+}
+
 /* The expression of a generated column. */
 static inline Node *
 bdd_generation_expression(Relation rel, int attnum)
@@ -151,6 +215,27 @@ bdd_generation_expression(Relation rel, int attnum)
 	return build_column_default(rel, attnum);
 #endif
 }
+
+/* What a signal handler passes on to another. */
+#if PG_VERSION_NUM >= 190000
+#define BDD_PASS_SIGNAL_ARGS postgres_signal_arg, pg_siginfo
+#else
+#define BDD_PASS_SIGNAL_ARGS postgres_signal_arg
+#endif
+
+/* CREATE, ALTER and DROP DATABASE may end the worker themselves. */
+#if PG_VERSION_NUM >= 190000
+#define BDD_WORKER_INTERRUPTIBLE BGWORKER_INTERRUPTIBLE
+#else
+#define BDD_WORKER_INTERRUPTIBLE 0
+#endif
+
+/* The setting that limits transactions, or statements where there is none. */
+#if PG_VERSION_NUM >= 170000
+#define BDD_TRANSACTION_TIMEOUT "transaction_timeout"
+#else
+#define BDD_TRANSACTION_TIMEOUT "statement_timeout"
+#endif
 
 /* Called when the planner has read what the catalog says about a relation. */
 #if PG_VERSION_NUM >= 190000

@@ -77,7 +77,8 @@ start_worker(int index)
 
 	Assert(shared->state == BDD_WORKER_NONE);
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS |
-					   BGWORKER_BACKEND_DATABASE_CONNECTION;
+					   BGWORKER_BACKEND_DATABASE_CONNECTION |
+					   BDD_WORKER_INTERRUPTIBLE;
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
 	worker.bgw_main_arg = Int32GetDatum(index);

@@ -132,19 +132,34 @@ join_names(List *names)
 	return joined.data;
 }
 
+static bool
+is_exclusion(Oid index)
+{
+	HeapTuple tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(index));
+	bool result = ((Form_pg_index) GETSTRUCT(tuple))->indisexclusion;
+
+	ReleaseSysCache(tuple);
+	return result;
+}
+
 List *
 bdd_primary_key(Relation rel)
 {
-	Oid index;
+	Oid index = bdd_primary_key_index(rel);
 
-	(void) RelationGetIndexList(rel);
-	index = rel->rd_pkindex;
 	if (!OidIsValid(index))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
 				 errmsg("table \"%s\" has no primary key",
 						RelationGetRelationName(rel)),
 				 errhint("Name the columns of a unique index: key => 'column, ...'.")));
+	if (is_exclusion(index))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("the primary key of table \"%s\" is WITHOUT OVERLAPS",
+						RelationGetRelationName(rel)),
+				 errdetail("INSERT ... ON CONFLICT DO UPDATE cannot find a row by such a key."),
+				 errhint("Name the columns of another unique index: key => 'column, ...'.")));
 	return index_column_names(index, INDEX_MAX_KEYS);
 }
 
