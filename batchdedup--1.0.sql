@@ -24,6 +24,7 @@ CREATE TABLE batchdedup.target_option (
     merge_rules text[],
     version_column text,
     coalesce_rows boolean NOT NULL DEFAULT true,
+    flush_group text CHECK (flush_group <> ''),
     paused boolean NOT NULL DEFAULT false,
     CONSTRAINT target_option_target_key UNIQUE (target)
 );
@@ -155,7 +156,7 @@ SELECT o.target,
        o.flush_rows,
        o.on_full,
        o.guard,
-       NULL::text AS flush_group,
+       o.flush_group,
        o.coalesce_rows,
        o.paused,
        o.target_id

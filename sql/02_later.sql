@@ -9,8 +9,6 @@ SELECT batchdedup.create_target('t', logged => true);
 \echo :SQLSTATE
 SELECT batchdedup.create_target('t', mode => 'shadow');
 \echo :SQLSTATE
-SELECT batchdedup.create_target('t', flush_group => 'g');
-\echo :SQLSTATE
 SELECT count(*) FROM batchdedup.target;
 
 -- The values that there are can be named.
@@ -19,8 +17,6 @@ SELECT batchdedup.create_target('t', merge => NULL, version_column => NULL, logg
 
 -- alter_target is no way around.
 SELECT batchdedup.alter_target('t', logged => true);
-\echo :SQLSTATE
-SELECT batchdedup.alter_target('t', flush_group => 'g');
 \echo :SQLSTATE
 SELECT batchdedup.alter_target('t', mode => 'shadow');
 \echo :SQLSTATE

@@ -77,7 +77,6 @@ static const struct
 	const char *allowed; /* NULL: none */
 } later_arguments[] = {
 	{ARG_LOGGED, "logged", "false"},
-	{ARG_FLUSH_GROUP, "flush_group", NULL},
 };
 
 /* Arguments with a list of values; the first is the default. */
@@ -380,6 +379,12 @@ check_flush_arguments(FunctionCallInfo fcinfo)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("argument flush_rows must not be negative")));
+	if (!PG_ARGISNULL(ARG_FLUSH_GROUP) &&
+		VARSIZE_ANY_EXHDR(PG_GETARG_TEXT_PP(ARG_FLUSH_GROUP)) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument flush_group must not be empty"),
+				 errhint("reset => 'flush_group' takes a target out of its group.")));
 }
 
 static Oid
@@ -419,7 +424,7 @@ insert_target(FunctionCallInfo fcinfo, Oid relid, const BddMeaning *meaning)
 {
 	Oid types[] = {REGCLASSOID, TEXTARRAYOID, TEXTARRAYOID,
 				   INTERVALOID, INT4OID, TEXTOID, TEXTOID, TEXTOID,
-				   TEXTARRAYOID, TEXTARRAYOID, TEXTOID, BOOLOID};
+				   TEXTARRAYOID, TEXTARRAYOID, TEXTOID, BOOLOID, TEXTOID};
 	Datum values[] = {ObjectIdGetDatum(relid), names_datum(meaning->key),
 					  names_datum(meaning->update),
 					  PG_GETARG_DATUM(ARG_FLUSH_INTERVAL),
@@ -428,8 +433,9 @@ insert_target(FunctionCallInfo fcinfo, Oid relid, const BddMeaning *meaning)
 					  PG_GETARG_DATUM(ARG_GUARD),
 					  names_datum(meaning->merge_columns),
 					  names_datum(meaning->merge_rules), (Datum) 0,
-					  BoolGetDatum(meaning->coalesce_rows)};
-	char nulls[] = "            ";
+					  BoolGetDatum(meaning->coalesce_rows),
+					  PG_GETARG_DATUM(ARG_FLUSH_GROUP)};
+	char nulls[] = "             ";
 	BddOptions options;
 
 	if (meaning->default_update)
@@ -452,12 +458,14 @@ insert_target(FunctionCallInfo fcinfo, Oid relid, const BddMeaning *meaning)
 		nulls[10] = ' ';
 		values[10] = CStringGetTextDatum(meaning->version_column);
 	}
+	if (PG_ARGISNULL(ARG_FLUSH_GROUP))
+		nulls[12] = 'n';
 	change_catalog(relid,
 				   "INSERT INTO batchdedup.target_option "
 				   "(target, key_columns, update_columns, flush_interval, flush_rows, mode, on_full, guard, "
-				   "merge_columns, merge_rules, version_column, coalesce_rows) "
+				   "merge_columns, merge_rules, version_column, coalesce_rows, flush_group) "
 				   "VALUES ($1, $2, $3, $4, $5, coalesce($6, 'buffered'), coalesce($7, 'wait'), coalesce($8, 'warn'), "
-				   "$9, $10, $11, $12)",
+				   "$9, $10, $11, $12, $13)",
 				   lengthof(types), types, values, nulls);
 	if (!bdd_options_read(relid, &options))
 		elog(ERROR, "target of table %u is not there", relid);
@@ -629,7 +637,8 @@ collect_resets(FunctionCallInfo fcinfo, List *names, BddChanges *changes)
 
 		check_reset(fcinfo, names, foreach_current_index(cell));
 		if (strcmp(name, "flush_interval") == 0 ||
-			strcmp(name, "flush_rows") == 0)
+			strcmp(name, "flush_rows") == 0 ||
+			strcmp(name, "flush_group") == 0)
 		{
 			add_reset(changes, name);
 			continue;
@@ -760,6 +769,9 @@ bdd_alter_target(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(ARG_FLUSH_ROWS))
 		add_change(&changes, "flush_rows", INT4OID,
 				   PG_GETARG_DATUM(ARG_FLUSH_ROWS));
+	if (!PG_ARGISNULL(ARG_FLUSH_GROUP))
+		add_change(&changes, "flush_group", TEXTOID,
+				   PG_GETARG_DATUM(ARG_FLUSH_GROUP));
 	for (int i = 0; i < lengthof(choices); i++)
 		if (!PG_ARGISNULL(choices[i].position))
 			add_change(&changes, choices[i].name, TEXTOID,

@@ -380,37 +380,25 @@ bdd_constraints_immediate(BddTarget *target)
 	bdd_spi_finish();
 }
 
-/*
- * As the owner, with constraints checked while we still are the owner.  Rows
- * that the table refuses are left out and returned.
- */
-static List *
-write_as_owner(BddTarget *target, BddRows *rows, BddApplyCounts *counts)
+void
+bdd_apply_begin(BddApply *apply, BddTarget *target)
 {
-	List *refused = NIL;
-	BddIdentity saved;
-
-	bdd_become_owner_of(target->owner, &saved);
-	bdd_constraints_immediate(target);
-	counts->stale += bdd_rows_fold_equal(target, rows);
-	refused = bdd_write_tolerantly(target, rows, counts);
-	bdd_become_again(&saved);
-	return refused;
+	memset(apply, 0, sizeof(*apply));
+	apply->target = target;
+	apply->context = AllocSetContextCreate(CurrentMemoryContext,
+										   "batchdedup apply",
+										   ALLOCSET_DEFAULT_SIZES);
 }
 
 /*
- * Applies a quiet generation in the current transaction; false: its mark was
- * there already, it only has to be freed.  The caller holds RowExclusiveLock
- * on the table, or a stronger one.
+ * Takes the rows of a quiet generation and sets its mark; false: the mark was
+ * there already, it only has to be freed.
  */
 bool
-bdd_apply_generation(BddTarget *target, BddSharedGeneration *generation,
-					 BddApplyCounts *counts)
+bdd_apply_add(BddApply *apply, BddSharedGeneration *generation)
 {
-	MemoryContext context;
+	BddTarget *target = apply->target;
 	MemoryContext old_context;
-	BddRows rows = {0};
-	List *refused;
 
 	Assert(generation->state == BDD_SEALED);
 	if (generation->fingerprint != target->shape.fingerprint)
@@ -422,22 +410,136 @@ bdd_apply_generation(BddTarget *target, BddSharedGeneration *generation,
 				 errhint("Change the table's columns back, or TRUNCATE it to discard the rows.")));
 	if (!set_mark(target->options.target_id, generation->number))
 		return false;
-	context = AllocSetContextCreate(CurrentMemoryContext, "batchdedup apply",
-									ALLOCSET_DEFAULT_SIZES);
-	old_context = MemoryContextSwitchTo(context);
+	old_context = MemoryContextSwitchTo(apply->context);
 	bdd_generation_applying(target->slot, generation,
 							GetCurrentTransactionId());
 	for (int i = 0; i < BDD_PARTITIONS; i++)
-		bdd_collect_partition(generation, i, true, &rows);
-	refused = write_as_owner(target, &rows, counts);
-	bdd_supersede_dead_letters(target, &rows, refused);
-	bdd_store_dead_letters(target, generation->number, refused);
-	bdd_retry_waiting_letters(target);
-	counts->dead_lettered += list_length(refused);
-	bdd_debug_point("apply");
+		bdd_collect_partition(generation, i, true, &apply->rows);
+	apply->number = generation->number;
 	MemoryContextSwitchTo(old_context);
-	MemoryContextDelete(context);
 	return true;
+}
+
+/*
+ * Writes rows as the owner, with constraints checked while we still are the
+ * owner.  Those that the table refuses are left out.
+ */
+static void
+write_as_owner(BddApply *apply, BddRows *rows)
+{
+	BddIdentity saved;
+	List *refused;
+
+	bdd_become_owner_of(apply->target->owner, &saved);
+	bdd_constraints_immediate(apply->target);
+	refused = bdd_write_tolerantly(apply->target, rows, &apply->counts);
+	bdd_become_again(&saved);
+	apply->refused = list_concat(apply->refused, refused);
+}
+
+/* Leaves as few rows for each key as there can be. */
+void
+bdd_apply_fold(BddApply *apply)
+{
+	MemoryContext old_context = MemoryContextSwitchTo(apply->context);
+	BddIdentity saved;
+
+	bdd_become_owner_of(apply->target->owner, &saved);
+	apply->counts.stale += bdd_rows_fold_equal(apply->target, &apply->rows);
+	bdd_become_again(&saved);
+	MemoryContextSwitchTo(old_context);
+}
+
+/* All rows, of a target that is applied alone. */
+void
+bdd_apply_all(BddApply *apply)
+{
+	MemoryContext old_context = MemoryContextSwitchTo(apply->context);
+
+	write_as_owner(apply, &apply->rows);
+	MemoryContextSwitchTo(old_context);
+}
+
+static bool
+is_plain_delete(const BddRow *row)
+{
+	return row->image.op == BDD_DELETE && row->round == 0;
+}
+
+static void
+write_some(BddApply *apply, bool deletes)
+{
+	MemoryContext old_context = MemoryContextSwitchTo(apply->context);
+	BddRows rows = {0};
+
+	for (uint64 i = 0; i < apply->rows.count; i++)
+	{
+		BddRow *row = &apply->rows.rows[i];
+
+		if (is_plain_delete(row) != deletes)
+			continue;
+		bdd_rows_add(&rows, row->sequence, &row->image);
+		rows.rows[rows.count - 1].round = row->round;
+	}
+	write_as_owner(apply, &rows);
+	MemoryContextSwitchTo(old_context);
+}
+
+/* Of targets that are applied together, deletes come before the rest. */
+void
+bdd_apply_deletes(BddApply *apply)
+{
+	write_some(apply, true);
+}
+
+void
+bdd_apply_rest(BddApply *apply)
+{
+	write_some(apply, false);
+}
+
+static void
+settle_letters(BddApply *apply)
+{
+	bdd_supersede_dead_letters(apply->target, &apply->rows, apply->refused);
+	bdd_store_dead_letters(apply->target, apply->number, apply->refused);
+	bdd_retry_waiting_letters(apply->target);
+	apply->counts.dead_lettered += list_length(apply->refused);
+}
+
+/* The rows have been written: what becomes of dead letters. */
+void
+bdd_apply_end(BddApply *apply)
+{
+	MemoryContext old_context = MemoryContextSwitchTo(apply->context);
+
+	if (apply->number > 0)
+	{
+		settle_letters(apply);
+		bdd_debug_point("apply");
+	}
+	MemoryContextSwitchTo(old_context);
+	MemoryContextDelete(apply->context);
+}
+
+/* One generation of one target; false: see bdd_apply_add. */
+bool
+bdd_apply_generation(BddTarget *target, BddSharedGeneration *generation,
+					 BddApplyCounts *counts)
+{
+	BddApply apply;
+	bool taken;
+
+	bdd_apply_begin(&apply, target);
+	taken = bdd_apply_add(&apply, generation);
+	if (taken)
+	{
+		bdd_apply_fold(&apply);
+		bdd_apply_all(&apply);
+	}
+	bdd_apply_end(&apply);
+	*counts = apply.counts;
+	return taken;
 }
 
 /* Adds what was applied to the target's counters. */

@@ -83,13 +83,12 @@ bdd_new_tranche(const char *name)
 
 /*
  * OIDs of the tables that a statement names as to be written, and beside them
- * which of them it inserts into, and does not MERGE.
+ * which of them it inserts into.
  */
 static inline List *
 bdd_written_tables(PlannedStmt *planned, List **inserts)
 {
 	List *relids = NIL;
-	bool merges = planned->commandType == CMD_MERGE;
 	const AclMode writes = ACL_INSERT | ACL_UPDATE | ACL_DELETE;
 	ListCell *cell;
 
@@ -101,7 +100,7 @@ bdd_written_tables(PlannedStmt *planned, List **inserts)
 		if (!(info->requiredPerms & writes))
 			continue;
 		relids = lappend_oid(relids, info->relid);
-		*inserts = lappend_int(*inserts, !merges && (info->requiredPerms & ACL_INSERT) != 0);
+		*inserts = lappend_int(*inserts, (info->requiredPerms & ACL_INSERT) != 0);
 	}
 #else
 	foreach(cell, planned->rtable)
@@ -111,7 +110,7 @@ bdd_written_tables(PlannedStmt *planned, List **inserts)
 		if (entry->rtekind != RTE_RELATION || !(entry->requiredPerms & writes))
 			continue;
 		relids = lappend_oid(relids, entry->relid);
-		*inserts = lappend_int(*inserts, !merges && (entry->requiredPerms & ACL_INSERT) != 0);
+		*inserts = lappend_int(*inserts, (entry->requiredPerms & ACL_INSERT) != 0);
 	}
 #endif
 	return relids;
@@ -196,6 +195,16 @@ bdd_identity_sequence(Oid relid, AttrNumber attnum)
 	return getIdentitySequence(relid, attnum, false);
 #endif
 }
+
+#if PG_VERSION_NUM >= 180000
+#define BDD_EXECUTOR_RUN_PARAMETERS \
+	QueryDesc *query, ScanDirection direction, uint64 count
+#define BDD_EXECUTOR_RUN_ARGUMENTS query, direction, count
+#else
+#define BDD_EXECUTOR_RUN_PARAMETERS \
+	QueryDesc *query, ScanDirection direction, uint64 count, bool execute_once
+#define BDD_EXECUTOR_RUN_ARGUMENTS query, direction, count, execute_once
+#endif
 
 static inline double
 bdd_estimate_array_length(PlannerInfo *root, Node *array)

@@ -568,7 +568,7 @@ guard_copy(CopyStmt *copy)
 	relid = RangeVarGetRelid(copy->relation, RowExclusiveLock, true);
 	if (OidIsValid(relid) &&
 		pg_class_aclcheck(relid, GetUserId(), ACL_INSERT) == ACLCHECK_OK)
-		bdd_guard_written(relid, true, &flushed);
+		bdd_guard_written(relid, true, NULL, &flushed);
 }
 
 static void

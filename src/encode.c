@@ -123,7 +123,8 @@ static void
 check_not_null(const BddTarget *target, const BddValues *row)
 {
 	for (int i = 0; i < target->shape.desc->natts; i++)
-		if (row->isnull[i] && bdd_column_in(row->given, i) &&
+		if (row->isnull[i] &&
+			(bdd_column_in(row->given, i) || bdd_column_in(row->first, i)) &&
 			TupleDescAttr(target->shape.desc, i)->attnotnull)
 			report_null(target, i);
 }

@@ -12,6 +12,7 @@
 #include "guard.h"
 
 #include "access/xact.h"
+#include "conflict.h"
 #include "direct.h"
 #include "executor/executor.h"
 #include "flush_wait.h"
@@ -95,13 +96,21 @@ act(BddTarget *target, bool *flushed)
 	}
 }
 
+/* Whether a redirect takes what the statement (NULL: COPY) inserts. */
+static bool
+takes_rows(const BddTarget *target, PlannedStmt *planned)
+{
+	return bdd_redirects(target) &&
+		   bdd_conflict_of(planned, target->relid, target).kind != BDD_CONFLICT_OTHER;
+}
+
 /*
  * A statement is about to write the table, which it has locked.  If it only
  * "inserts", a redirect may take the rows.  "flushed" is set if rows came into
  * the table that its snapshot does not see.
  */
 void
-bdd_guard_written(Oid relid, bool inserts, bool *flushed)
+bdd_guard_written(Oid relid, bool inserts, PlannedStmt *planned, bool *flushed)
 {
 	BddTarget *target;
 
@@ -109,7 +118,7 @@ bdd_guard_written(Oid relid, bool inserts, bool *flushed)
 		return;
 	target = bdd_target_lookup(relid);
 	if (target != NULL && target->options.guard != BDD_GUARD_OFF &&
-		!(inserts && bdd_redirects(target)) && has_rows(target))
+		!(inserts && takes_rows(target, planned)) && has_rows(target))
 		act(target, flushed);
 }
 
@@ -137,7 +146,8 @@ check_query(QueryDesc *query)
 	ListCell *insert;
 
 	forboth(table, tables, insert, inserts)
-		bdd_guard_written(lfirst_oid(table), lfirst_int(insert) != 0, &flushed);
+		bdd_guard_written(lfirst_oid(table), lfirst_int(insert) != 0, planned,
+						  &flushed);
 	if (flushed)
 		renew_snapshot(query);
 }

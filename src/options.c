@@ -36,6 +36,7 @@ enum
 	OPTION_MERGE_RULES,
 	OPTION_VERSION_COLUMN,
 	OPTION_COALESCE_ROWS,
+	OPTION_FLUSH_GROUP,
 	OPTION_PAUSED
 };
 
@@ -142,6 +143,10 @@ parse_options(Relation rel, HeapTuple tuple, BddOptions *options)
 		options->version_column =
 			TextDatumGetCString(values[OPTION_VERSION_COLUMN - 1]);
 	options->coalesce_rows = DatumGetBool(values[OPTION_COALESCE_ROWS - 1]);
+	options->flush_group = NULL;
+	if (!isnull[OPTION_FLUSH_GROUP - 1])
+		options->flush_group =
+			TextDatumGetCString(values[OPTION_FLUSH_GROUP - 1]);
 	options->paused = DatumGetBool(values[OPTION_PAUSED - 1]);
 }
 

@@ -52,6 +52,7 @@ typedef struct BddOptions
 	List *merge_rules;    /* of char * */
 	char *version_column; /* or NULL */
 	bool coalesce_rows;
+	char *flush_group; /* or NULL */
 	bool paused;
 } BddOptions;
 

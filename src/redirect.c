@@ -6,7 +6,9 @@
  * It is a BEFORE INSERT trigger of the table itself, so that applications need
  * not be changed.  It fires before the table's other triggers (in the order of
  * their names), because those fire when the row is applied.  Rows that we
- * write ourselves pass, and so do those of callers who do not use the buffer.
+ * write ourselves pass, and so do those of callers who do not use the buffer,
+ * and of statements whose ON CONFLICT an upsert of ours cannot express: the
+ * guard takes care of these, as of every plain writer.
  *
  *-------------------------------------------------------------------------
  */
@@ -51,6 +53,8 @@ bdd_redirect(PG_FUNCTION_ARGS)
 		!bdd_redirects(relay->target))
 		return PointerGetDatum(trigger->tg_trigtuple);
 	bdd_check_usable(relay->target);
+	if (relay->conflict.kind == BDD_CONFLICT_OTHER)
+		return PointerGetDatum(trigger->tg_trigtuple);
 	bdd_relay_redirect(relay, trigger->tg_relation, trigger->tg_trigtuple);
 	return PointerGetDatum(NULL);
 }
@@ -97,33 +101,6 @@ bdd_redirect_remove(Oid relid)
 	return true;
 }
 
-/*
- * The server fills in what an INSERT leaves out before the trigger sees the
- * row, so it looks as if it were given.
- */
-static void
-notice_defaults(const BddTarget *target)
-{
-	StringInfoData names;
-
-	initStringInfo(&names);
-	for (int i = 0; i < target->shape.desc->natts; i++)
-	{
-		Form_pg_attribute attribute = TupleDescAttr(target->shape.desc, i);
-
-		if (attribute->atthasdef && !attribute->attgenerated &&
-			!attribute->attisdropped && bdd_column_in(target->shape.update, i))
-			appendStringInfo(&names, "%s\"%s\"", names.len > 0 ? ", " : "",
-							 NameStr(attribute->attname));
-	}
-	if (names.len > 0)
-		ereport(NOTICE,
-				(errmsg("an INSERT into \"%s\" that leaves out a column with a default overwrites it in a row that exists",
-						get_rel_name(target->relid)),
-				 errdetail("Such columns are: %s.", names.data),
-				 errhint("Columns that are to keep their first value do not belong in update_columns; see batchdedup.alter_target.")));
-}
-
 static Oid
 check_argument(FunctionCallInfo fcinfo)
 {
@@ -143,9 +120,8 @@ Datum
 bdd_create_redirect(PG_FUNCTION_ARGS)
 {
 	Oid relid = check_argument(fcinfo);
-	BddTarget *target = bdd_target_open(relid, ShareRowExclusiveLock);
 
-	notice_defaults(target);
+	(void) bdd_target_open(relid, ShareRowExclusiveLock);
 	run_as_owner_of(relid,
 					psprintf("CREATE OR REPLACE TRIGGER \"" BDD_REDIRECT_TRIGGER "\" BEFORE INSERT ON %s "
 							 "FOR EACH ROW EXECUTE FUNCTION " BDD_SCHEMA ".redirect()",

@@ -227,6 +227,17 @@ has_same_shape(const BddRelay *relay, Relation rel)
 	return true;
 }
 
+/* The table whose target is behind the relation, or InvalidOid. */
+Oid
+bdd_relay_table(Oid relid)
+{
+	Relation rel = relation_open(relid, AccessShareLock);
+	Oid table = entry_of(rel)->table;
+
+	relation_close(rel, AccessShareLock);
+	return table;
+}
+
 /*
  * The target behind the relation, remembered by the trigger for its
  * statement.  The table is locked for writing.
@@ -235,6 +246,7 @@ BddRelay *
 bdd_relay_of(FunctionCallInfo fcinfo, Relation rel)
 {
 	BddRelay *relay = fcinfo->flinfo->fn_extra;
+	MemoryContext old_context;
 	BddRelayEntry *entry;
 
 	if (relay != NULL && relay->target != NULL && relay->target->valid)
@@ -251,8 +263,16 @@ bdd_relay_of(FunctionCallInfo fcinfo, Relation rel)
 		LockRelationOid(relay->table, RowExclusiveLock);
 		relay->target = bdd_target_lookup(relay->table);
 	}
-	if (relay->target != NULL)
+	if (relay->target != NULL && relay->target->broken == BDD_USABLE)
+	{
 		relay->same_shape = has_same_shape(relay, rel);
+		old_context = MemoryContextSwitchTo(fcinfo->flinfo->fn_mcxt);
+		if (rel->rd_rel->relkind != RELKIND_VIEW)
+			relay->conflict = bdd_conflict_of(bdd_running_statement(),
+											  RelationGetRelid(rel),
+											  relay->target);
+		MemoryContextSwitchTo(old_context);
+	}
 	fcinfo->flinfo->fn_extra = relay;
 	return relay;
 }
@@ -318,17 +338,46 @@ bdd_relay_insert(BddRelay *relay, Relation rel, HeapTuple tuple)
 	return target->plain_rows ? tuple : form(relay, rel, &row);
 }
 
+/* Whether the row overwrites all that it may. */
+static bool
+overwrites_all(const BddRelay *relay)
+{
+	const BddShape *shape = &relay->target->shape;
+
+	if (relay->conflict.kind == BDD_CONFLICT_NONE)
+		return true;
+	for (int i = 0; i < shape->set_bytes; i++)
+		if (relay->conflict.kind != BDD_CONFLICT_UPDATE ||
+			(shape->update[i] & ~relay->conflict.update[i]) != 0)
+			return false;
+	return true;
+}
+
 /*
- * Upserts a row that the server has completed.  What it has generated for an
- * identity is for a row that is inserted.
+ * Whether the column's value is only for a row that is inserted: ON CONFLICT
+ * does not set it, or the server has generated it.
  */
+static bool
+is_first_value(const BddRelay *relay, int column)
+{
+	const BddTarget *target = relay->target;
+
+	if (bdd_is_key_column(target, column + 1) || target->columns[column].generated)
+		return false;
+	return target->columns[column].identity ||
+		   relay->conflict.kind == BDD_CONFLICT_NOTHING ||
+		   (relay->conflict.kind == BDD_CONFLICT_UPDATE &&
+			!bdd_column_in(relay->conflict.update, column));
+}
+
+/* Upserts a row that the server has completed. */
 void
 bdd_relay_redirect(BddRelay *relay, Relation rel, HeapTuple tuple)
 {
 	BddTarget *target = relay->target;
 	BddValues row;
 
-	if (relay->same_shape && target->plain_rows)
+	if (relay->same_shape && target->plain_rows && overwrites_all(relay))
 	{
 		bdd_push_tuple(target, tuple);
 		return;
@@ -340,8 +389,7 @@ bdd_relay_redirect(BddRelay *relay, Relation rel, HeapTuple tuple)
 
 		if (column < 0)
 			continue;
-		if (target->columns[column].identity && !row.isnull[column] &&
-			!bdd_is_key_column(target, column + 1))
+		if (is_first_value(relay, column))
 			bdd_column_add(row.first, column);
 		else
 			bdd_values_give(target, &row, column);

@@ -11,6 +11,7 @@
 #include "batchdedup.h"
 
 #include "access/htup_details.h"
+#include "conflict.h"
 #include "fmgr.h"
 #include "nodes/parsenodes.h"
 #include "target.h"
@@ -21,14 +22,16 @@ typedef struct BddRelay
 {
 	Oid table; /* of the target; InvalidOid: there is none */
 	int natts;
-	AttrNumber *columns; /* of the table, by column of the relation - 1;
+	AttrNumber *columns;  /* of the table, by column of the relation - 1;
 						  * 0: none */
-	BddTarget *target;   /* NULL: the table is no target */
-	bool same_shape;     /* tuples can be taken as they are */
+	BddTarget *target;    /* NULL: the table is no target */
+	bool same_shape;      /* tuples can be taken as they are */
+	BddConflict conflict; /* what an INSERT says, for a redirect */
 } BddRelay;
 
 extern bool bdd_view_definition(Query *query, Oid *table, int natts,
 								AttrNumber *columns);
+extern Oid bdd_relay_table(Oid relid);
 extern BddRelay *bdd_relay_of(FunctionCallInfo fcinfo, Relation rel);
 extern HeapTuple bdd_relay_insert(BddRelay *relay, Relation rel,
 								  HeapTuple tuple);

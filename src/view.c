@@ -32,8 +32,10 @@
 #include "catalog/pg_rewrite.h"
 #include "commands/defrem.h"
 #include "commands/trigger.h"
+#include "executor/executor.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "parser/parsetree.h"
 #include "relay.h"
 #include "rewrite/rewriteHandler.h"
 #include "spi_util.h"
@@ -49,6 +51,8 @@
 
 PG_FUNCTION_INFO_V1(bdd_create_view);
 PG_FUNCTION_INFO_V1(bdd_view_write);
+
+static ExecutorStart_hook_type previous_start_hook = NULL;
 
 /* ---------- writing ---------- */
 
@@ -91,6 +95,57 @@ bdd_view_write(PG_FUNCTION_ARGS)
 	if (relay->target == NULL || relay->target->broken != BDD_USABLE)
 		(void) bdd_target_open(relay->table, RowExclusiveLock);
 	return PointerGetDatum(write_row(relay, trigger));
+}
+
+/*
+ * The server refuses ON CONFLICT (key) for a view, which has no indexes, but
+ * takes ON CONFLICT DO NOTHING and forgets it.
+ */
+static void
+refuse_on_conflict(PlannedStmt *planned)
+{
+	List *plans = lcons(planned->planTree, list_copy(planned->subplans));
+	ListCell *cell;
+
+	foreach(cell, plans)
+	{
+		ModifyTable *plan = lfirst(cell);
+		RangeTblEntry *written;
+
+		if (plan == NULL || !IsA(plan, ModifyTable) ||
+			plan->onConflictAction == ONCONFLICT_NONE)
+			continue;
+		written = rt_fetch(linitial_int(plan->resultRelations), planned->rtable);
+		if (get_rel_relkind(written->relid) == RELKIND_VIEW &&
+			OidIsValid(bdd_relay_table(written->relid)))
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("INSERT ... ON CONFLICT does not work with view \"%s\"",
+							get_rel_name(written->relid)),
+					 errhint("Leave it out: INSERT into the view overwrites rows that exist. Or see batchdedup.create_redirect.")));
+	}
+	list_free(plans);
+}
+
+static void
+executor_start(QueryDesc *query, int flags)
+{
+	PlannedStmt *planned = query->plannedstmt;
+
+	if (planned->commandType == CMD_INSERT || planned->hasModifyingCTE)
+		refuse_on_conflict(planned);
+	if (previous_start_hook != NULL)
+		previous_start_hook(query, flags);
+	else
+		standard_ExecutorStart(query, flags);
+}
+
+/* Called once, in the postmaster. */
+void
+bdd_view_init(void)
+{
+	previous_start_hook = ExecutorStart_hook;
+	ExecutorStart_hook = executor_start;
 }
 
 /* ---------- the definition ---------- */
@@ -190,12 +245,30 @@ rename_columns(BddTarget *target, const char *view, Oid view_oid)
 		run(sql.data);
 }
 
+/* A column's default as SQL, or NULL. */
+static char *
+default_text(Relation rel, AttrNumber attnum)
+{
+	TupleConstr *constraints = RelationGetDescr(rel)->constr;
+
+	for (int i = 0; i < constraints->num_defval; i++)
+	{
+		const AttrDefault *value = &constraints->defval[i];
+		Oid relid = RelationGetRelid(rel);
+
+		if (value->adnum == attnum)
+			return TextDatumGetCString(DirectFunctionCall2(pg_get_expr,
+														   CStringGetTextDatum(value->adbin),
+														   ObjectIdGetDatum(relid)));
+	}
+	return NULL;
+}
+
 /* The table's defaults become the view's; the trigger sees to identities. */
 static void
 set_defaults(BddTarget *target, const char *view)
 {
 	Relation rel = relation_open(target->relid, NoLock);
-	TupleConstr *constraints = RelationGetDescr(rel)->constr;
 	StringInfoData sql;
 
 	initStringInfo(&sql);
@@ -206,13 +279,8 @@ set_defaults(BddTarget *target, const char *view)
 
 		if (attribute->attisdropped)
 			continue;
-		for (int j = 0; attribute->atthasdef && !attribute->attgenerated &&
-						j < constraints->num_defval;
-			 j++)
-			if (constraints->defval[j].adnum == i + 1)
-				expression = TextDatumGetCString(DirectFunctionCall2(pg_get_expr,
-																	 CStringGetTextDatum(constraints->defval[j].adbin),
-																	 ObjectIdGetDatum(target->relid)));
+		if (attribute->atthasdef && !attribute->attgenerated)
+			expression = default_text(rel, i + 1);
 		appendStringInfo(&sql, "ALTER VIEW %s ALTER COLUMN %s ", view,
 						 column_name(target->shape.desc, i));
 		if (expression != NULL)

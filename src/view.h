@@ -10,6 +10,7 @@
 
 #include "batchdedup.h"
 
+extern void bdd_view_init(void);
 extern void bdd_views_make_anew(Oid relid);
 
 #endif /* BDD_VIEW_H */

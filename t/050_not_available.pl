@@ -57,6 +57,11 @@ my %calls = (
 	flush => [ '', "'t'" ],
 	get => ["'t', '{\"k\": 1}'"],
 	buffered => ['NULL::t'],
+	create_view => ["'t'"],
+	overlaid => ["'t', 1"],
+	overlay_rows => ['NULL::t'],
+	create_redirect => ["'t'"],
+	drop_redirect => ["'t'"],
 	retry_dead_letters => ["'t'"],
 	discard_dead_letters => ["'t'"],
 	stat_target_internal => [''],
@@ -64,7 +69,7 @@ my %calls = (
 	stat_worker_internal => [''],
 	stat_reset => [''],
 	health => ['']);
-is( sql("SELECT string_agg(DISTINCT proname, ' ' ORDER BY proname) FROM pg_proc WHERE pronamespace = 'batchdedup'::regnamespace AND prorettype <> 'trigger'::regtype"),
+is( sql("SELECT string_agg(DISTINCT proname, ' ' ORDER BY proname) FROM pg_proc WHERE pronamespace = 'batchdedup'::regnamespace AND prorettype NOT IN ('trigger'::regtype, 'internal'::regtype)"),
 	join(' ', sort keys %calls), 'every function is tried');
 foreach my $name (sort keys %calls)
 {
@@ -99,7 +104,7 @@ $primary->safe_psql('postgres', "SELECT batchdedup.upsert(ROW(1, 'buffered')::t)
 $primary->wait_for_catchup($standby, 'replay', $primary->lsn('insert'));
 
 $node = $standby;
-foreach my $name (qw(create_target alter_target drop_target pause resume upsert upsert_record delete flush retry_dead_letters discard_dead_letters))
+foreach my $name (qw(create_target alter_target drop_target pause resume upsert upsert_record delete flush retry_dead_letters discard_dead_letters create_view create_redirect drop_redirect))
 {
 	fails("SELECT batchdedup.$name($_)", qr/ERROR:  25006:/, "standby: $name($_)") for @{ $calls{$name} };
 }
