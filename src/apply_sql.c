@@ -225,6 +225,9 @@ rule_of(BddTarget *target, int i)
 	return target->shape.rules != NULL ? &target->shape.rules[i] : NULL;
 }
 
+/* "IS NULL" would be true of a composite value whose fields are all NULL. */
+#define IS_NULL " IS NOT DISTINCT FROM NULL"
+
 /* f(old, new), as its strictness has it. */
 static void
 append_function(StringInfo sql, const BddRule *rule, const char *old,
@@ -237,7 +240,7 @@ append_function(StringInfo sql, const BddRule *rule, const char *old,
 						  new);
 
 	if (rule->strict)
-		appendStringInfo(sql, "CASE WHEN %s IS NULL THEN %s WHEN %s IS NULL THEN %s ELSE %s END",
+		appendStringInfo(sql, "CASE WHEN %s" IS_NULL " THEN %s WHEN %s" IS_NULL " THEN %s ELSE %s END",
 						 old, new, new, old, call);
 	else
 		appendStringInfoString(sql, call);
@@ -316,7 +319,7 @@ append_is_newer(StringInfo sql, BddTarget *target, const char *table,
 	TypeCacheEntry *type = lookup_type_cache(base,
 											 TYPECACHE_BTREE_OPFAMILY);
 
-	appendStringInfo(sql, "(%s.%s IS NULL OR %s.%s", table, name, row, name);
+	appendStringInfo(sql, "(%s.%s" IS_NULL " OR %s.%s", table, name, row, name);
 	append_operator(sql, get_opfamily_member(type->btree_opf,
 											 type->btree_opintype,
 											 type->btree_opintype,

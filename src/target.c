@@ -129,7 +129,7 @@ bdd_check_usable(const BddTarget *target)
 					 errmsg("a merge rule of target \"%s\" does not fit its column any more",
 							get_rel_name(target->relid)),
 					 errdetail("%s", target->lacking),
-					 errhint("Change the rules with batchdedup.alter_target.")));
+					 errhint("Change the rules with batchdedup.alter_target. A function that is gone must come back first if rows are buffered.")));
 			break;
 	}
 }
