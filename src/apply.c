@@ -69,7 +69,8 @@ group_of(BddTarget *target, List **groups, const BddImage *image)
 	BddGroup *group;
 	ListCell *cell;
 
-	foreach(cell, *groups)
+	/* Rows that are only appended stay in order. */
+	for_each_from(cell, *groups, target->key.count == 0 && *groups != NIL ? list_length(*groups) - 1 : 0)
 	{
 		group = lfirst(cell);
 		if (memcmp(group->update, update, shape->set_bytes) == 0 &&
