@@ -395,6 +395,13 @@ sub random_target
 	return $target;
 }
 
+# The target with other options, under the same name.
+sub other_rules
+{
+	my ($target) = @_;
+	return { %{ random_target(shape($target)) }, map { $_ => $target->{$_} } qw(variant complete) };
+}
+
 sub typed_row { my ($shape, $k) = @_; return { k => $k, v => { map { $_->{name} => random_value($_) } value_columns($shape) } }; }
 
 # A row that names some columns, or those of another row.
@@ -407,7 +414,7 @@ sub named_row
 	for my $col (value_columns(shape($target)))
 	{
 		my $name = $col->{name};
-		my $needed = $name eq ($target->{version} // '') || $col->{required} && ($target->{complete} || $self->{overlap});
+		my $needed = grep({ $_ eq $name } @{ shape($target)->{version} }) || $col->{required} && ($target->{complete} || $self->{overlap});
 		next unless $like ? exists $like->{v}{$name} : $needed || chance($share);
 		$v{$name} = random_value($col);
 	}
@@ -448,7 +455,8 @@ sub random_delete
 	return { op => 'delete', t => $t, form => pick('json', 'record'), rows => [$row] };
 }
 
-my %outside = (begin => 35, upsert => 35, delete => 9, flush => 8, get => 8, view => 4, pause => 0.5, kill_worker => 0.15, sleep => 0.5);
+my %outside = (begin => 35, upsert => 35, delete => 9, flush => 8, get => 8, view => 4, pause => 0.5, kill_worker => 0.15, sleep => 0.5,
+	alter => 0.7, restart => 0.01);
 my %inside = (upsert => 45, delete => 10, savepoint => 10, rollback_to => 12, release => 5, commit => 11, rollback => 2, get => 8,
 	view => 4, block => 4, sleep => 0.3);
 
@@ -486,7 +494,8 @@ sub random_step
 	$step{name} = savepoint_name($op, $self->{open}{$s}) if $op =~ /savepoint|rollback_to|release/;
 	@step{qw(t k)} = ($t, pick(@{ $self->{keys}[$t] })) if $op =~ /^(get|view)$/;
 	$step{all} = chance(0.5) ? 1 : 0 if $op eq 'view';
-	$step{t} = $t if $op =~ /^(pause|mode|flush)$/;
+	$step{t} = $t if $op =~ /^(pause|mode|flush|alter|restart)$/;
+	$step{to} = other_rules($self->{targets}[$t]) if $op eq 'alter';
 	$step{mode} = pick('direct', 'buffered') if $op eq 'mode';
 	$step{on} = pick(0, 1) if $op eq 'enabled';
 	$step{ms} = pick(1, 5, 15) if $op eq 'sleep';
@@ -555,7 +564,8 @@ sub delete_sql
 {
 	my ($target, $step) = @_;
 	my $shape = shape($target);
-	my $row = $step->{rows}[0];
+	my %v = %{ $step->{rows}[0]{v} };
+	my $row = { k => $step->{rows}[0]{k}, v => { map { exists $v{$_} ? ($_ => $v{$_}) : () } $target->{version} // () } };
 	return 'SELECT now()::text, batchdedup.delete(' . row_sql($target, $row) . ')' if $step->{form} eq 'record';
 	return "SELECT now()::text, batchdedup.delete('" . target_name($target) . "', " . literal(row_json($shape, $row)) . ')';
 }
@@ -740,6 +750,8 @@ sub step_sql
 	return "SELECT * FROM ${name}_buffered" . ($step->{all} ? '' : ' WHERE ' . key_condition(shape($target), $step->{k})) if $op eq 'view';
 	return 'SET ' . ($step->{local} ? 'LOCAL ' : '') . 'batchdedup.enabled = ' . ($step->{on} ? 'on' : 'off') if $op eq 'enabled';
 	return "SELECT batchdedup.alter_target('$name', mode => '$step->{mode}')" if $op eq 'mode';
+	return alter_target_sql($step->{to}) // 'SELECT' if $op eq 'alter';
+	return "SELECT batchdedup.pause('$name') -- restart the server, then resume" if $op eq 'restart';
 	return "SELECT pg_sleep($step->{ms} / 1000.0)" if $op eq 'sleep';
 	return "SET LOCAL batchdedup.debug_point = '$step->{point}:wait'; COMMIT -- do not wait for it" if $op eq 'slow_commit';
 	return 'SELECT bdd_debug_release()' if $op eq 'let_go';

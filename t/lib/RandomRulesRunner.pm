@@ -372,6 +372,33 @@ sub step_pause
 	return 1;
 }
 
+# The rules change; what was said before keeps the old ones.
+sub step_alter
+{
+	my ($self, $i, $step, $s) = @_;
+	my $program = $self->{program};
+	return 0 if $program->{overlap} || $self->open_txs;
+	my @targets = @{ $program->{targets} };
+	$targets[ $step->{t} ] = $step->{to};
+	$self->{program} = { %$program, targets => \@targets };
+	$self->execute($s, $_) for RandomRules::alter_target_sql($step->{to});
+	return 1;
+}
+
+# The rows of a paused target outlive a restart in a file.
+sub step_restart
+{
+	my ($self, $i, $step, $s) = @_;
+	return 0 if $self->open_txs || $self->is_busy;
+	my @names = map { RandomRules::target_name($_) } @{ $self->{program}{targets} };
+	$self->execute(0, "SELECT batchdedup.pause('$_')") for @names;
+	$self->disconnect;
+	$_->{off} = 0 for @{ $self->{state} };
+	$self->{node}->restart('fast');
+	$self->execute(0, "SELECT batchdedup.resume('$_')") for @names;
+	return 1;
+}
+
 sub step_plainly { my ($self, $i, $step, $s) = @_; $self->execute($s, RandomRules::step_sql($self->{program}, $step)); return 1; }
 
 # What the session should see: all that is committed, and its own rows.
