@@ -681,8 +681,8 @@ sub may_be_unknown
 	{
 		my $col = $shape->{col}{$name};
 		my $rule = $target->{merge}{$name};
-		return 1 if $rule =~ /strict|loose|capped/ || $col->{type} =~ /^(amount|phrase)$/ && $rule =~ /^(sum|concat)$/;
-		return 1 if $col->{volatile} && $rule =~ /^(sum|concat|min|max)$/;
+		return 1 if $rule =~ /strict|loose|capped/;
+		return 1 if ($col->{volatile} || $col->{type} =~ /^(amount|phrase)$/) && $rule =~ /^(sum|concat|min|max)$/;
 	}
 	return 0;
 }
