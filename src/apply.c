@@ -68,8 +68,12 @@ group_of(BddTarget *target, List **groups, const BddImage *image)
 	const BddColumns *insert = bdd_image_insert(shape, image);
 	BddGroup *group;
 	ListCell *cell;
+	int first = 0;
 
-	foreach(cell, *groups)
+	/* Rows that are only appended stay in order. */
+	if (target->key.count == 0 && *groups != NIL)
+		first = list_length(*groups) - 1;
+	for_each_from(cell, *groups, first)
 	{
 		group = lfirst(cell);
 		if (memcmp(group->update, update, shape->set_bytes) == 0 &&
