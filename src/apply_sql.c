@@ -15,7 +15,6 @@
 #include "access/nbtree.h"
 #include "access/relation.h"
 #include "access/xact.h"
-#include "catalog/pg_am_d.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_inherits.h"
@@ -24,7 +23,6 @@
 #include "catalog/pg_operator.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
-#include "commands/defrem.h"
 #include "commands/trigger.h"
 #include "common/hashfn.h"
 #include "guard.h"
@@ -37,6 +35,7 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/hsearch.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/plancache.h"
@@ -347,6 +346,19 @@ can_tell_unchanged(BddTarget *target, const BddColumns *columns)
 	return true;
 }
 
+static Oid
+get_type_namespace(Oid type)
+{
+	HeapTuple tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
+	Oid result;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for type %u", type);
+	result = ((Form_pg_type) GETSTRUCT(tuple))->typnamespace;
+	ReleaseSysCache(tuple);
+	return result;
+}
+
 /*
  * Whether values that the type's = takes for equal are the same to the byte,
  * and = is a quick function that is found under any search_path.
@@ -355,20 +367,13 @@ static bool
 equal_is_same(Form_pg_attribute attribute)
 {
 	Oid type = getBaseType(attribute->atttypid);
-	Oid opclass = GetDefaultOpClass(type, BTREE_AM_OID);
-	HeapTuple tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
-	bool built_in;
+	TypeCacheEntry *entry = lookup_type_cache(type, TYPECACHE_BTREE_OPFAMILY);
 	Oid proc;
 
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for type %u", type);
-	built_in = ((Form_pg_type) GETSTRUCT(tuple))->typnamespace == PG_CATALOG_NAMESPACE;
-	ReleaseSysCache(tuple);
-	if (!built_in || type == BPCHAROID || !OidIsValid(opclass) ||
-		get_opclass_input_type(opclass) != type)
+	if (get_type_namespace(type) != PG_CATALOG_NAMESPACE ||
+		type == BPCHAROID || entry->btree_opintype != type)
 		return false;
-	proc = get_opfamily_proc(get_opclass_family(opclass), type, type,
-							 BTEQUALIMAGE_PROC);
+	proc = get_opfamily_proc(entry->btree_opf, type, type, BTEQUALIMAGE_PROC);
 	return OidIsValid(proc) &&
 		   DatumGetBool(OidFunctionCall1Coll(proc, attribute->attcollation,
 											 ObjectIdGetDatum(type)));
@@ -475,8 +480,8 @@ append_insert(StringInfo sql, BddTarget *target, const BddColumns *insert)
 /* ---------- statements ---------- */
 
 /* "versioned": only what the rows are not older than. */
-char *
-bdd_sql_delete(BddTarget *target, bool versioned)
+static char *
+build_delete(BddTarget *target, bool versioned)
 {
 	StringInfoData sql;
 
@@ -493,8 +498,8 @@ bdd_sql_delete(BddTarget *target, bool versioned)
 }
 
 /* How many rows are older than the table's. */
-char *
-bdd_sql_count_stale(BddTarget *target)
+static char *
+build_count_stale(BddTarget *target)
 {
 	StringInfoData sql;
 
@@ -513,9 +518,9 @@ bdd_sql_count_stale(BddTarget *target)
  * change nothing are left out before they are locked, unless a trigger is to
  * see them.
  */
-char *
-bdd_sql_upsert(BddTarget *target, const BddWriteRules *rules,
-			   const BddColumns *update, const BddColumns *insert)
+static char *
+build_upsert(BddTarget *target, const BddWriteRules *rules,
+			 const BddColumns *update, const BddColumns *insert)
 {
 	StringInfoData sql;
 
@@ -552,9 +557,9 @@ bdd_sql_upsert(BddTarget *target, const BddWriteRules *rules,
  * row is not locked before it is updated.  A key that another transaction
  * inserts meanwhile is an error.
  */
-char *
-bdd_sql_merge(BddTarget *target, const BddWriteRules *rules,
-			  const BddColumns *update, const BddColumns *insert)
+static char *
+build_merge(BddTarget *target, const BddWriteRules *rules,
+			const BddColumns *update, const BddColumns *insert)
 {
 	StringInfoData sql;
 
@@ -588,9 +593,9 @@ bdd_sql_merge(BddTarget *target, const BddWriteRules *rules,
 }
 
 /* For rows given in part: first those whose key is there ... */
-char *
-bdd_sql_update_existing(BddTarget *target, const BddWriteRules *rules,
-						const BddColumns *update)
+static char *
+build_update_existing(BddTarget *target, const BddWriteRules *rules,
+					  const BddColumns *update)
 {
 	StringInfoData sql;
 
@@ -617,9 +622,9 @@ bdd_sql_update_existing(BddTarget *target, const BddWriteRules *rules,
 }
 
 /* ... then the others; a key that appears meanwhile is updated after all. */
-char *
-bdd_sql_insert_missing(BddTarget *target, const BddColumns *update,
-					   const BddColumns *insert)
+static char *
+build_insert_missing(BddTarget *target, const BddColumns *update,
+					 const BddColumns *insert)
 {
 	StringInfoData sql;
 
@@ -634,8 +639,8 @@ bdd_sql_insert_missing(BddTarget *target, const BddColumns *update,
 }
 
 /* The table's row of the one key in the rows. */
-char *
-bdd_sql_select_row(BddTarget *target)
+static char *
+build_select_row(BddTarget *target)
 {
 	StringInfoData sql;
 
@@ -644,6 +649,173 @@ bdd_sql_select_row(BddTarget *target)
 					 table_name(target), only(target), table_name(target));
 	append_same_key(&sql, target, "t");
 	return sql.data;
+}
+
+/* ---------- statements that are made once ---------- */
+
+typedef enum BddStatementKind
+{
+	BDD_SQL_COUNT_STALE,
+	BDD_SQL_DELETE,
+	BDD_SQL_DELETE_VERSIONED,
+	BDD_SQL_UPSERT,
+	BDD_SQL_MERGE,
+	BDD_SQL_UPDATE_EXISTING,
+	BDD_SQL_INSERT_MISSING,
+	BDD_SQL_SELECT_ROW
+} BddStatementKind;
+
+/* A target's statements, newest first; they go with what is known of it. */
+typedef struct BddStatement
+{
+	struct BddStatement *next;
+	BddStatementKind kind;
+	BddWriteRules rules;
+	BddColumns *update;
+	BddColumns *insert;
+	uint64 names; /* names_changed when it was made */
+	char *sql;    /* NULL: there is nothing to do */
+} BddStatement;
+
+#define MAX_STATEMENTS 64
+
+/* Statements name schemas, operators, functions and types by their names. */
+static uint64 names_changed = 0;
+
+static void
+note_new_names(Datum arg, int cacheid, uint32 hashvalue)
+{
+	names_changed++;
+}
+
+static char *
+build(BddTarget *target, const BddStatement *wanted)
+{
+	switch (wanted->kind)
+	{
+		case BDD_SQL_COUNT_STALE:
+			return build_count_stale(target);
+		case BDD_SQL_DELETE:
+			return build_delete(target, false);
+		case BDD_SQL_DELETE_VERSIONED:
+			return build_delete(target, true);
+		case BDD_SQL_UPSERT:
+			return build_upsert(target, &wanted->rules, wanted->update,
+								wanted->insert);
+		case BDD_SQL_MERGE:
+			return build_merge(target, &wanted->rules, wanted->update,
+							   wanted->insert);
+		case BDD_SQL_UPDATE_EXISTING:
+			return build_update_existing(target, &wanted->rules,
+										 wanted->update);
+		case BDD_SQL_INSERT_MISSING:
+			return build_insert_missing(target, wanted->update,
+										wanted->insert);
+		case BDD_SQL_SELECT_ROW:
+			return build_select_row(target);
+	}
+	return NULL;
+}
+
+static bool
+is_same_statement(BddTarget *target, const BddStatement *a,
+				  const BddStatement *b)
+{
+	return a->kind == b->kind && a->names == b->names &&
+		   a->rules.insert_triggers == b->rules.insert_triggers &&
+		   a->rules.update_triggers == b->rules.update_triggers &&
+		   a->rules.merge == b->rules.merge &&
+		   memcmp(a->update, b->update, target->shape.set_bytes) == 0 &&
+		   memcmp(a->insert, b->insert, target->shape.set_bytes) == 0;
+}
+
+static BddColumns *
+copy_columns(BddTarget *target, const BddColumns *columns)
+{
+	BddColumns *copy = palloc(target->shape.set_bytes);
+
+	memcpy(copy, columns, target->shape.set_bytes);
+	return copy;
+}
+
+static char *
+statement(BddTarget *target, BddStatementKind kind, const BddWriteRules *rules,
+		  const BddColumns *update, const BddColumns *insert)
+{
+	BddStatement wanted = {.kind = kind, .names = names_changed};
+	BddStatement *made;
+	MemoryContext old_context;
+	int count = 0;
+
+	if (rules != NULL)
+		wanted.rules = *rules;
+	/* Where a set does not matter any will do. */
+	wanted.update = unconstify(BddColumns *, update != NULL ? update : target->shape.update);
+	wanted.insert = unconstify(BddColumns *, insert != NULL ? insert : target->shape.insert);
+	for (made = target->statements; made != NULL; made = made->next, count++)
+		if (is_same_statement(target, made, &wanted))
+			return made->sql;
+	wanted.sql = build(target, &wanted);
+	if (count >= MAX_STATEMENTS)
+		return wanted.sql;
+	old_context = MemoryContextSwitchTo(target->context);
+	made = palloc(sizeof(BddStatement));
+	*made = wanted;
+	made->update = copy_columns(target, wanted.update);
+	made->insert = copy_columns(target, wanted.insert);
+	made->sql = wanted.sql != NULL ? pstrdup(wanted.sql) : NULL;
+	made->next = target->statements;
+	target->statements = made;
+	MemoryContextSwitchTo(old_context);
+	return made->sql;
+}
+
+char *
+bdd_sql_count_stale(BddTarget *target)
+{
+	return statement(target, BDD_SQL_COUNT_STALE, NULL, NULL, NULL);
+}
+
+char *
+bdd_sql_delete(BddTarget *target, bool versioned)
+{
+	return statement(target,
+					 versioned ? BDD_SQL_DELETE_VERSIONED : BDD_SQL_DELETE,
+					 NULL, NULL, NULL);
+}
+
+char *
+bdd_sql_upsert(BddTarget *target, const BddWriteRules *rules,
+			   const BddColumns *update, const BddColumns *insert)
+{
+	return statement(target, BDD_SQL_UPSERT, rules, update, insert);
+}
+
+char *
+bdd_sql_merge(BddTarget *target, const BddWriteRules *rules,
+			  const BddColumns *update, const BddColumns *insert)
+{
+	return statement(target, BDD_SQL_MERGE, rules, update, insert);
+}
+
+char *
+bdd_sql_update_existing(BddTarget *target, const BddWriteRules *rules,
+						const BddColumns *update)
+{
+	return statement(target, BDD_SQL_UPDATE_EXISTING, rules, update, NULL);
+}
+
+char *
+bdd_sql_insert_missing(BddTarget *target, const BddColumns *update,
+					   const BddColumns *insert)
+{
+	return statement(target, BDD_SQL_INSERT_MISSING, NULL, update, insert);
+}
+
+char *
+bdd_sql_select_row(BddTarget *target)
+{
+	return statement(target, BDD_SQL_SELECT_ROW, NULL, NULL, NULL);
 }
 
 /* ---------- running ---------- */
@@ -740,6 +912,11 @@ static BDD_RELATION_HOOK(assume_large)
 void
 bdd_apply_sql_init(void)
 {
+	static const int caches[] = {NAMESPACEOID, OPEROID, CLAOID, COLLOID,
+								 PROCOID, TYPEOID};
+
+	for (int i = 0; i < lengthof(caches); i++)
+		CacheRegisterSyscacheCallback(caches[i], note_new_names, (Datum) 0);
 	previous_relation_hook = bdd_relation_hook;
 	bdd_relation_hook = assume_large;
 }
