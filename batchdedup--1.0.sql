@@ -56,8 +56,10 @@ CREATE TABLE batchdedup.dead_letter_row (
     attempts integer NOT NULL,
     superseded boolean NOT NULL DEFAULT false,
     waits boolean NOT NULL DEFAULT false,   -- for a row of another target
+    tries integer NOT NULL DEFAULT 0,       -- after such a row has come
     generation bigint NOT NULL,
     sequence bigint NOT NULL,
+    key_hash bigint,                        -- NULL: of a key with several spellings
     refused_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     last_attempt_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );
@@ -221,6 +223,59 @@ COMMENT ON FUNCTION batchdedup.buffered IS
     'what is published and not yet in the table: buffered(NULL::my_table)';
 
 -- ---------------------------------------------------------------------
+-- Views and redirects
+-- ---------------------------------------------------------------------
+
+CREATE FUNCTION batchdedup.create_view(target regclass, name text DEFAULT NULL) RETURNS regclass
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_create_view';
+COMMENT ON FUNCTION batchdedup.create_view IS
+    'makes a view, table_buffered, that writes to the buffer and shows the table as it will be; or makes it anew';
+
+CREATE FUNCTION batchdedup.create_redirect(target regclass) RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_create_redirect';
+COMMENT ON FUNCTION batchdedup.create_redirect IS
+    'from here on plain INSERT and COPY of the table go to the buffer';
+
+CREATE FUNCTION batchdedup.drop_redirect(target regclass) RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_drop_redirect';
+COMMENT ON FUNCTION batchdedup.drop_redirect IS
+    'brings what is buffered to the table and ends its redirect';
+
+CREATE FUNCTION batchdedup.redirect() RETURNS trigger
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_redirect';
+COMMENT ON FUNCTION batchdedup.redirect IS
+    'trigger of create_redirect: what is inserted goes to the buffer';
+
+-- What the views of create_view consist of.
+CREATE FUNCTION batchdedup.view_write() RETURNS trigger
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_view_write';
+COMMENT ON FUNCTION batchdedup.view_write IS
+    'trigger of the views of create_view: what is written goes to the buffer';
+
+CREATE FUNCTION batchdedup.overlaid(target regclass, VARIADIC key "any") RETURNS boolean
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10
+AS 'MODULE_PATHNAME', 'bdd_overlaid';
+COMMENT ON FUNCTION batchdedup.overlaid IS
+    'part of the views of create_view: whether the buffer says more of a key than the table';
+
+CREATE FUNCTION batchdedup.overlay_support_internal(internal) RETURNS internal
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_overlay_support';
+COMMENT ON FUNCTION batchdedup.overlay_support_internal IS
+    'tells the planner how many rows overlay_rows returns';
+
+CREATE FUNCTION batchdedup.overlay_rows(row_type anyelement) RETURNS SETOF anyelement
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100 SUPPORT batchdedup.overlay_support_internal
+AS 'MODULE_PATHNAME', 'bdd_overlay_rows';
+COMMENT ON FUNCTION batchdedup.overlay_rows IS
+    'part of the views of create_view: a row for each key that is buffered or pending, on top of the table';
+
+-- ---------------------------------------------------------------------
 -- Dead letters
 -- ---------------------------------------------------------------------
 
@@ -269,18 +324,20 @@ AS 'MODULE_PATHNAME', 'bdd_stat_target';
 COMMENT ON FUNCTION batchdedup.stat_target_internal IS 'see the view stat_target';
 
 CREATE VIEW batchdedup.stat_target AS
-SELECT s.target,
-       s.received, s.coalesced,
-       s.inserted, s.updated, s.unchanged, s.deleted,
-       s.dead_lettered, s.flushes, s.failed_flushes,
-       s.buffered_rows, s.buffered_bytes,
+SELECT o.target,
+       coalesce(s.received, 0) AS received, coalesce(s.coalesced, 0) AS coalesced,
+       coalesce(s.inserted, 0) AS inserted, coalesce(s.updated, 0) AS updated,
+       coalesce(s.unchanged, 0) AS unchanged, coalesce(s.deleted, 0) AS deleted,
+       coalesce(s.dead_lettered, 0) AS dead_lettered,
+       coalesce(s.flushes, 0) AS flushes, coalesce(s.failed_flushes, 0) AS failed_flushes,
+       coalesce(s.buffered_rows, 0) AS buffered_rows, coalesce(s.buffered_bytes, 0) AS buffered_bytes,
        pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) s.oldest_row_at AS oldest_row_age,
-       s.last_flush_at, s.last_flush_ms, s.generation, s.foreign_writes,
+       s.last_flush_at, s.last_flush_ms, s.generation, coalesce(s.foreign_writes, 0) AS foreign_writes,
        s.failures, s.last_error_at, s.last_error_sqlstate, s.last_error
-  FROM batchdedup.stat_target_internal() s
-  JOIN batchdedup.target_option o ON o.target_id OPERATOR(pg_catalog.=) s.target_id;
+  FROM batchdedup.target_option o
+  LEFT JOIN batchdedup.stat_target_internal() s ON s.target_id OPERATOR(pg_catalog.=) o.target_id;
 COMMENT ON VIEW batchdedup.stat_target IS
-    'for each target of this database that was used since the server started: what came, what was written, what waits, what failed';
+    'for each target of this database, since the server started: what came, what was written, what waits, what failed';
 
 CREATE FUNCTION batchdedup.stat_buffer_internal(
     OUT total_bytes bigint, OUT used_bytes bigint, OUT targets integer, OUT max_targets integer,
@@ -296,18 +353,20 @@ COMMENT ON VIEW batchdedup.stat_buffer IS 'the shared memory of all targets of t
 
 CREATE FUNCTION batchdedup.stat_worker_internal(
     OUT pid integer, OUT database_id oid, OUT state text, OUT started_at timestamptz,
-    OUT target regclass, OUT generation bigint
+    OUT target regclass, OUT generation bigint,
+    OUT waits_since timestamptz, OUT waits_for integer[]
 ) RETURNS SETOF record
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'bdd_stat_worker';
 COMMENT ON FUNCTION batchdedup.stat_worker_internal IS 'see the view stat_worker';
 
 CREATE VIEW batchdedup.stat_worker AS
-SELECT w.pid, d.datname AS database, w.state, w.started_at, w.target, w.generation
+SELECT w.pid, d.datname AS database, w.state, w.started_at, w.target, w.generation,
+       w.waits_since, w.waits_for
   FROM batchdedup.stat_worker_internal() w
   LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) w.database_id;
 COMMENT ON VIEW batchdedup.stat_worker IS
-    'the workers of the server, and what each applies now';
+    'the workers of the server, what each applies now, and the processes whose COMMIT one waits for';
 
 CREATE FUNCTION batchdedup.stat_reset() RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE
@@ -366,6 +425,18 @@ SELECT 'age', s.target,
        CASE WHEN s.buffered_rows > 0 AND o.paused THEN 'batchdedup.resume goes on.' END
   FROM batchdedup.stat_target_internal() s
   JOIN batchdedup.target_option o ON o.target_id = s.target_id
+UNION ALL
+SELECT 'commits', w.target,
+       CASE WHEN w.pid IS NULL THEN 'ok' ELSE 'warn' END,
+       CASE WHEN w.pid IS NOT NULL
+            THEN format('the worker waits since %s for transactions that are in their COMMIT; processes %s',
+                        w.waits_since, array_to_string(w.waits_for, ', ')) END,
+       CASE WHEN w.pid IS NOT NULL
+            THEN 'See their wait_event in pg_stat_activity: a synchronous standby that is gone, for instance.' END
+  FROM (VALUES (1)) AS one (row)
+  LEFT JOIN batchdedup.stat_worker_internal() w
+    ON clock_timestamp() - w.waits_since > current_setting('batchdedup.full_timeout', true)::interval
+   AND w.database_id = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
 UNION ALL
 SELECT 'dead letters', o.target,
        CASE WHEN count(l.id) > 0 THEN 'warn' ELSE 'ok' END,

@@ -25,6 +25,19 @@ step_regress()
 	regress_like REGRESS="$(names REGRESS sql sql)" ISOLATION=
 }
 
+# The same files with the kill switch on. What is expected differs: errors come
+# at the call, and nothing is ever in the buffer.
+step_regress-direct()
+{
+	cd "$copy"
+	as_server_user mkdir -p direct
+	as_server_user ln -sfn ../sql direct/sql
+	as_server_user ln -sfn ../expected/direct direct/expected
+	server_settings=(-c batchdedup.enabled=off)
+	regress_like REGRESS="$(names REGRESS sql sql)" ISOLATION= \
+		EXTRA_REGRESS_OPTS="--inputdir=direct --outputdir=direct"
+}
+
 step_isolation()
 {
 	cd "$copy"
@@ -44,20 +57,49 @@ names()
 	done | LC_ALL=C sort | tr '\n' ' '
 }
 
+server_settings=()
+
 regress_like()
 {
-	local status=0
+	local status=0 dir
 	if [[ "$*" != *[A-Z]=[a-zA-Z0-9]* ]]; then
 		echo "no such tests yet"
 		return 0
 	fi
+	[ -z "${ACCEPT:-}" ] || expect_something
+	rm -f {.,output_iso,direct}/regression.diffs
 	(unset REGRESS ISOLATION
-	as_server_user env HOME="$scratch" PG_CONFIG="$PG_CONFIG" "$copy/dev/with-server" -- \
+	as_server_user env HOME="$scratch" PG_CONFIG="$PG_CONFIG" "$copy/dev/with-server" \
+		${server_settings[@]+"${server_settings[@]}"} -- \
 		make -s --no-print-directory PG_CONFIG="$PG_CONFIG" "$@" installcheck) || status=$?
-	if [ "$status" -ne 0 ]; then
-		cat regression.diffs output_iso/regression.diffs 2>/dev/null || true
-	fi
+	for dir in . output_iso direct; do
+		if [ "$status" -ne 0 ] && [ -s "$dir/regression.diffs" ]; then
+			cat "$dir/regression.diffs"
+			[ -z "${ACCEPT:-}" ] || { accept "$dir" && status=0; }
+		fi
+	done
 	return "$status"
+}
+
+# pg_regress wants a file to compare with, also for a test that is new.
+expect_something()
+{
+	local f
+	for f in sql/*.sql specs/*.spec; do
+		f=$(basename "${f%.*}").out
+		as_server_user touch -a "expected/$f" "expected/direct/$f"
+	done
+}
+
+# With ACCEPT=1: takes the results below $1 for what is to be expected.
+accept()
+{
+	local expected=expected name result
+	[ "$1" != direct ] || expected=expected/direct
+	sed -n 's,^diff .*/\([^/ ]*\.out\) \([^ ]*\)$,\1 \2,p' "$1/regression.diffs" |
+	while read -r name result; do
+		cp "$result" "$root/$expected/$name"
+	done
 }
 
 step_tap()

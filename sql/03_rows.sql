@@ -1,6 +1,7 @@
 -- The calls that take rows, and what they refuse at once.
 \a
 \pset footer off
+\set SHOW_CONTEXT never
 \pset null '(null)'
 CREATE SCHEMA regress_rows;
 SET search_path = regress_rows;

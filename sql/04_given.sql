@@ -1,6 +1,7 @@
 -- Columns that are given and columns that are not.
 \a
 \pset footer off
+\set SHOW_CONTEXT never
 \pset null '(null)'
 CREATE SCHEMA regress_given;
 SET search_path = regress_given;

@@ -1,6 +1,7 @@
 -- Rows belong to the caller's transaction.
 \a
 \pset footer off
+\set SHOW_CONTEXT never
 \pset null '(null)'
 CREATE SCHEMA regress_xact;
 SET search_path = regress_xact;
@@ -56,6 +57,8 @@ SELECT batchdedup.upsert('t', '{"id":5,"v":"prepared"}');
 PREPARE TRANSACTION 'regress_bdd';
 \echo :SQLSTATE
 SELECT count(*) FROM pg_prepared_xacts WHERE gid = 'regress_bdd';
+-- it is there if the row went to the table
+ROLLBACK PREPARED 'regress_bdd';
 BEGIN;
 SAVEPOINT a;
 SELECT batchdedup.upsert('t', '{"id":5,"v":"rolled back before"}');

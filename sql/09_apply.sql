@@ -126,6 +126,36 @@ SELECT t.id, n, v, j, b.xid = t.xmin AS same FROM t JOIN before b USING (id) ORD
 DROP TABLE t, before;
 
 --
+-- Rows are looked up by key, also in tables that were small, or seemed empty,
+-- when the statements were planned
+--
+CREATE TABLE small (id int PRIMARY KEY, v int) WITH (autovacuum_enabled = off);
+CREATE TABLE seems_empty (LIKE small INCLUDING ALL) WITH (autovacuum_enabled = off);
+SELECT batchdedup.create_target(t, flush_interval => '0', flush_rows => 0) FROM unnest('{small,seems_empty}'::regclass[]) t;
+INSERT INTO small VALUES (0, 0);
+BEGIN;
+INSERT INTO seems_empty SELECT i, i FROM generate_series(1, 5000) i;
+ROLLBACK;
+VACUUM (ANALYZE, TRUNCATE off) small, seems_empty;
+SELECT relname, relpages > 0 AS pages, reltuples FROM pg_class WHERE oid IN ('small'::regclass, 'seems_empty'::regclass) ORDER BY relname;
+DO $$
+BEGIN
+    FOR n IN 1..10 LOOP
+        PERFORM batchdedup.upsert('regress_apply.small', jsonb_build_object('id', n * 300 + i, 'v', i)),
+                batchdedup.upsert(ROW(n * 300 + i, i)::regress_apply.seems_empty),
+                batchdedup.delete('regress_apply.small', jsonb_build_object('id', n * 300 - i))
+           FROM generate_series(1, 300) i;
+        COMMIT;
+        PERFORM batchdedup.flush();
+        COMMIT;
+    END LOOP;
+END $$;
+SELECT pg_stat_force_next_flush();
+SELECT relname, seq_tup_read < 1000 AS no_scan, idx_tup_fetch < 20000 AS by_key FROM pg_stat_user_tables
+ WHERE schemaname = 'regress_apply' AND relname IN ('small', 'seems_empty') ORDER BY relname;
+DROP TABLE small, seems_empty;
+
+--
 -- The rights of the owner, and nothing else
 --
 CREATE ROLE regress_bdd_owner;
@@ -160,8 +190,11 @@ SELECT batchdedup.upsert('t', '[{"id":2,"v":"RESET ROLE"},{"id":3,"v":"SET SESSI
     {"id":4,"v":"CREATE TEMP TABLE x ()"},{"id":5,"v":"CREATE ROLE regress_bdd_none"},{"id":6,"v":"SET ROLE regress_bdd_writer"},
     {"id":7,"v":"SET CONSTRAINTS ALL DEFERRED"}]');
 SELECT batchdedup.flush('t');
+-- where rows are written directly it has the caller's rights
+RESET SESSION AUTHORIZATION;
 SELECT * FROM t WHERE id > 1 ORDER BY id;
 DROP TABLE t, seen;
+DROP ROLE IF EXISTS regress_bdd_none;
 
 --
 -- Foreign keys, checks, constraints that are deferred

@@ -1,6 +1,7 @@
 -- The statistics of a program whose numbers are known.
 \a
 \pset footer off
+\set SHOW_CONTEXT never
 \pset null '(null)'
 CREATE SCHEMA regress_observing;
 SET search_path = regress_observing;

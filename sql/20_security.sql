@@ -3,6 +3,8 @@
 \a
 \pset footer off
 \set SHOW_CONTEXT never
+-- Who writes directly is the one whose rights count, as with plain statements.
+SET batchdedup.enabled = on;
 \pset null '(null)'
 CREATE SCHEMA regress_security;
 SET search_path = regress_security;
@@ -302,7 +304,7 @@ SELECT count(*) OPERATOR(pg_catalog.>) 0 AS stats FROM batchdedup.stat_target;
 SELECT count(*) OPERATOR(pg_catalog.>=) 0 AS letters FROM batchdedup.dead_letter;
 SET batchdedup.enabled = off;
 SELECT batchdedup.upsert('regress_security.s', '{"id":3,"v":3}');
-RESET batchdedup.enabled;
+SET batchdedup.enabled = on;
 SELECT batchdedup.retry_dead_letters('regress_security.s');
 SELECT batchdedup.discard_dead_letters('regress_security.s');
 SET search_path = regress_security;

@@ -2,6 +2,8 @@
 \a
 \pset footer off
 \set SHOW_CONTEXT never
+-- Rows that are written directly are refused at the call instead.
+SET batchdedup.enabled = on;
 \pset null '(null)'
 CREATE SCHEMA regress_dead;
 SET search_path = regress_dead;
@@ -242,13 +244,33 @@ SELECT batchdedup.upsert(ROW(23, 1, 'later')::r);
 BEGIN;
 SELECT batchdedup.upsert(ROW(24, 1, 'rolled back')::r);
 ROLLBACK;
-RESET batchdedup.enabled;
+SET batchdedup.enabled = on;
 SELECT key, superseded FROM letters;
 CREATE OR REPLACE FUNCTION allowed(int) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT true';
 SELECT batchdedup.retry_dead_letters('r');
 SELECT * FROM r WHERE id IN (23, 24) ORDER BY id;
 SELECT batchdedup.discard_dead_letters('r');
 CREATE OR REPLACE FUNCTION allowed(int) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT $1 > 0';
+
+-- keys in another spelling, and a key that has changed since
+CREATE TABLE spelled (n numeric NOT NULL UNIQUE, i interval, v int CHECK (v > 0), PRIMARY KEY (n, i));
+SELECT batchdedup.create_target('spelled', key => 'n, i', flush_interval => '0');
+SELECT batchdedup.upsert('spelled', '[{"n":1.0,"i":"1 month","v":-1},{"n":2,"i":"1 day","v":-2},{"n":3,"i":"3 days","v":-3},{"n":4,"i":"-1 days +02:00","v":-4}]');
+SELECT batchdedup.flush('spelled');
+SELECT batchdedup.upsert('spelled', '[{"n":1.00,"i":"30 days","v":1},{"n":2.0,"i":"2 days","v":2}]');
+SELECT batchdedup.flush('spelled');
+SELECT key, superseded FROM letters;
+SELECT batchdedup.alter_target('spelled', key => 'n');
+SELECT batchdedup.upsert('spelled', '{"n":3.000,"i":"3 days","v":3}');
+SELECT batchdedup.flush('spelled');
+SELECT key, superseded FROM letters;
+-- written as any session reads it
+SET intervalstyle = sql_standard;
+ALTER TABLE spelled DROP CONSTRAINT spelled_v_check;
+SELECT batchdedup.retry_dead_letters('spelled');
+RESET intervalstyle;
+SELECT * FROM spelled ORDER BY n;
+DROP TABLE spelled;
 
 --
 -- The table changes before the retry
@@ -327,7 +349,7 @@ SELECT target, update_columns FROM batchdedup.target WHERE target = 'f'::regclas
 SET batchdedup.enabled = off;
 SELECT batchdedup.upsert('f', '{"id":1,"v":10}');
 \echo :SQLSTATE
-RESET batchdedup.enabled;
+SET batchdedup.enabled = on;
 -- other targets do not wait
 SELECT batchdedup.upsert('r', '{"id":31,"v":31}');
 SELECT batchdedup.flush('r');

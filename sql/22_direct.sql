@@ -37,12 +37,12 @@ SELECT * FROM t ORDER BY id;
 ROLLBACK;
 TABLE t;
 -- after what is buffered, whose key it ever is
-RESET batchdedup.enabled;
+SET batchdedup.enabled = on;
 SELECT batchdedup.upsert('t', '[{"id":1,"v":100,"w":"buffered"},{"id":4,"v":4}]');
 SET batchdedup.enabled = off;
 SELECT batchdedup.upsert('t', '{"id":1,"v":101}');
 SELECT * FROM t ORDER BY id;
-RESET batchdedup.enabled;
+SET batchdedup.enabled = on;
 SELECT batchdedup.flush('t');
 SELECT * FROM t ORDER BY id;
 -- in a transaction with rows pending: they are written first
@@ -122,7 +122,7 @@ PREPARE TRANSACTION 'regress_bdd_direct';
 COMMIT PREPARED 'regress_bdd_direct';
 SELECT v FROM t WHERE id = 31;
 -- with rows of the target that went direct, and another's pending it does not
-RESET batchdedup.enabled;
+SET batchdedup.enabled = on;
 CREATE TABLE u (LIKE t INCLUDING ALL);
 SELECT batchdedup.create_target('u', flush_interval => '0');
 BEGIN;
@@ -153,16 +153,16 @@ SELECT batchdedup.upsert('t', '{"id":40}');
 \echo :SQLSTATE
 ROLLBACK;
 -- paused: rows that are buffered come first, and cannot
-RESET batchdedup.enabled;
+SET batchdedup.enabled = on;
 SELECT batchdedup.pause('t');
 SET batchdedup.enabled = off;
 SELECT batchdedup.upsert('t', '{"id":42,"v":42}');
-RESET batchdedup.enabled;
+SET batchdedup.enabled = on;
 SELECT batchdedup.upsert('t', '{"id":42,"w":"buffered"}');
 SET batchdedup.enabled = off;
 SELECT batchdedup.upsert('t', '{"id":42,"w":"direct"}');
 \echo :SQLSTATE
-RESET batchdedup.enabled;
+SET batchdedup.enabled = on;
 SELECT batchdedup.resume('t');
 SELECT batchdedup.flush('t') >= 0 AS flushed;
 SELECT * FROM t WHERE id = 42;
@@ -217,7 +217,7 @@ CALL program('buffered');
 CALL program('direct');
 SET batchdedup.enabled = off;
 CALL program('switched');
-RESET batchdedup.enabled;
+SET batchdedup.enabled = on;
 SELECT id, k, v, w, n, d, m, created, twice FROM direct ORDER BY k;
 SELECT count(*) FROM (SELECT id, k, v, w, n, d, m, created, twice, by_identity >= 100 AS generated FROM buffered EXCEPT
                       SELECT id, k, v, w, n, d, m, created, twice, by_identity >= 100 AS generated FROM direct) d;
@@ -461,7 +461,7 @@ SELECT batchdedup.delete('parted', '{"id":1,"region":"n"}');
 SELECT tableoid::regclass, * FROM parted;
 SELECT batchdedup.upsert('parted', '{"id":1,"region":"x","v":3}');
 \echo :SQLSTATE
-RESET batchdedup.enabled;
+SET batchdedup.enabled = on;
 
 SET client_min_messages = warning;
 DROP SCHEMA regress_direct CASCADE;

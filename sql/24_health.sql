@@ -4,6 +4,7 @@
 \pset format unaligned
 \pset null (null)
 \pset footer off
+\set SHOW_CONTEXT never
 SET client_min_messages = warning;
 CREATE SCHEMA regress_health;
 SET search_path = regress_health;

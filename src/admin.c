@@ -5,7 +5,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "batchdedup.h"
+#include "admin.h"
 
 #include "access/relation.h"
 #include "access/xact.h"
@@ -21,6 +21,7 @@
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
 #include "pending.h"
+#include "redirect.h"
 #include "spi_util.h"
 #include "storage/lmgr.h"
 #include "target.h"
@@ -36,6 +37,7 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 #include "utils/varlena.h"
+#include "view.h"
 #include "xact.h"
 
 PG_FUNCTION_INFO_V1(bdd_create_target);
@@ -364,6 +366,7 @@ bdd_create_target(PG_FUNCTION_ARGS)
 		bdd_check_update_columns(rel, key, update);
 		bdd_notice_other_indexes(rel, key_index, key);
 		insert_target(fcinfo, relid, key, update, default_update);
+		bdd_views_make_anew(relid);
 	}
 	relation_close(rel, NoLock);
 	PG_RETURN_VOID();
@@ -389,22 +392,33 @@ refuse_pending(Oid relid)
  * the transaction.  Most is flushed before the lock is taken; the rest is
  * applied in this transaction.
  */
-static BddTarget *
-close_target(Oid relid)
+BddTarget *
+bdd_close_target(Oid relid)
 {
 	BddTarget *target = bdd_target_open_any(relid, AccessShareLock);
-	BddSharedSlot *slot = bdd_target_slot(target);
+	BddSharedSlot *slot = bdd_target_find_slot(target);
 	TimestampTz since = GetCurrentTimestamp();
 
 	refuse_pending(relid);
-	if (!target->options.paused && target->broken == BDD_USABLE &&
-		!bdd_worker_unavailable(slot))
+	if (slot != NULL && !target->options.paused &&
+		target->broken == BDD_USABLE && !bdd_worker_unavailable(slot))
 		bdd_wait_applied(slot, target->options.target_id,
 						 bdd_request_flush(slot, true), since, true);
 	target = bdd_target_open_any(relid, ShareRowExclusiveLock);
-	if (bdd_slot_has_unapplied(bdd_target_slot(target)))
+	slot = bdd_target_find_slot(target);
+	if (slot != NULL && bdd_slot_has_unapplied(slot))
 		bdd_apply_here(bdd_target_open(relid, ShareRowExclusiveLock));
 	return target;
+}
+
+/* The worker shall see what has changed. */
+static void
+wake_worker_at_commit(BddTarget *target)
+{
+	BddSharedSlot *slot = bdd_target_find_slot(target);
+
+	if (slot != NULL)
+		bdd_at_commit_wake_worker(slot);
 }
 
 /* What alter_target changes, as a SET list with parameters $2 ... */
@@ -550,11 +564,11 @@ bdd_alter_target(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(ARG_KEY) || !PG_ARGISNULL(ARG_UPDATE_COLUMNS) ||
 		reset_key || reset_update)
 	{
-		target = close_target(relid);
+		target = bdd_close_target(relid);
 		collect_columns(fcinfo, target, reset_key, reset_update, &changes);
 	}
 	else if (!PG_ARGISNULL(ARG_MODE))
-		target = close_target(relid);
+		target = bdd_close_target(relid);
 	else
 		target = bdd_target_open_any(relid, ShareUpdateExclusiveLock);
 	if (!PG_ARGISNULL(ARG_FLUSH_INTERVAL))
@@ -576,8 +590,10 @@ bdd_alter_target(PG_FUNCTION_ARGS)
 								"WHERE target OPERATOR(pg_catalog.=) $1",
 								changes.set.data),
 					   changes.count, changes.types, changes.values, NULL);
-		bdd_at_commit_wake_worker(bdd_target_slot(target));
+		wake_worker_at_commit(target);
 	}
+	if (!PG_ARGISNULL(ARG_KEY) || reset_key)
+		bdd_views_make_anew(relid);
 	PG_RETURN_VOID();
 }
 
@@ -613,8 +629,10 @@ bdd_drop_target(PG_FUNCTION_ARGS)
 						get_rel_name(relid))));
 		PG_RETURN_VOID();
 	}
-	target = close_target(relid);
-	bdd_at_commit_free_slot(target->slot);
+	target = bdd_close_target(relid);
+	bdd_redirect_remove(relid);
+	if (target->slot != NULL)
+		bdd_at_commit_free_slot(target->slot);
 	delete_from_catalog(relid, target->options.target_id);
 	PG_RETURN_VOID();
 }
@@ -635,7 +653,7 @@ set_paused(FunctionCallInfo fcinfo, bool paused)
 				   "UPDATE batchdedup.target_option SET paused = $2 "
 				   "WHERE target OPERATOR(pg_catalog.=) $1",
 				   2, types, values, NULL);
-	bdd_at_commit_wake_worker(bdd_target_slot(target));
+	wake_worker_at_commit(target);
 }
 
 Datum

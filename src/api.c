@@ -434,6 +434,7 @@ static BddFlush *
 start_flush(Oid relid, bool named)
 {
 	BddTarget *target;
+	BddSharedSlot *slot;
 	BddOptions options;
 	BddFlush *flush;
 
@@ -463,12 +464,13 @@ start_flush(Oid relid, bool named)
 		return NULL;
 	}
 	/* What this transaction itself has applied or discarded needs no worker. */
-	if (!bdd_slot_has_unapplied(bdd_target_slot(target)))
+	slot = bdd_target_find_slot(target);
+	if (slot == NULL || !bdd_slot_has_unapplied(slot))
 		return NULL;
 	flush = palloc(sizeof(BddFlush));
 	flush->relid = relid;
 	flush->target_id = target->options.target_id;
-	flush->slot = bdd_target_slot(target);
+	flush->slot = slot;
 	flush->rows_before = applied_rows(flush->slot);
 	flush->since = GetCurrentTimestamp();
 	flush->number = bdd_request_flush(flush->slot, true);

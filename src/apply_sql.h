@@ -21,7 +21,10 @@ typedef struct BddWriteRules
 {
 	bool insert_triggers; /* BEFORE INSERT for each row */
 	bool update_triggers; /* who must see unchanged rows, too */
+	bool merge;           /* MERGE means the same, but for what others insert meanwhile */
 } BddWriteRules;
+
+extern void bdd_apply_sql_init(void);
 
 extern BddWriteRules bdd_write_rules(BddTarget *target);
 
@@ -29,6 +32,9 @@ extern char *bdd_sql_delete(BddTarget *target);
 extern char *bdd_sql_upsert(BddTarget *target, const BddWriteRules *rules,
 							const BddColumns *update,
 							const BddColumns *insert);
+extern char *bdd_sql_merge(BddTarget *target, const BddWriteRules *rules,
+						   const BddColumns *update,
+						   const BddColumns *insert);
 extern char *bdd_sql_update_existing(BddTarget *target,
 									 const BddWriteRules *rules,
 									 const BddColumns *update);
@@ -37,6 +43,7 @@ extern char *bdd_sql_insert_missing(BddTarget *target,
 									const BddColumns *insert);
 extern char *bdd_sql_select_row(BddTarget *target);
 
+extern bool bdd_is_writing(Oid relid);
 extern void bdd_run_on_rows(BddTarget *target, const char *sql,
 							Tuplestorestate *rows, uint64 count,
 							bool read_only);

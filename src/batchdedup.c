@@ -7,13 +7,17 @@
  */
 #include "batchdedup.h"
 
+#include "apply_sql.h"
+#include "conflict.h"
 #include "ddl.h"
 #include "fmgr.h"
 #include "guard.h"
 #include "guc.h"
 #include "launcher.h"
+#include "lookup.h"
 #include "miscadmin.h"
 #include "shmem.h"
+#include "view.h"
 #include "xact.h"
 
 PG_MODULE_MAGIC;
@@ -40,6 +44,10 @@ _PG_init(void)
 	bdd_xact_init();
 	bdd_guard_init();
 	bdd_ddl_init();
+	bdd_apply_sql_init();
+	bdd_conflict_init();
+	bdd_lookup_init();
+	bdd_view_init();
 	bdd_launcher_register();
 }
 

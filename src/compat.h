@@ -11,19 +11,31 @@
 
 #include "postgres.h"
 
+#include "access/relation.h"
+#include "catalog/dependency.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "nodes/plannodes.h"
+#include "optimizer/pathnode.h"
+#include "optimizer/plancat.h"
 #include "rewrite/rewriteHandler.h"
 #include "storage/lock.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
 #include "utils/acl.h"
 #include "utils/relcache.h"
+#include "utils/selfuncs.h"
 #include "utils/wait_event.h"
+
+#if PG_VERSION_NUM >= 180000
+#include "commands/explain_format.h"
+#include "commands/explain_state.h"
+#else
+#include "commands/explain.h"
+#endif
 
 #if PG_VERSION_NUM < 150000
 #error "batchdedup needs PostgreSQL 15 or newer"
@@ -69,9 +81,12 @@ bdd_new_tranche(const char *name)
 #endif
 }
 
-/* OIDs of the tables that a statement names as to be written. */
+/*
+ * OIDs of the tables that a statement names as to be written, and beside them
+ * which of them it inserts into.
+ */
 static inline List *
-bdd_written_tables(PlannedStmt *planned)
+bdd_written_tables(PlannedStmt *planned, List **inserts)
 {
 	List *relids = NIL;
 	const AclMode writes = ACL_INSERT | ACL_UPDATE | ACL_DELETE;
@@ -82,16 +97,20 @@ bdd_written_tables(PlannedStmt *planned)
 	{
 		RTEPermissionInfo *info = lfirst_node(RTEPermissionInfo, cell);
 
-		if (info->requiredPerms & writes)
-			relids = lappend_oid(relids, info->relid);
+		if (!(info->requiredPerms & writes))
+			continue;
+		relids = lappend_oid(relids, info->relid);
+		*inserts = lappend_int(*inserts, (info->requiredPerms & ACL_INSERT) != 0);
 	}
 #else
 	foreach(cell, planned->rtable)
 	{
 		RangeTblEntry *entry = lfirst_node(RangeTblEntry, cell);
 
-		if (entry->rtekind == RTE_RELATION && (entry->requiredPerms & writes))
-			relids = lappend_oid(relids, entry->relid);
+		if (entry->rtekind != RTE_RELATION || !(entry->requiredPerms & writes))
+			continue;
+		relids = lappend_oid(relids, entry->relid);
+		*inserts = lappend_int(*inserts, (entry->requiredPerms & ACL_INSERT) != 0);
 	}
 #endif
 	return relids;
@@ -151,6 +170,41 @@ bdd_primary_key_index(Relation rel)
 #endif
 }
 
+/* The sequence of an identity column. */
+static inline Oid
+bdd_identity_sequence(Oid relid, AttrNumber attnum)
+{
+#if PG_VERSION_NUM >= 170000
+	Relation rel = relation_open(relid, NoLock);
+	Oid sequence = getIdentitySequence(rel, attnum, false);
+
+	relation_close(rel, NoLock);
+	return sequence;
+#else
+	return getIdentitySequence(relid, attnum, false);
+#endif
+}
+
+#if PG_VERSION_NUM >= 180000
+#define BDD_EXECUTOR_RUN_PARAMETERS \
+	QueryDesc *query, ScanDirection direction, uint64 count
+#define BDD_EXECUTOR_RUN_ARGUMENTS query, direction, count
+#else
+#define BDD_EXECUTOR_RUN_PARAMETERS \
+	QueryDesc *query, ScanDirection direction, uint64 count, bool execute_once
+#define BDD_EXECUTOR_RUN_ARGUMENTS query, direction, count, execute_once
+#endif
+
+static inline double
+bdd_estimate_array_length(PlannerInfo *root, Node *array)
+{
+#if PG_VERSION_NUM >= 170000
+	return estimate_array_length(root, array);
+#else
+	return estimate_array_length(array);
+#endif
+}
+
 /* The expression of a generated column. */
 static inline Node *
 bdd_generation_expression(Relation rel, int attnum)
@@ -181,6 +235,21 @@ bdd_generation_expression(Relation rel, int attnum)
 #define BDD_TRANSACTION_TIMEOUT "transaction_timeout"
 #else
 #define BDD_TRANSACTION_TIMEOUT "statement_timeout"
+#endif
+
+/* Called when the planner has read what the catalog says about a relation. */
+#if PG_VERSION_NUM >= 190000
+#define bdd_relation_hook build_simple_rel_hook
+typedef build_simple_rel_hook_type BddRelationHook;
+#define BDD_RELATION_HOOK(name) \
+	void name(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *entry)
+#define BDD_CALL_RELATION_HOOK(hook) (hook)(root, rel, entry)
+#else
+#define bdd_relation_hook get_relation_info_hook
+typedef get_relation_info_hook_type BddRelationHook;
+#define BDD_RELATION_HOOK(name) \
+	void name(PlannerInfo *root, Oid relid, bool inherits, RelOptInfo *rel)
+#define BDD_CALL_RELATION_HOOK(hook) (hook)(root, relid, inherits, rel)
 #endif
 
 #endif /* BDD_COMPAT_H */

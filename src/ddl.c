@@ -513,21 +513,38 @@ settle_all_targets(void)
 		settle(lfirst_oid(cell), ShareRowExclusiveLock);
 }
 
+/* A database whose worker was sent away for a statement. */
+typedef struct BddVacated
+{
+	Oid database; /* InvalidOid: none */
+	TimestampTz until;
+} BddVacated;
+
 /*
  * The database must have no connections, so its worker leaves at once.  The
  * server waits a few seconds for that itself.
  */
 static void
-send_worker_away(const char *database)
+send_worker_away(const char *database, BddVacated *vacated)
 {
 	Oid oid = database != NULL ? get_database_oid(database, true) : InvalidOid;
 
-	if (OidIsValid(oid) && bdd_owns_database(oid, GetUserId()))
-		bdd_worker_leave(oid);
+	if (!OidIsValid(oid) || !bdd_owns_database(oid, GetUserId()))
+		return;
+	vacated->database = oid;
+	vacated->until = bdd_worker_leave(oid);
 }
 
+static void
+call_worker_back(const BddVacated *vacated)
+{
+	if (OidIsValid(vacated->database))
+		bdd_worker_may_return(vacated->database, vacated->until);
+}
+
+/* The value of an option of CREATE or ALTER DATABASE, or NULL. */
 static const char *
-option_value(List *options, const char *name)
+database_option(List *options, const char *name)
 {
 	ListCell *cell;
 
@@ -542,13 +559,6 @@ option_value(List *options, const char *name)
 }
 
 static void
-send_away_for_move(AlterDatabaseStmt *alter)
-{
-	if (option_value(alter->options, "tablespace") != NULL)
-		send_worker_away(alter->dbname);
-}
-
-static void
 guard_copy(CopyStmt *copy)
 {
 	bool flushed;
@@ -559,27 +569,31 @@ guard_copy(CopyStmt *copy)
 	relid = RangeVarGetRelid(copy->relation, RowExclusiveLock, true);
 	if (OidIsValid(relid) &&
 		pg_class_aclcheck(relid, GetUserId(), ACL_INSERT) == ACLCHECK_OK)
-		bdd_guard_written(relid, &flushed);
+		bdd_guard_written(relid, true, NULL, &flushed);
 }
 
 static void
-before_database_statement(Node *statement)
+before_database_statement(Node *statement, BddVacated *vacated)
 {
 	switch (nodeTag(statement))
 	{
 		case T_DropdbStmt:
-			send_worker_away(((DropdbStmt *) statement)->dbname);
+			send_worker_away(((DropdbStmt *) statement)->dbname, vacated);
 			break;
 		case T_CreatedbStmt:
-			send_worker_away(option_value(((CreatedbStmt *) statement)->options,
-										  "template"));
+			send_worker_away(database_option(((CreatedbStmt *) statement)->options,
+											 "template"),
+							 vacated);
 			break;
 		case T_AlterDatabaseStmt:
-			send_away_for_move((AlterDatabaseStmt *) statement);
+			if (database_option(((AlterDatabaseStmt *) statement)->options,
+								"tablespace") != NULL)
+				send_worker_away(((AlterDatabaseStmt *) statement)->dbname,
+								 vacated);
 			break;
 		case T_RenameStmt:
 			if (((RenameStmt *) statement)->renameType == OBJECT_DATABASE)
-				send_worker_away(((RenameStmt *) statement)->subname);
+				send_worker_away(((RenameStmt *) statement)->subname, vacated);
 			break;
 		default:
 			break;
@@ -685,6 +699,21 @@ after_statement(Node *statement)
 		rename_attribute(rename);
 }
 
+/* The statement itself. */
+static void
+run_utility(PlannedStmt *planned, const char *query, bool read_only_tree,
+			ProcessUtilityContext context, ParamListInfo params,
+			QueryEnvironment *environment, DestReceiver *receiver,
+			QueryCompletion *completion)
+{
+	if (previous_utility_hook != NULL)
+		previous_utility_hook(planned, query, read_only_tree, context, params,
+							  environment, receiver, completion);
+	else
+		standard_ProcessUtility(planned, query, read_only_tree, context,
+								params, environment, receiver, completion);
+}
+
 static void
 process_utility(PlannedStmt *planned, const char *query, bool read_only_tree,
 				ProcessUtilityContext context, ParamListInfo params,
@@ -693,18 +722,27 @@ process_utility(PlannedStmt *planned, const char *query, bool read_only_tree,
 {
 	Node *statement = planned->utilityStmt;
 	bool ours = IsTransactionState() && !bdd_am_worker;
+	BddVacated vacated = {InvalidOid, 0};
 
 	if (ours)
-		before_database_statement(statement);
+		before_database_statement(statement, &vacated);
 	ours = ours && OidIsValid(bdd_catalog_relation("target_option"));
 	if (ours)
 		before_statement(statement);
-	if (previous_utility_hook != NULL)
-		previous_utility_hook(planned, query, read_only_tree, context, params,
-							  environment, receiver, completion);
-	else
-		standard_ProcessUtility(planned, query, read_only_tree, context,
-								params, environment, receiver, completion);
+	PG_TRY();
+	{
+		run_utility(planned, query, read_only_tree, context, params,
+					environment, receiver, completion);
+	}
+	PG_CATCH();
+	{
+		call_worker_back(&vacated);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	/* A database that is dropped stays until the commit. */
+	if (!IsA(statement, DropdbStmt))
+		call_worker_back(&vacated);
 	if (ours)
 		after_statement(statement);
 }

@@ -18,6 +18,7 @@
 #include "catalog/pg_type.h"
 #include "encode.h"
 #include "fmgr.h"
+#include "guc.h"
 #include "keyorder.h"
 #include "miscadmin.h"
 #include "spi_util.h"
@@ -29,6 +30,7 @@
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 
 PG_FUNCTION_INFO_V1(bdd_retry_dead_letters);
 PG_FUNCTION_INFO_V1(bdd_discard_dead_letters);
@@ -81,6 +83,7 @@ row_json(BddTarget *target, const BddImage *image)
 	bdd_image_deform(&target->shape, image, row.values, row.isnull);
 	tuple = heap_form_tuple(target->shape.desc, row.values, row.isnull);
 	bdd_become_owner_of(target->owner, &saved);
+	bdd_exact_output();
 	json = DirectFunctionCall1(row_to_json,
 							   heap_copy_tuple_as_datum(tuple,
 														target->shape.desc));
@@ -111,8 +114,8 @@ store_letter(BddTarget *target, uint64 generation, BddRefused *refused)
 	const ErrorData *error = refused->error;
 	Oid types[] = {INT4OID, REGCLASSOID, TEXTARRAYOID, TEXTOID,
 				   TEXTARRAYOID, TEXTARRAYOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID,
-				   TEXTOID, INT4OID, INT8OID, INT8OID};
-	char nulls[lengthof(types) + 1] = "              ";
+				   TEXTOID, INT4OID, INT8OID, INT8OID, INT8OID};
+	char nulls[lengthof(types) + 1] = "               ";
 	Datum values[lengthof(types)];
 	int i = 0;
 
@@ -135,13 +138,17 @@ store_letter(BddTarget *target, uint64 generation, BddRefused *refused)
 	values[i++] = Int32GetDatum((int32) target->slot->failure.count + 1);
 	values[i++] = Int64GetDatum(generation);
 	values[i++] = Int64GetDatum(refused->row.sequence);
+	nulls[i] = target->key.exact ? ' ' : 'n';
+	values[i++] = target->key.exact ?
+					  Int64GetDatum(bdd_key_hash(target, image)) :
+					  (Datum) 0;
 	Assert(i == lengthof(types));
 	(void) bdd_spi_run("INSERT INTO batchdedup.dead_letter_row "
 					   "(target_id, target, key, row, update_columns, operation, "
-					   "sqlstate, message, detail, hint, attempts, generation, sequence, waits) "
+					   "sqlstate, message, detail, hint, attempts, generation, sequence, key_hash, waits) "
 					   "SELECT $1, $2, (SELECT pg_catalog.jsonb_object_agg(k, r.doc OPERATOR(pg_catalog.->) k) "
 					   "FROM pg_catalog.unnest($3) k), "
-					   "r.doc OPERATOR(pg_catalog.-) $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $8 OPERATOR(pg_catalog.=) '23503' "
+					   "r.doc OPERATOR(pg_catalog.-) $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $8 OPERATOR(pg_catalog.=) '23503' "
 					   "FROM (SELECT $4::pg_catalog.jsonb) AS r(doc)",
 					   lengthof(types), types, values, nulls);
 }
@@ -257,24 +264,49 @@ letter_image(BddTarget *target, const BddLetter *letter)
 								 row.given);
 }
 
+/* More rows than this are not worth an array. */
+#define MAX_KEYS_SOUGHT 1000000
+
+static Datum
+key_hashes(BddTarget *target, const BddRows *rows)
+{
+	Datum *hashes = MemoryContextAllocHuge(CurrentMemoryContext,
+										   Max(rows->count, 1) * sizeof(Datum));
+	ArrayType *array;
+
+	for (uint64 i = 0; i < rows->count; i++)
+		hashes[i] = Int64GetDatum(bdd_key_hash(target, &rows->rows[i].image));
+	array = construct_array(hashes, (int) rows->count, INT8OID, sizeof(int64),
+							FLOAT8PASSBYVAL, TYPALIGN_DOUBLE);
+	pfree(hashes);
+	return PointerGetDatum(array);
+}
+
 /*
  * The target's letters, oldest first, with all their columns that are still
- * there or with the key alone.  The caller is connected to SPI.
+ * there; or those that may be of the keys of "of_rows", with the key alone.
+ * The caller is connected to SPI.
  */
 static List *
-read_letters(BddTarget *target, BddWhichLetters which, bool key_alone)
+read_letters(BddTarget *target, BddWhichLetters which, const BddRows *of_rows)
 {
-	Oid types[] = {INT4OID, BOOLOID, TEXTARRAYOID, BOOLOID};
-	Datum columns = key_alone ?
+	Oid types[] = {INT4OID, BOOLOID, TEXTARRAYOID, BOOLOID, INT8ARRAYOID};
+	Datum columns = of_rows != NULL ?
 						key_names(target) :
 						column_names(target, target->shape.insert, true);
 	Datum values[] = {Int32GetDatum(target->options.target_id),
 					  BoolGetDatum(which != ALL_LETTERS), columns,
-					  BoolGetDatum(which == WAITING_LETTERS)};
+					  BoolGetDatum(which == WAITING_LETTERS), (Datum) 0};
+	char nulls[lengthof(types) + 1] = "    n";
 	BddIdentity saved;
 	List *letters = NIL;
 	SPITupleTable *table;
 
+	if (of_rows != NULL && target->key.exact && of_rows->count <= MAX_KEYS_SOUGHT)
+	{
+		nulls[4] = ' ';
+		values[4] = key_hashes(target, of_rows);
+	}
 	bdd_become_extension_owner(&saved);
 	(void) bdd_spi_run("SELECT id, operation, update_columns, "
 					   "(SELECT pg_catalog.jsonb_object_agg(e.key, e.value) FROM pg_catalog.jsonb_each(row) e "
@@ -282,8 +314,11 @@ read_letters(BddTarget *target, BddWhichLetters which, bool key_alone)
 					   "FROM batchdedup.dead_letter_row "
 					   "WHERE target_id OPERATOR(pg_catalog.=) $1 "
 					   "AND NOT (superseded AND $2) AND (waits OR NOT $4) "
+					   "AND ($5 IS NULL OR key_hash IS NULL "
+					   "OR (key_hash OPERATOR(pg_catalog.>>) 32) OPERATOR(pg_catalog.<>) ($5[1] OPERATOR(pg_catalog.>>) 32) "
+					   "OR key_hash OPERATOR(pg_catalog.=) ANY ($5)) "
 					   "ORDER BY generation, sequence, id",
-					   lengthof(types), types, values, NULL);
+					   lengthof(types), types, values, nulls);
 	bdd_become_again(&saved);
 
 	table = SPI_tuptable;
@@ -365,10 +400,11 @@ bdd_supersede_dead_letters(BddTarget *target, BddRows *rows, List *refused)
 {
 	ListCell *cell;
 
-	if (!target->slot->has_letters)
+	if (rows->count == 0 ||
+		(target->slot != NULL && !target->slot->has_letters))
 		return;
 	bdd_spi_connect();
-	foreach(cell, read_letters(target, OPEN_LETTERS, true))
+	foreach(cell, read_letters(target, OPEN_LETTERS, rows))
 	{
 		BddSearch wanted = {target, lfirst(cell), rows, NULL};
 
@@ -413,10 +449,10 @@ letter_applied(int64 id)
 }
 
 static void
-letter_refused(int64 id, const ErrorData *error)
+letter_refused(int64 id, const ErrorData *error, bool counted)
 {
-	Oid types[] = {INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID};
-	char nulls[lengthof(types) + 1] = "     ";
+	Oid types[] = {INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT4OID};
+	char nulls[lengthof(types) + 1] = "      ";
 	Datum values[lengthof(types)];
 	BddIdentity saved;
 
@@ -425,8 +461,9 @@ letter_refused(int64 id, const ErrorData *error)
 	values[2] = text_or_null(error->message, &nulls[2]);
 	values[3] = text_or_null(error->detail, &nulls[3]);
 	values[4] = text_or_null(error->hint, &nulls[4]);
+	values[5] = Int32GetDatum(counted ? 0 : 1);
 	bdd_become_extension_owner(&saved);
-	(void) bdd_spi_run("UPDATE batchdedup.dead_letter_row SET attempts = attempts OPERATOR(pg_catalog.+) 1, "
+	(void) bdd_spi_run("UPDATE batchdedup.dead_letter_row SET attempts = attempts OPERATOR(pg_catalog.+) $6, "
 					   "waits = false, sqlstate = $2, message = $3, detail = $4, hint = $5, "
 					   "last_attempt_at = pg_catalog.clock_timestamp() "
 					   "WHERE id OPERATOR(pg_catalog.=) $1",
@@ -451,7 +488,7 @@ write_letter(void *arg)
 
 	bdd_become_owner_of(target->owner, &saved);
 	row.image = letter_image(target, retry->letter);
-	bdd_write_rows(target, &row, 1, &counts);
+	bdd_write_rows(target, &row, 1, false, &counts);
 	bdd_become_again(&saved);
 }
 
@@ -461,14 +498,14 @@ prepare_retry(BddTarget *target)
 {
 	BddIdentity saved;
 
-	(void) bdd_target_slot(target);
 	bdd_become_owner_of(target->owner, &saved);
 	bdd_constraints_immediate(target);
 	bdd_become_again(&saved);
 }
 
+/* "counted": the attempt was counted before. */
 static bool
-retry_letter(BddTarget *target, const BddLetter *letter)
+retry_letter(BddTarget *target, const BddLetter *letter, bool counted)
 {
 	BddRetry retry = {target, letter};
 	ErrorData *error = bdd_in_subtransaction(write_letter, &retry);
@@ -476,7 +513,7 @@ retry_letter(BddTarget *target, const BddLetter *letter)
 	if (error == NULL)
 		letter_applied(letter->id);
 	else
-		letter_refused(letter->id, error);
+		letter_refused(letter->id, error, counted);
 	return error == NULL;
 }
 
@@ -538,10 +575,10 @@ bdd_retry_dead_letters(PG_FUNCTION_ARGS)
 
 	prepare_retry(target);
 	bdd_spi_connect();
-	letters = read_letters(target, force ? ALL_LETTERS : OPEN_LETTERS, false);
+	letters = read_letters(target, force ? ALL_LETTERS : OPEN_LETTERS, NULL);
 	foreach(cell, letters)
 	{
-		if (!retry_letter(target, lfirst(cell)))
+		if (!retry_letter(target, lfirst(cell), false))
 			continue;
 		accepted++;
 		supersede_older(target, letters, lfirst(cell));
@@ -570,9 +607,61 @@ bdd_discard_dead_letters(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64(count);
 }
 
-/* ---------- rows that waited for another target ---------- */
+/* ---------- rows that wait for another target ---------- */
 
-/* Targets with waiting letters that a foreign key ties to the table. */
+/* Letters that wait, of tables that a foreign key ties to table $1. */
+#define WAITING_FOR_TABLE                                                                          \
+	"waits AND NOT superseded AND target::pg_catalog.oid OPERATOR(pg_catalog.=) ANY (ARRAY( "      \
+	"SELECT CASE WHEN c.confrelid OPERATOR(pg_catalog.=) $1 THEN c.conrelid ELSE c.confrelid END " \
+	"FROM pg_catalog.pg_constraint c WHERE c.contype OPERATOR(pg_catalog.=) 'f' "                  \
+	"AND (c.confrelid OPERATOR(pg_catalog.=) $1 OR c.conrelid OPERATOR(pg_catalog.=) $1))) "
+
+static bool
+any_letters(void)
+{
+	bool any = false;
+
+	for (int i = 0; i < bdd_registry->slot_count && !any; i++)
+		any = bdd_registry->slots[i].in_use &&
+			  bdd_registry->slots[i].database == MyDatabaseId &&
+			  bdd_registry->slots[i].has_letters;
+	return any;
+}
+
+/*
+ * Before the table is applied, in a transaction of its own: counts the attempt
+ * for rows that will be tried again with it.  One that takes the server down
+ * each time is so given up in the end.
+ */
+void
+bdd_count_waiting_letters(Oid relid)
+{
+	Oid types[] = {OIDOID, INT4OID};
+	Datum values[] = {ObjectIdGetDatum(relid), Int32GetDatum(bdd_retry_limit)};
+	BddIdentity saved;
+
+	if (!any_letters())
+		return;
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (OidIsValid(bdd_catalog_relation("dead_letter_row")))
+	{
+		bdd_become_extension_owner(&saved);
+		bdd_spi_connect();
+		(void) bdd_spi_run("UPDATE batchdedup.dead_letter_row "
+						   "SET tries = tries OPERATOR(pg_catalog.+) 1, "
+						   "attempts = CASE WHEN tries OPERATOR(pg_catalog.<) $2 "
+						   "THEN attempts OPERATOR(pg_catalog.+) 1 ELSE attempts END, "
+						   "waits = tries OPERATOR(pg_catalog.<) $2 "
+						   "WHERE " WAITING_FOR_TABLE,
+						   lengthof(types), types, values, NULL);
+		bdd_spi_finish();
+		bdd_become_again(&saved);
+	}
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
 static List *
 waiting_targets(Oid relid)
 {
@@ -582,11 +671,8 @@ waiting_targets(Oid relid)
 	List *relids = NIL;
 
 	bdd_become_extension_owner(&saved);
-	(void) bdd_spi_run("SELECT DISTINCT l.target::pg_catalog.oid FROM batchdedup.dead_letter_row l "
-					   "JOIN pg_catalog.pg_constraint c ON c.contype OPERATOR(pg_catalog.=) 'f' "
-					   "AND ((c.conrelid OPERATOR(pg_catalog.=) l.target::pg_catalog.oid AND c.confrelid OPERATOR(pg_catalog.=) $1) "
-					   "OR (c.confrelid OPERATOR(pg_catalog.=) l.target::pg_catalog.oid AND c.conrelid OPERATOR(pg_catalog.=) $1)) "
-					   "WHERE l.waits AND NOT l.superseded ORDER BY 1",
+	(void) bdd_spi_run("SELECT DISTINCT target::pg_catalog.oid FROM batchdedup.dead_letter_row "
+					   "WHERE " WAITING_FOR_TABLE "ORDER BY 1",
 					   1, types, values, NULL);
 	bdd_become_again(&saved);
 	for (uint64 i = 0; i < SPI_tuptable->numvals; i++)
@@ -610,6 +696,8 @@ bdd_retry_waiting_letters(BddTarget *applied)
 {
 	ListCell *cell;
 
+	if (!bdd_am_worker || !any_letters())
+		return;
 	bdd_spi_connect();
 	foreach(cell, waiting_targets(applied->relid))
 	{
@@ -624,8 +712,8 @@ bdd_retry_waiting_letters(BddTarget *applied)
 			target->options.paused)
 			continue;
 		prepare_retry(target);
-		foreach(letter, read_letters(target, WAITING_LETTERS, false))
-			(void) retry_letter(target, lfirst(letter));
+		foreach(letter, read_letters(target, WAITING_LETTERS, NULL))
+			(void) retry_letter(target, lfirst(letter), true);
 	}
 	bdd_spi_finish();
 }

@@ -17,6 +17,7 @@ extern void bdd_store_dead_letters(BddTarget *target, uint64 generation,
 extern void bdd_supersede_dead_letters(BddTarget *target, BddRows *rows,
 									   List *refused);
 
+extern void bdd_count_waiting_letters(Oid relid);
 extern void bdd_retry_waiting_letters(BddTarget *applied);
 
 #endif /* BDD_DEAD_LETTER_H */

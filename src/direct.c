@@ -45,7 +45,7 @@ write_discreetly(BddTarget *target, BddRows *rows)
 
 	PG_TRY();
 	{
-		bdd_write_rows(target, rows->rows, rows->count, &counts);
+		bdd_write_rows(target, rows->rows, rows->count, false, &counts);
 	}
 	PG_CATCH();
 	{
@@ -83,7 +83,7 @@ write_rows(BddTarget *target, BddRows *rows, bool others_rows)
 	if (as_owner && discreet)
 		write_discreetly(target, rows);
 	else
-		bdd_write_rows(target, rows->rows, rows->count, &counts);
+		bdd_write_rows(target, rows->rows, rows->count, false, &counts);
 	if (as_owner)
 		bdd_become_again(&saved);
 	bdd_supersede_dead_letters(target, rows, NIL);
@@ -117,18 +117,13 @@ write_taken(BddTarget *target, BddPending *pending, BddRows *rows)
 		write_rows(target, rows, pending->several_roles || pending->role != GetUserId());
 }
 
-/*
- * Rows that others have published before must not end on top of ours: wait
- * once for their flush, then write what is pending.
- */
-void
-bdd_direct_begin(BddTarget *target, BddPending *pending)
+/* Waits for the flush of what others have published. */
+static void
+flush_published(BddTarget *target, BddSharedSlot *slot)
 {
-	BddSharedSlot *slot = bdd_target_slot(target);
 	TimestampTz since = GetCurrentTimestamp();
 	uint64 number;
 	BddOptions options;
-	BddRows rows;
 
 	if (bdd_slot_is_buffering(slot) &&
 		bdd_options_read(target->relid, &options) && options.paused)
@@ -156,6 +151,20 @@ bdd_direct_begin(BddTarget *target, BddPending *pending)
 	if (!bdd_worker_unavailable(slot) && bdd_slot_has_unapplied(slot))
 		bdd_wait_applied(slot, target->options.target_id, number, since,
 						 bdd_may_read(target->relid));
+}
+
+/*
+ * Rows that others have published before must not end on top of ours: wait
+ * once for their flush, then write what is pending.
+ */
+void
+bdd_direct_begin(BddTarget *target, BddPending *pending)
+{
+	BddSharedSlot *slot = bdd_target_find_slot(target);
+	BddRows rows;
+
+	if (slot != NULL)
+		flush_published(target, slot);
 	rows = take_pending(pending);
 	write_taken(target, pending, &rows);
 }

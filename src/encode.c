@@ -12,6 +12,7 @@
 
 #include "access/parallel.h"
 #include "access/xact.h"
+#include "commands/sequence.h"
 #include "direct.h"
 #include "flush_wait.h"
 #include "guc.h"
@@ -24,27 +25,15 @@
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/rls.h"
 #include "utils/timestamp.h"
 #include "xact.h"
 
 /* ---------- who may ---------- */
 
-/*
- * Policies cannot be checked when the row is applied by somebody else, so a
- * caller whom they bind does not use the buffer.
- */
-static bool
-row_security_binds(const BddTarget *target)
-{
-	return target->row_security &&
-		   check_enable_rls(target->relid, InvalidOid, true) == RLS_ENABLED;
-}
-
 void
 bdd_check_row_security(const BddTarget *target)
 {
-	if (row_security_binds(target))
+	if (bdd_row_security_binds(target))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("row-level security of \"%s\" applies to role \"%s\", who therefore cannot read its buffer",
@@ -115,10 +104,8 @@ report_null(const BddTarget *target, int column)
 	const char *name = NameStr(TupleDescAttr(target->shape.desc,
 											 column)
 								   ->attname);
-	bool is_key = false;
+	bool is_key = bdd_is_key_column(target, column + 1);
 
-	for (int i = 0; i < target->key.count; i++)
-		is_key = is_key || target->key.columns[i].attnum == column + 1;
 	ereport(ERROR,
 			(errcode(ERRCODE_NOT_NULL_VIOLATION),
 			 is_key ?
@@ -135,7 +122,8 @@ static void
 check_not_null(const BddTarget *target, const BddValues *row)
 {
 	for (int i = 0; i < target->shape.desc->natts; i++)
-		if (row->isnull[i] && bdd_column_in(row->given, i) &&
+		if (row->isnull[i] &&
+			(bdd_column_in(row->given, i) || bdd_column_in(row->first, i)) &&
 			TupleDescAttr(target->shape.desc, i)->attnotnull)
 			report_null(target, i);
 }
@@ -166,11 +154,7 @@ bdd_check_key_alone(const BddTarget *target, const BddValues *row)
 {
 	for (int i = 0; i < target->shape.desc->natts; i++)
 	{
-		bool is_key = false;
-
-		for (int j = 0; j < target->key.count; j++)
-			is_key = is_key || target->key.columns[j].attnum == i + 1;
-		if (bdd_column_in(row->given, i) && !is_key)
+		if (bdd_column_in(row->given, i) && !bdd_is_key_column(target, i + 1))
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("column \"%s\" is not part of the key of target \"%s\"",
@@ -212,15 +196,17 @@ bdd_values_init(const BddTarget *target, BddValues *row)
 	row->values = palloc0(natts * sizeof(Datum));
 	row->isnull = palloc(natts * sizeof(bool));
 	memset(row->isnull, true, natts * sizeof(bool));
-	row->given = palloc0(target->shape.set_bytes);
+	row->given = palloc0(2 * target->shape.set_bytes);
+	row->first = row->given + target->shape.set_bytes;
+	row->take_identities = false;
 }
 
 /*
  * NULL for a column that the server computes means that it is not given;
  * another value for a generated column is an error, as in INSERT.
  */
-static void
-give(const BddTarget *target, BddValues *row, int column)
+void
+bdd_values_give(const BddTarget *target, BddValues *row, int column)
 {
 	const BddColumn *described = &target->columns[column];
 
@@ -240,6 +226,15 @@ give(const BddTarget *target, BddValues *row, int column)
 	bdd_column_add(row->given, column);
 }
 
+static void
+composite_as_heap(HeapTupleHeader tuple, HeapTuple heap)
+{
+	heap->t_len = HeapTupleHeaderGetDatumLength(tuple);
+	heap->t_data = tuple;
+	ItemPointerSetInvalid(&heap->t_self);
+	heap->t_tableOid = InvalidOid;
+}
+
 /* The values of a composite of the table's row type; none is given yet. */
 void
 bdd_values_deform(const BddTarget *target, HeapTupleHeader tuple,
@@ -247,10 +242,7 @@ bdd_values_deform(const BddTarget *target, HeapTupleHeader tuple,
 {
 	HeapTupleData heap;
 
-	heap.t_len = HeapTupleHeaderGetDatumLength(tuple);
-	heap.t_data = tuple;
-	ItemPointerSetInvalid(&heap.t_self);
-	heap.t_tableOid = InvalidOid;
+	composite_as_heap(tuple, &heap);
 	heap_deform_tuple(&heap, target->shape.desc, row->values, row->isnull);
 }
 
@@ -264,7 +256,7 @@ bdd_values_from_row(BddTarget *target, HeapTupleHeader tuple, BddValues *row)
 	bdd_values_deform(target, tuple, row);
 	for (int i = 0; i < given; i++)
 		if (!TupleDescAttr(target->shape.desc, i)->attisdropped)
-			give(target, row, i);
+			bdd_values_give(target, row, i);
 }
 
 /* ---------- jsonb ---------- */
@@ -365,7 +357,7 @@ bdd_values_from_jsonb(BddTarget *target, Jsonb *object, BddValues *row)
 	bdd_values_deform(target, DatumGetHeapTupleHeader(populated), row);
 	for (int i = 0; i < natts; i++)
 		if (named[i])
-			give(target, row, i);
+			bdd_values_give(target, row, i);
 }
 
 /* ---------- pushing ---------- */
@@ -411,14 +403,15 @@ bypasses_buffer(const BddTarget *target)
 	}
 	if (target->slot != NULL && bdd_worker_unavailable(target->slot))
 		return true;
-	return !bdd_enabled || target->options.mode == BDD_MODE_DIRECT ||
-		   row_security_binds(target);
+	return bdd_is_switched_off(target);
 }
 
 static BddPending *
 pending_of(BddTarget *target)
 {
-	BddSharedSlot *slot = bdd_target_slot(target);
+	bool bypasses = bypasses_buffer(target);
+	BddSharedSlot *slot = bypasses ? bdd_target_find_slot(target) :
+									 bdd_target_slot(target);
 	BddPending *pending;
 
 	bdd_pending_init();
@@ -427,7 +420,7 @@ pending_of(BddTarget *target)
 	pending->flush_rows = bdd_target_flush_rows(target);
 	if (OidIsValid(pending->role) && pending->role != GetUserId())
 		pending->several_roles = true;
-	if (!bypasses_buffer(target))
+	if (!bypasses)
 		pending->role = GetUserId();
 	return pending;
 }
@@ -473,7 +466,7 @@ add_defaults(BddTarget *target, BddValues *row, BddColumns *insert)
 {
 	for (int i = 0; i < target->shape.desc->natts; i++)
 	{
-		if (bdd_column_in(row->given, i))
+		if (bdd_column_in(insert, i))
 			continue;
 		row->isnull[i] = true;
 		if (target->columns[i].source == BDD_DEFAULT_AT_CALL)
@@ -483,6 +476,41 @@ add_defaults(BddTarget *target, BddValues *row, BddColumns *insert)
 		if (!(row->isnull[i] &&
 			  TupleDescAttr(target->shape.desc, i)->attnotnull))
 			bdd_column_add(insert, i);
+	}
+}
+
+static Oid
+sequence_of(BddTarget *target, int column)
+{
+	BddColumn *described = &target->columns[column];
+
+	if (!OidIsValid(described->sequence))
+		described->sequence = bdd_identity_sequence(target->relid, column + 1);
+	return described->sequence;
+}
+
+/*
+ * Values of identity columns, taken at the call.  They are for a row that is
+ * inserted; one that exists keeps its own.  Who may INSERT needs no right on
+ * the sequence.
+ */
+static void
+take_identities(BddTarget *target, BddValues *row)
+{
+	for (int i = 0; i < target->shape.desc->natts; i++)
+	{
+		Oid type = TupleDescAttr(target->shape.desc, i)->atttypid;
+		int64 value;
+
+		if (!target->columns[i].identity || bdd_column_in(row->given, i))
+			continue;
+		value = nextval_internal(sequence_of(target, i), false);
+		row->values[i] = type == INT2OID ? Int16GetDatum((int16) value) :
+						 type == INT4OID ? Int32GetDatum((int32) value) :
+										   Int64GetDatum(value);
+		row->isnull[i] = false;
+		bdd_column_add(bdd_is_key_column(target, i + 1) ? row->given : row->first,
+					   i);
 	}
 }
 
@@ -500,11 +528,12 @@ bdd_push_values(BddTarget *target, BddValues *row)
 
 	check_transaction("upsert()");
 	for (int i = 0; i < shape->set_bytes; i++)
-	{
 		update[i] = row->given[i] & shape->update[i];
-		insert[i] = row->given[i];
-	}
 	check_may_upsert(target, update, row->given);
+	if (row->take_identities)
+		take_identities(target, row);
+	for (int i = 0; i < shape->set_bytes; i++)
+		insert[i] = row->given[i] | row->first[i];
 	hash = bdd_values_key(target, row, key);
 	check_not_null(target, row);
 	add_defaults(target, row, insert);
@@ -578,9 +607,22 @@ push_full_row(BddTarget *target, HeapTuple heap)
 	hash = bdd_key_encode(&target->key, values, key);
 	bdd_pending_init();
 	old_context = MemoryContextSwitchTo(bdd_pending_context);
-	image = bdd_image_from_full_row(heap->t_data);
+	image = bdd_image_from_full_row(heap);
 	MemoryContextSwitchTo(old_context);
 	push(target, hash, key, image);
+}
+
+/*
+ * Whether the row can be taken as it is; the caller knows that it points to
+ * nothing outside.
+ */
+static bool
+is_plain_row(const BddTarget *target, HeapTuple heap)
+{
+	return target->plain_rows &&
+		   HeapTupleHeaderGetNatts(heap->t_data) == target->shape.desc->natts &&
+		   !((heap->t_data->t_infomask & HEAP_HASNULL) != 0 &&
+			 has_null_it_must_not(target, heap));
 }
 
 /* An upsert of a value of the table's row type. */
@@ -590,20 +632,32 @@ bdd_push_row(BddTarget *target, HeapTupleHeader tuple)
 	HeapTupleData heap;
 	BddValues row;
 
-	heap.t_len = HeapTupleHeaderGetDatumLength(tuple);
-	heap.t_data = tuple;
-	ItemPointerSetInvalid(&heap.t_self);
-	heap.t_tableOid = InvalidOid;
-
-	if (target->plain_rows &&
-		HeapTupleHeaderGetNatts(tuple) == target->shape.desc->natts &&
-		!((tuple->t_infomask & HEAP_HASNULL) != 0 &&
-		  has_null_it_must_not(target, &heap)))
+	composite_as_heap(tuple, &heap);
+	if (is_plain_row(target, &heap))
 	{
 		push_full_row(target, &heap);
 		return;
 	}
 	bdd_values_init(target, &row);
 	bdd_values_from_row(target, tuple, &row);
+	bdd_push_values(target, &row);
+}
+
+/* An upsert of a tuple that gives all of the table's columns. */
+void
+bdd_push_tuple(BddTarget *target, HeapTuple tuple)
+{
+	BddValues row;
+
+	if (!HeapTupleHasExternal(tuple) && is_plain_row(target, tuple))
+	{
+		push_full_row(target, tuple);
+		return;
+	}
+	bdd_values_init(target, &row);
+	heap_deform_tuple(tuple, target->shape.desc, row.values, row.isnull);
+	for (int i = 0; i < target->shape.desc->natts; i++)
+		if (!TupleDescAttr(target->shape.desc, i)->attisdropped)
+			bdd_values_give(target, &row, i);
 	bdd_push_values(target, &row);
 }

@@ -20,6 +20,8 @@ typedef struct BddValues
 	Datum *values;
 	bool *isnull;
 	BddColumns *given;
+	BddColumns *first;    /* have a value for a row that is inserted */
+	bool take_identities; /* of identity columns, too */
 } BddValues;
 
 extern void bdd_values_init(const BddTarget *target, BddValues *row);
@@ -30,7 +32,11 @@ extern void bdd_values_from_jsonb(BddTarget *target, Jsonb *object,
 extern void bdd_values_from_row(BddTarget *target, HeapTupleHeader tuple,
 								BddValues *row);
 
+extern void bdd_values_give(const BddTarget *target, BddValues *row,
+							int column);
+
 extern void bdd_push_row(BddTarget *target, HeapTupleHeader tuple);
+extern void bdd_push_tuple(BddTarget *target, HeapTuple tuple);
 extern void bdd_push_values(BddTarget *target, BddValues *row);
 extern void bdd_push_delete(BddTarget *target, BddValues *row);
 extern uint32 bdd_values_key(BddTarget *target, const BddValues *row,

@@ -12,6 +12,7 @@
 #include "guard.h"
 
 #include "access/xact.h"
+#include "conflict.h"
 #include "direct.h"
 #include "executor/executor.h"
 #include "flush_wait.h"
@@ -33,9 +34,7 @@ has_rows(BddTarget *target)
 {
 	BddPending *pending = bdd_pending_find(target->relid);
 
-	if (target->slot == NULL)
-		target->slot = bdd_slot_find(target->options.target_id,
-									 target->relid);
+	(void) bdd_target_find_slot(target);
 	return (pending != NULL && pending->set->count > 0) ||
 		   (target->slot != NULL && bdd_slot_is_buffering(target->slot));
 }
@@ -97,12 +96,21 @@ act(BddTarget *target, bool *flushed)
 	}
 }
 
+/* Whether a redirect takes what the statement (NULL: COPY) inserts. */
+static bool
+takes_rows(const BddTarget *target, PlannedStmt *planned)
+{
+	return bdd_redirects(target) &&
+		   bdd_conflict_of(planned, target->relid, target).kind != BDD_CONFLICT_OTHER;
+}
+
 /*
- * A statement is about to write the table, which it has locked.  "flushed" is
- * set if rows came into the table that its snapshot does not see.
+ * A statement is about to write the table, which it has locked.  If it only
+ * "inserts", a redirect may take the rows.  "flushed" is set if rows came into
+ * the table that its snapshot does not see.
  */
 void
-bdd_guard_written(Oid relid, bool *flushed)
+bdd_guard_written(Oid relid, bool inserts, PlannedStmt *planned, bool *flushed)
 {
 	BddTarget *target;
 
@@ -110,7 +118,7 @@ bdd_guard_written(Oid relid, bool *flushed)
 		return;
 	target = bdd_target_lookup(relid);
 	if (target != NULL && target->options.guard != BDD_GUARD_OFF &&
-		has_rows(target))
+		!(inserts && takes_rows(target, planned)) && has_rows(target))
 		act(target, flushed);
 }
 
@@ -131,11 +139,15 @@ static void
 check_query(QueryDesc *query)
 {
 	PlannedStmt *planned = query->plannedstmt;
+	List *inserts = NIL;
+	List *tables = bdd_written_tables(planned, &inserts);
 	bool flushed = false;
-	ListCell *cell;
+	ListCell *table;
+	ListCell *insert;
 
-	foreach(cell, bdd_written_tables(planned))
-		bdd_guard_written(lfirst_oid(cell), &flushed);
+	forboth(table, tables, insert, inserts)
+		bdd_guard_written(lfirst_oid(table), lfirst_int(insert) != 0, planned,
+						  &flushed);
 	if (flushed)
 		renew_snapshot(query);
 }

@@ -19,6 +19,7 @@ int bdd_full_timeout_ms = 10000;
 int bdd_shutdown_timeout_ms = 5000;
 int bdd_lock_timeout_ms = 5000;
 int bdd_retry_backoff_ms = 1000;
+int bdd_retry_limit = 5;
 int bdd_worker_idle_timeout_ms = 60000;
 char *bdd_debug_point_setting = NULL;
 
@@ -80,6 +81,11 @@ define_waiting_settings(void)
 							NULL, &bdd_retry_backoff_ms,
 							1000, 10, 60000,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("batchdedup.retry_limit",
+							"How often a row that a foreign key refused is tried by itself, if its attempts are broken off.",
+							NULL, &bdd_retry_limit,
+							5, 0, 1000,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("batchdedup.worker_idle_timeout",
 							"A worker with nothing to do leaves after this time.",
 							NULL, &bdd_worker_idle_timeout_ms,

@@ -20,6 +20,7 @@ extern int bdd_full_timeout_ms;
 extern int bdd_shutdown_timeout_ms;
 extern int bdd_lock_timeout_ms;
 extern int bdd_retry_backoff_ms;
+extern int bdd_retry_limit;
 extern int bdd_worker_idle_timeout_ms;
 extern char *bdd_debug_point_setting;
 

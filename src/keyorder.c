@@ -11,6 +11,7 @@
 #include "keyorder.h"
 
 #include "access/nbtree.h"
+#include "common/hashfn.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/sortsupport.h"
@@ -90,6 +91,42 @@ extract_keys(BddTarget *target, const BddImage *image, Datum *keys)
 							   target->shape.desc, &isnull);
 		Assert(!isnull);
 	}
+}
+
+/* Which columns are the key, and of what type. */
+static uint32
+key_basis(BddTarget *target)
+{
+	uint32 basis = 0;
+
+	for (int i = 0; i < target->key.count; i++)
+	{
+		const BddKeyColumn *column = &target->key.columns[i];
+		uint32 parts[] = {column->attnum, column->type, column->opclass,
+						  column->collation};
+
+		basis = hash_combine(basis, hash_bytes((const unsigned char *) parts,
+											   sizeof(parts)));
+	}
+	return basis;
+}
+
+/*
+ * The same for rows of one key, as long as the upper half, which is of the
+ * key's columns, is the same; and if the target's key is "exact".
+ */
+int64
+bdd_key_hash(BddTarget *target, const BddImage *image)
+{
+	Datum keys[INDEX_MAX_KEYS];
+	StringInfoData bytes;
+	uint64 hash = (uint64) key_basis(target) << 32;
+
+	initStringInfo(&bytes);
+	extract_keys(target, image, keys);
+	hash |= bdd_key_encode(&target->key, keys, &bytes);
+	pfree(bytes.data);
+	return (int64) hash;
 }
 
 static BddSortRow *

@@ -49,6 +49,7 @@ same_key(const BddPendingRow *a, const BddPendingRow *b)
 /* Below this number of rows a key is looked up by going through them. */
 #define HASH_FROM 8
 
+BddPendingWatcher bdd_pending_watcher = NULL;
 BddPending *bdd_pending_targets = NULL;
 MemoryContext bdd_pending_context = NULL;
 uint64 bdd_pending_ordinal = 0;
@@ -102,6 +103,9 @@ bdd_pending_get(Oid relid, int32 target_id, BddSharedSlot *slot,
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("a target cannot be registered anew in a transaction that has upserted rows into it")));
+		/* It may have been made since we began to write directly. */
+		if (pending->slot == NULL)
+			pending->slot = slot;
 		return pending;
 	}
 	if (pending == NULL)
@@ -291,6 +295,8 @@ bdd_pending_add(BddPending *pending, uint32 hash, const char *key,
 							 bdd_pending_lookup(pending, hash, key, key_size) :
 							 NULL;
 
+	if (bdd_pending_watcher != NULL)
+		bdd_pending_watcher(pending, hash, key, key_size);
 	version->level = level_at(GetCurrentTransactionNestLevel());
 	version->ordinal = bdd_pending_ordinal++;
 	version->image = image;
@@ -320,6 +326,8 @@ bdd_pending_set_aside(BddPending *pending)
 
 	if (pending->set->count == 0)
 		return;
+	if (bdd_pending_watcher != NULL)
+		bdd_pending_watcher(pending, 0, NULL, 0);
 	fresh = new_set();
 	pending->set->aside_since = level_at(GetCurrentTransactionNestLevel());
 	pending->set->below = pending->aside;

@@ -81,6 +81,15 @@ typedef struct BddPending
 	BddSharedGeneration *generation; /* entered; from PRE_COMMIT on */
 } BddPending;
 
+/*
+ * For statements that are to see what was pending when they began: called
+ * before the row of a key changes, or without a key before all rows are set
+ * aside.  NULL while there are none.
+ */
+typedef void (*BddPendingWatcher)(BddPending *pending, uint32 hash,
+								  const char *key, uint32 key_size);
+
+extern BddPendingWatcher bdd_pending_watcher;
 extern BddPending *bdd_pending_targets;
 extern MemoryContext bdd_pending_context;
 extern uint64 bdd_pending_ordinal;

@@ -10,7 +10,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "batchdedup.h"
+#include "read.h"
 
 #include "access/htup_details.h"
 #include "access/table.h"
@@ -20,7 +20,6 @@
 #include "apply_sql.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
-#include "encode.h"
 #include "executor/executor.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -83,15 +82,17 @@ next_needed(BddTarget *target, uint64 after, Snapshot snapshot)
 	return generation;
 }
 
-/* The key's rows in the buffer. */
-static void
-collect_published_key(BddTarget *target, uint32 hash, StringInfo key,
-					  Snapshot snapshot, BddRows *rows)
+/* The key's rows in the buffer, if its bytes are all that says which it is. */
+void
+bdd_read_published_key(BddTarget *target, uint32 hash, StringInfo key,
+					   Snapshot snapshot, BddRows *rows)
 {
 	BddSharedSlot *slot = target->slot;
 	BddSharedGeneration *generation;
 	uint64 number = 0;
 
+	if (slot == NULL)
+		return;
 	LWLockAcquire(&slot->lock, LW_SHARED);
 	while ((generation = next_needed(target, number, snapshot)) != NULL)
 	{
@@ -105,12 +106,12 @@ collect_published_key(BddTarget *target, uint32 hash, StringInfo key,
  * All rows in the buffer.  The lock is let go between partitions; what is
  * freed meanwhile was applied.
  */
-static void
-collect_published(BddTarget *target, Snapshot snapshot, BddRows *rows)
+void
+bdd_read_published(BddTarget *target, Snapshot snapshot, BddRows *rows)
 {
 	BddSharedSlot *slot = target->slot;
 	uint64 number = 0;
-	bool more = true;
+	bool more = slot != NULL;
 
 	while (more)
 	{
@@ -147,22 +148,28 @@ add_pending_row(BddPendingRow *row, BddRows *rows)
 	bdd_rows_add(rows, sequence + row->newest->ordinal, &row->newest->image);
 }
 
-static void
-collect_pending(BddPending *pending, BddRows *rows)
+void
+bdd_read_pending(BddTarget *target, BddRows *rows)
 {
+	BddPending *pending = bdd_pending_find(target->relid);
 	dlist_iter iter;
 
+	if (pending == NULL)
+		return;
 	dlist_foreach(iter, &pending->set->rows)
 		add_pending_row(dlist_container(BddPendingRow, set_link, iter.cur),
 						rows);
 }
 
 static void
-collect_pending_key(BddPending *pending, uint32 hash, StringInfo key,
+collect_pending_key(BddTarget *target, uint32 hash, StringInfo key,
 					BddRows *rows)
 {
-	BddPendingRow *row = bdd_pending_lookup(pending, hash, key->data,
-											key->len);
+	BddPending *pending = bdd_pending_find(target->relid);
+	BddPendingRow *row = pending == NULL ?
+							 NULL :
+							 bdd_pending_lookup(pending, hash, key->data,
+												key->len);
 
 	if (row != NULL)
 		add_pending_row(row, rows);
@@ -170,19 +177,26 @@ collect_pending_key(BddPending *pending, uint32 hash, StringInfo key,
 
 /* ---------- get ---------- */
 
-static BddTarget *
-open_for_reading(Oid relid)
+/* The caller may read the table, and hence what is buffered for it. */
+void
+bdd_read_begin(BddTarget *target)
 {
-	BddTarget *target = bdd_target_open(relid, AccessShareLock);
+	Oid relid = target->relid;
 
 	if (pg_class_aclcheck(relid, GetUserId(), ACL_SELECT) != ACLCHECK_OK &&
 		pg_attribute_aclcheck_all(relid, GetUserId(), ACL_SELECT,
 								  ACLMASK_ALL) != ACLCHECK_OK)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(relid));
 	bdd_check_row_security(target);
-	if (target->slot == NULL)
-		target->slot = bdd_slot_find(target->options.target_id,
-									 target->relid);
+	(void) bdd_target_find_slot(target);
+}
+
+static BddTarget *
+open_for_reading(Oid relid)
+{
+	BddTarget *target = bdd_target_open(relid, AccessShareLock);
+
+	bdd_read_begin(target);
 	return target;
 }
 
@@ -194,7 +208,6 @@ static void
 collect_key(BddTarget *target, BddValues *given, Snapshot snapshot,
 			BddRows *rows)
 {
-	BddPending *pending = bdd_pending_find(target->relid);
 	StringInfoData key;
 	uint32 hash;
 
@@ -202,63 +215,98 @@ collect_key(BddTarget *target, BddValues *given, Snapshot snapshot,
 	hash = bdd_values_key(target, given, &key);
 	if (target->key.exact)
 	{
-		if (target->slot != NULL)
-			collect_published_key(target, hash, &key, snapshot, rows);
-		if (pending != NULL)
-			collect_pending_key(pending, hash, &key, rows);
+		bdd_read_published_key(target, hash, &key, snapshot, rows);
+		collect_pending_key(target, hash, &key, rows);
 		return;
 	}
-	if (target->slot != NULL)
-		collect_published(target, snapshot, rows);
-	if (pending != NULL)
-		collect_pending(pending, rows);
+	bdd_read_published(target, snapshot, rows);
+	bdd_read_pending(target, rows);
 	bdd_rows_keep_key(target, rows, bdd_key_image(target, given));
 }
 
-/* The table's row of the key, or NULL. */
-static HeapTupleHeader
-table_row(BddTarget *target, const BddImage *key, MemoryContext context)
+/*
+ * Hands the table's rows of the keys that the images have to "visit", as the
+ * active snapshot shows them.  Runs as the owner; the caller sees to that.
+ */
+void
+bdd_read_table_rows(BddTarget *target, const BddImage *const *keys,
+					uint64 count, BddTableRowVisitor visit, void *arg)
 {
+	MemoryContext context = CurrentMemoryContext;
 	Tuplestorestate *store = tuplestore_begin_heap(false, false, work_mem);
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(target->shape.desc,
 													&TTSOpsMinimalTuple);
-	HeapTupleHeader row = NULL;
+	SPITupleTable *table;
+	uint64 found;
 
-	ExecStoreMinimalTuple(bdd_image_tuple(&target->shape, key), slot, false);
-	tuplestore_puttupleslot(store, slot);
+	for (uint64 i = 0; i < count; i++)
+	{
+		ExecStoreMinimalTuple(bdd_image_tuple(&target->shape, keys[i]), slot,
+							  false);
+		tuplestore_puttupleslot(store, slot);
+	}
 	ExecDropSingleTupleTableSlot(slot);
 
 	bdd_spi_connect();
-	bdd_run_on_rows(target, bdd_sql_select_row(target), store, 1, true);
-	if (SPI_processed > 0)
+	bdd_run_on_rows(target, bdd_sql_select_row(target), store, count, true);
+	found = SPI_processed;
+	table = SPI_tuptable;
+	MemoryContextSwitchTo(context);
+	for (uint64 i = 0; i < found; i++)
 	{
-		MemoryContext old_context;
 		bool isnull;
-		Datum value = SPI_getbinval(SPI_tuptable->vals[0],
-									SPI_tuptable->tupdesc, 1, &isnull);
+		Datum row = SPI_getbinval(table->vals[i], table->tupdesc, 1, &isnull);
 
-		old_context = MemoryContextSwitchTo(context);
-		row = (HeapTupleHeader) PG_DETOAST_DATUM_COPY(value);
-		MemoryContextSwitchTo(old_context);
+		visit(DatumGetHeapTupleHeader(row), arg);
 	}
 	bdd_spi_finish();
+	MemoryContextSwitchTo(context);
 	tuplestore_end(store);
+}
+
+static void
+keep_row(HeapTupleHeader row, void *arg)
+{
+	*(HeapTupleHeader *) arg =
+		(HeapTupleHeader) PG_DETOAST_DATUM_COPY(HeapTupleHeaderGetDatum(row));
+}
+
+/* The table's row of the key, or NULL. */
+HeapTupleHeader
+bdd_read_table_row(BddTarget *target, const BddImage *key)
+{
+	HeapTupleHeader row = NULL;
+
+	bdd_read_table_rows(target, &key, 1, keep_row, &row);
 	return row;
+}
+
+static bool
+has_generated(const BddTarget *target)
+{
+	for (int i = 0; i < target->shape.desc->natts; i++)
+		if (target->columns[i].generated)
+			return true;
+	return false;
 }
 
 /*
  * Generated columns follow from the others.  Their expressions run as the
  * owner: who reads a table does not expect to run code of its owner's.
  */
-static void
-compute_generated(BddTarget *target, Datum *values, bool *isnull)
+void
+bdd_compute_generated(BddTarget *target, Datum *values, bool *isnull)
 {
 	BddIdentity saved;
-	Relation rel = table_open(target->relid, NoLock);
-	ExprContext *econtext = CreateStandaloneExprContext();
-	TupleTableSlot *slot = MakeSingleTupleTableSlot(target->shape.desc,
-													&TTSOpsVirtual);
+	Relation rel;
+	ExprContext *econtext;
+	TupleTableSlot *slot;
 
+	if (!has_generated(target))
+		return;
+	rel = table_open(target->relid, NoLock);
+	econtext = CreateStandaloneExprContext();
+	slot = MakeSingleTupleTableSlot(target->shape.desc, &TTSOpsVirtual);
 	bdd_become_owner_of(target->owner, &saved);
 	for (int i = 0; i < target->shape.desc->natts; i++)
 	{
@@ -287,9 +335,9 @@ compute_generated(BddTarget *target, Datum *values, bool *isnull)
 }
 
 /* What the buffer's row makes of the table's, which may be NULL. */
-static void
-overlay(BddTarget *target, const BddImage *image, HeapTupleHeader row,
-		BddValues *result)
+void
+bdd_read_fold(BddTarget *target, const BddImage *image, HeapTupleHeader row,
+			  BddValues *result)
 {
 	const BddColumns *update = bdd_image_update(&target->shape, image);
 	BddValues buffered;
@@ -309,7 +357,7 @@ overlay(BddTarget *target, const BddImage *image, HeapTupleHeader row,
 				result->isnull[i] = buffered.isnull[i];
 			}
 	}
-	compute_generated(target, result->values, result->isnull);
+	bdd_compute_generated(target, result->values, result->isnull);
 }
 
 static Datum
@@ -350,7 +398,7 @@ get_row(BddTarget *target, BddValues *given, Datum *json)
 	if (rows.count > 0)
 		image = &rows.rows[0].image;
 	if (image == NULL || image->op == BDD_UPSERT)
-		row = table_row(target, &key, CurrentMemoryContext);
+		row = bdd_read_table_row(target, &key);
 	if (image == NULL)
 	{
 		if (row != NULL)
@@ -359,7 +407,7 @@ get_row(BddTarget *target, BddValues *given, Datum *json)
 	}
 	if (image->op == BDD_DELETE)
 		return false;
-	overlay(target, image, row, &result);
+	bdd_read_fold(target, image, row, &result);
 	*json = values_as_jsonb(target, &result);
 	return true;
 }
@@ -425,8 +473,7 @@ bdd_buffered(PG_FUNCTION_ARGS)
 				 errhint("Call it as batchdedup.buffered(NULL::my_table).")));
 	InitMaterializedSRF(fcinfo, 0);
 	target = open_for_reading(relid);
-	if (target->slot != NULL)
-		collect_published(target, GetActiveSnapshot(), &rows);
+	bdd_read_published(target, GetActiveSnapshot(), &rows);
 	bdd_become_owner_of(target->owner, &saved);
 	bdd_rows_fold_equal(target, &rows);
 	bdd_become_again(&saved);
@@ -436,7 +483,7 @@ bdd_buffered(PG_FUNCTION_ARGS)
 
 		if (rows.rows[i].image.op == BDD_DELETE)
 			continue;
-		overlay(target, &rows.rows[i].image, NULL, &row);
+		bdd_read_fold(target, &rows.rows[i].image, NULL, &row);
 		tuplestore_putvalues(result->setResult, result->setDesc, row.values,
 							 row.isnull);
 	}

@@ -63,10 +63,16 @@ bdd_worker_unavailable(BddSharedSlot *slot)
 /* As long as DROP DATABASE waits for others to leave, and a bit more. */
 #define AWAY_MS 8000
 
-/* The database's worker leaves, and none comes for a while. */
-void
+/*
+ * The database's worker leaves, and none comes for a while.  Returns until
+ * when, for bdd_worker_may_return.
+ */
+TimestampTz
 bdd_worker_leave(Oid database)
 {
+	TimestampTz until =
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), AWAY_MS);
+
 	LWLockAcquire(&bdd_registry->worker_lock, LW_EXCLUSIVE);
 	for (int i = 0; i < bdd_registry->slot_count; i++)
 	{
@@ -74,12 +80,28 @@ bdd_worker_leave(Oid database)
 
 		if (!OidIsValid(database) || worker->database != database)
 			continue;
-		worker->away_until =
-			TimestampTzPlusMilliseconds(GetCurrentTimestamp(), AWAY_MS);
+		worker->away_until = until;
 		if (worker->latch != NULL)
 			SetLatch(worker->latch);
 	}
 	LWLockRelease(&bdd_registry->worker_lock);
+	return until;
+}
+
+/* Takes that back, unless somebody else has sent the worker away since. */
+void
+bdd_worker_may_return(Oid database, TimestampTz until)
+{
+	LWLockAcquire(&bdd_registry->worker_lock, LW_EXCLUSIVE);
+	for (int i = 0; i < bdd_registry->slot_count; i++)
+	{
+		BddSharedWorker *worker = &bdd_registry->workers[i];
+
+		if (worker->database == database && worker->away_until == until)
+			worker->away_until = 0;
+	}
+	LWLockRelease(&bdd_registry->worker_lock);
+	bdd_wake_launcher();
 }
 
 /* ---------- slots ---------- */

@@ -95,6 +95,7 @@ typedef struct BddSharedWorker
 	VirtualTransactionId applier; /* transaction that applies, or invalid */
 	Oid target;                   /* table it applies now, or InvalidOid */
 	uint64 generation;
+	TimestampTz publishers_since; /* it waits for publishers of "target" */
 } BddSharedWorker;
 
 typedef struct BddSharedRegistry
@@ -148,7 +149,8 @@ extern BddSharedGeneration *bdd_load_generation(Oid database, Oid relid,
 extern void bdd_slot_reconcile(BddSharedSlot *slot, uint64 mark);
 
 extern bool bdd_worker_unavailable(BddSharedSlot *slot);
-extern void bdd_worker_leave(Oid database);
+extern TimestampTz bdd_worker_leave(Oid database);
+extern void bdd_worker_may_return(Oid database, TimestampTz until);
 extern void bdd_wake_worker(BddSharedSlot *slot);
 extern void bdd_wake_launcher(void);
 

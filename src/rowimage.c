@@ -103,17 +103,17 @@ bdd_image_from_values(const BddShape *shape, BddOp op, Datum *values,
 	return image;
 }
 
-/* The image of a composite value that gives every column. */
+/* The image of a row that gives every column and points to nothing. */
 BddImage
-bdd_image_from_full_row(HeapTupleHeader row)
+bdd_image_from_full_row(HeapTuple row)
 {
 	BddImage image;
 
 	image.op = BDD_UPSERT;
 	image.full = true;
-	image.size = HeapTupleHeaderGetDatumLength(row) - MINIMAL_TUPLE_OFFSET;
+	image.size = row->t_len - MINIMAL_TUPLE_OFFSET;
 	image.data = palloc(image.size);
-	copy_tuple((MinimalTuple) image.data, row, image.size);
+	copy_tuple((MinimalTuple) image.data, row->t_data, image.size);
 	return image;
 }
 

@@ -98,7 +98,7 @@ extern BddImage bdd_image_from_values(const BddShape *shape, BddOp op,
 									  Datum *values, bool *isnull,
 									  const BddColumns *update,
 									  const BddColumns *insert);
-extern BddImage bdd_image_from_full_row(HeapTupleHeader row);
+extern BddImage bdd_image_from_full_row(HeapTuple row);
 extern BddImage bdd_image_copy(const BddImage *image);
 extern BddImage bdd_image_fold(const BddShape *shape, const BddImage *older,
 							   const BddImage *newer);

@@ -38,6 +38,25 @@ bdd_become_owner_of(Oid owner, BddIdentity *saved)
 	become(owner, security, saved);
 }
 
+/*
+ * Until bdd_become_again: values as text that any session reads back as they
+ * were, whatever the settings.
+ */
+void
+bdd_exact_output(void)
+{
+	static const char *const settings[][2] = {
+		{"datestyle", "ISO"},
+		{"intervalstyle", "postgres"},
+		{"extra_float_digits", "3"},
+	};
+
+	for (int i = 0; i < lengthof(settings); i++)
+		(void) set_config_option(settings[i][0], settings[i][1],
+								 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+								 true, 0, false);
+}
+
 /* Become who may write our own tables. */
 void
 bdd_become_extension_owner(BddIdentity *saved)

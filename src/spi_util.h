@@ -22,6 +22,7 @@ typedef struct BddIdentity
 
 extern void bdd_become_owner_of(Oid owner, BddIdentity *saved);
 extern void bdd_become_extension_owner(BddIdentity *saved);
+extern void bdd_exact_output(void);
 extern void bdd_become_again(const BddIdentity *saved);
 
 extern void bdd_spi_connect(void);

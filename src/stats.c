@@ -7,12 +7,15 @@
  */
 #include "batchdedup.h"
 
+#include "catalog/pg_type_d.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "registry.h"
+#include "storage/proc.h"
 #include "target.h"
 #include "utils/acl.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
@@ -192,9 +195,25 @@ worker_state(const BddSharedWorker *worker)
 		case BDD_WORKER_STARTING:
 			return "starting";
 		case BDD_WORKER_RUNNING:
-			return OidIsValid(worker->target) ? "applying" : "idle";
+			return worker->publishers_since != 0 ? "waiting" :
+				   OidIsValid(worker->target)    ? "applying" :
+												   "idle";
 	}
 	return "unknown";
+}
+
+/* The processes that are between PRE_COMMIT and the end of their COMMIT. */
+static Datum
+publishers(void)
+{
+	Datum *pids = palloc(bdd_sequence->floors_size * sizeof(Datum));
+	int count = 0;
+
+	for (int i = 0; i < bdd_sequence->floors_size; i++)
+		if (pg_atomic_read_u64(&bdd_sequence->floors[i]) != 0)
+			pids[count++] = Int32GetDatum(GetPGProcByNumber(i)->pid);
+	return PointerGetDatum(construct_array(pids, count, INT4OID, sizeof(int32),
+										   true, TYPALIGN_INT));
 }
 
 Datum
@@ -207,8 +226,8 @@ bdd_stat_worker(PG_FUNCTION_ARGS)
 	for (int i = 0; i < bdd_registry->slot_count; i++)
 	{
 		BddSharedWorker worker;
-		Datum values[6] = {0};
-		bool isnull[6] = {0};
+		Datum values[8] = {0};
+		bool isnull[8] = {0};
 
 		LWLockAcquire(&bdd_registry->worker_lock, LW_SHARED);
 		worker = bdd_registry->workers[i];
@@ -224,7 +243,10 @@ bdd_stat_worker(PG_FUNCTION_ARGS)
 		isnull[4] = !OidIsValid(worker.target) ||
 					worker.database != MyDatabaseId;
 		values[5] = Int64GetDatum(worker.generation);
-		isnull[5] = !OidIsValid(worker.target);
+		isnull[5] = !OidIsValid(worker.target) || worker.publishers_since != 0;
+		set_time(&values[6], &isnull[6], worker.publishers_since);
+		isnull[7] = worker.publishers_since == 0;
+		values[7] = isnull[7] ? (Datum) 0 : publishers();
 		tuplestore_putvalues(result->setResult, result->setDesc, values,
 							 isnull);
 	}

@@ -18,7 +18,10 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_attribute.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_language.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
+#include "commands/trigger.h"
 #include "common/hashfn.h"
 #include "executor/executor.h"
 #include "guc.h"
@@ -195,8 +198,8 @@ describe_columns(BddTarget *target, Relation rel)
 	}
 }
 
-static bool
-is_key_column(const BddTarget *target, AttrNumber attnum)
+bool
+bdd_is_key_column(const BddTarget *target, AttrNumber attnum)
 {
 	for (int i = 0; i < target->key.count; i++)
 		if (target->key.columns[i].attnum == attnum)
@@ -220,7 +223,7 @@ describe_update_columns(BddTarget *target)
 	for (int i = 0; i < shape->desc->natts && target->options.default_update; i++)
 		if (bdd_column_in(shape->insert, i) &&
 			!target->columns[i].identity_always &&
-			!is_key_column(target, i + 1))
+			!bdd_is_key_column(target, i + 1))
 			bdd_column_add(shape->update, i);
 }
 
@@ -234,7 +237,7 @@ full_row_covers(const BddTarget *target)
 	for (int i = 0; i < target->shape.desc->natts; i++)
 		if (bdd_column_in(target->shape.insert, i) &&
 			!bdd_column_in(target->shape.update, i) &&
-			!is_key_column(target, i + 1))
+			!bdd_is_key_column(target, i + 1))
 			return false;
 	return target->key.exact && target->key.one_spelling;
 }
@@ -277,6 +280,23 @@ fingerprint(TupleDesc desc)
 	return hash;
 }
 
+/* Whether it is the trigger of create_redirect. */
+bool
+bdd_is_redirect(const Trigger *trigger)
+{
+	return strcmp(trigger->tgname, BDD_REDIRECT_TRIGGER) == 0 &&
+		   bdd_is_function(trigger->tgfoid, "bdd_redirect");
+}
+
+static char
+redirect_of(const TriggerDesc *triggers)
+{
+	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
+		if (bdd_is_redirect(&triggers->triggers[i]))
+			return triggers->triggers[i].tgenabled;
+	return '\0';
+}
+
 /* Builds the target in a memory context of its own. */
 static BddTarget *
 build_target(Relation rel, const BddOptions *options, MemoryContext context)
@@ -291,6 +311,7 @@ build_target(Relation rel, const BddOptions *options, MemoryContext context)
 	target->row_type = rel->rd_rel->reltype;
 	target->owner = rel->rd_rel->relowner;
 	target->row_security = rel->rd_rel->relrowsecurity;
+	target->redirect = redirect_of(rel->trigdesc);
 	target->shape.desc = CreateTupleDescCopyConstr(RelationGetDescr(rel));
 	describe_columns(target, rel);
 	describe_key(target, rel);
@@ -566,7 +587,16 @@ bdd_free_orphans(void)
 	}
 }
 
-/* The target's slot in shared memory, made if need be. */
+/* The target's slot in shared memory; NULL: it has none, so it has no rows. */
+BddSharedSlot *
+bdd_target_find_slot(BddTarget *target)
+{
+	if (target->slot == NULL)
+		target->slot = bdd_slot_find(target->options.target_id, target->relid);
+	return target->slot;
+}
+
+/* The target's slot, made if need be. */
 BddSharedSlot *
 bdd_target_slot(BddTarget *target)
 {
@@ -589,6 +619,70 @@ bdd_target_slot(BddTarget *target)
 						bdd_max_targets),
 				 errhint("Raise batchdedup.max_targets and restart the server.")));
 	return target->slot;
+}
+
+/* ---------- who writes to the table ---------- */
+
+/*
+ * Policies cannot be checked when the row is applied by somebody else, so a
+ * caller whom they bind does not use the buffer.
+ */
+bool
+bdd_row_security_binds(const BddTarget *target)
+{
+	return target->row_security &&
+		   check_enable_rls(target->relid, InvalidOid, true) == RLS_ENABLED;
+}
+
+/* Whether rows of this caller are not meant for the buffer. */
+bool
+bdd_is_switched_off(const BddTarget *target)
+{
+	return !bdd_enabled || target->options.mode == BDD_MODE_DIRECT ||
+		   bdd_row_security_binds(target);
+}
+
+/*
+ * Whether plain rows of this caller go to the buffer.  With rows pending they
+ * do, even if it is switched off: they are then written after those.
+ */
+bool
+bdd_redirects(const BddTarget *target)
+{
+	BddPending *pending;
+	bool fires;
+
+	if (SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA)
+		fires = target->redirect == TRIGGER_FIRES_ON_REPLICA;
+	else
+		fires = target->redirect == TRIGGER_FIRES_ON_ORIGIN;
+	if (!fires && target->redirect != TRIGGER_FIRES_ALWAYS)
+		return false;
+	if (!bdd_is_switched_off(target))
+		return true;
+	pending = bdd_pending_find(target->relid);
+	return pending != NULL && pending->set->count > 0;
+}
+
+/* ---------- small things ---------- */
+
+/* Whether it is the function of our library with this name in C. */
+bool
+bdd_is_function(Oid function, const char *symbol)
+{
+	HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	bool isnull;
+	Datum source;
+	bool result;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	source = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_prosrc, &isnull);
+	/* Only a superuser can have created another one of the same name. */
+	result = ((Form_pg_proc) GETSTRUCT(tuple))->prolang == ClanguageId &&
+			 !isnull && strcmp(TextDatumGetCString(source), symbol) == 0;
+	ReleaseSysCache(tuple);
+	return result;
 }
 
 int

@@ -16,6 +16,10 @@
 #include "options.h"
 #include "registry.h"
 #include "rowimage.h"
+#include "utils/reltrigger.h"
+
+/* In front of the triggers with usual names, which shall fire at the apply. */
+#define BDD_REDIRECT_TRIGGER "!batchdedup_redirect"
 
 /* Where a column that is not given takes its value for an insert. */
 typedef enum BddDefault
@@ -34,6 +38,7 @@ typedef struct BddColumn
 	bool identity_always;
 	Expr *default_expr;       /* not planned; of BDD_DEFAULT_AT_CALL */
 	ExprState *default_state; /* made at first use */
+	Oid sequence;             /* of an identity; looked up at first use */
 } BddColumn;
 
 /* What DDL has done to a target. */
@@ -62,6 +67,7 @@ typedef struct BddTarget
 	Oid row_type;
 	Oid owner;
 	bool row_security;
+	char redirect; /* when its trigger fires, as in pg_trigger; or '\0' */
 	BddShape shape;
 	BddColumn *columns; /* by attnum - 1 */
 	bool plain_rows;    /* neither generated nor identity columns */
@@ -81,10 +87,17 @@ extern BddTarget *bdd_target_open_any(Oid relid, LOCKMODE lockmode);
 extern BddTarget *bdd_target_open(Oid relid, LOCKMODE lockmode);
 extern void bdd_check_usable(const BddTarget *target);
 extern void bdd_free_orphans(void);
+extern BddSharedSlot *bdd_target_find_slot(BddTarget *target);
 extern BddSharedSlot *bdd_target_slot(BddTarget *target);
 extern BddTarget *bdd_target_of_row_type(Oid row_type);
 extern int bdd_target_flush_rows(const BddTarget *target);
 
+extern bool bdd_is_function(Oid function, const char *symbol);
+extern bool bdd_is_key_column(const BddTarget *target, AttrNumber attnum);
+extern bool bdd_row_security_binds(const BddTarget *target);
+extern bool bdd_is_switched_off(const BddTarget *target);
+extern bool bdd_is_redirect(const Trigger *trigger);
+extern bool bdd_redirects(const BddTarget *target);
 extern bool bdd_may_read(Oid relid);
 extern char *bdd_qualified_name(Oid relid);
 extern AttrNumber bdd_column_number(TupleDesc desc, const char *name);

@@ -17,6 +17,7 @@
 #include "apply.h"
 #include "bisect.h"
 #include "catalog/pg_type_d.h"
+#include "dead_letter.h"
 #include "debug_point.h"
 #include "flush_wait.h"
 #include "fmgr.h"
@@ -84,6 +85,7 @@ detach(int code, Datum arg)
 	my_worker->latch = NULL;
 	my_worker->pid = 0;
 	my_worker->target = InvalidOid;
+	my_worker->publishers_since = 0;
 	SetInvalidVirtualTransactionId(my_worker->applier);
 	/* The launcher may start the next one at once, unless this one failed. */
 	my_worker->started_at = code == 0 ? 0 : GetCurrentTimestamp();
@@ -130,9 +132,7 @@ apply_locked(BddSharedSlot *slot, int32 target_id, Oid relid, uint64 number,
 	snprintf(applied_table, sizeof(applied_table), "table %u", relid);
 	LockRelationOid(relid, RowExclusiveLock);
 	target = bdd_target_lookup(relid);
-	if (target != NULL && target->slot == NULL)
-		target->slot = bdd_slot_find(target_id, relid);
-	if (target == NULL || target->slot != slot ||
+	if (target == NULL || bdd_target_find_slot(target) != slot ||
 		target->options.target_id != target_id)
 		return false;
 	snprintf(applied_table, sizeof(applied_table), "%s.%s",
@@ -249,6 +249,7 @@ apply_generation(BddSharedSlot *slot, int32 target_id, Oid relid,
 	PG_TRY();
 	{
 		applying = true;
+		bdd_count_waiting_letters(relid);
 		applied = apply_in_transaction(slot, target_id, relid, number);
 	}
 	PG_CATCH();
@@ -362,14 +363,25 @@ must_leave(void)
 	return draining ? out_of_time : ShutdownRequestPending;
 }
 
+static void
+report_publishers(Oid target, TimestampTz since)
+{
+	LWLockAcquire(&bdd_registry->worker_lock, LW_EXCLUSIVE);
+	my_worker->target = target;
+	my_worker->publishers_since = since;
+	LWLockRelease(&bdd_registry->worker_lock);
+}
+
 /* Like bdd_wait_quiet, but leaves when the worker is to leave. */
 static void
 wait_quiet(BddSharedSlot *slot, uint64 number)
 {
 	if (bdd_is_quiet(slot, number))
 		return;
+	report_publishers(slot->relid, GetCurrentTimestamp());
 	while (!must_leave() && !bdd_is_quiet(slot, number))
 		bdd_wait_quiet_step();
+	report_publishers(InvalidOid, 0);
 	SetLatch(MyLatch); /* that was meant for the main loop */
 }
 

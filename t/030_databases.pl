@@ -88,7 +88,7 @@ in('three', "SELECT batchdedup.pause('t')");
 is(in('one', "SELECT batchdedup.flush('t')"), 2, 'one: a target of another database that is paused does not matter');
 in('two', "SELECT batchdedup.upsert(ROW(9, 'x')::t); SELECT batchdedup.drop_target('t')");
 is(buffered('three', 't'), 2, 'three: nor one that is dropped');
-in('two', "SELECT batchdedup.create_target('t', flush_interval => '0')");
+in('two', "SELECT batchdedup.create_target('t', flush_interval => '0'); SELECT batchdedup.upsert(ROW(9, 'y')::t)");
 
 # ---------- renamed ----------
 
@@ -145,10 +145,16 @@ for my $i (1 .. 3)
 }
 fails('third', "SELECT batchdedup.upsert(ROW(1, 'x')::many4)", '53400', 'max_targets: the ninth is one too many');
 is(in('third', "SELECT count(*) FROM batchdedup.target WHERE target = 'many4'::regclass"), 1, 'max_targets: it stays registered');
-is(in('third', "SELECT batchdedup.flush('many1', 'many2', 'many3')"), 3, 'max_targets: the others go on');
+in('third', "SET batchdedup.enabled = off; SELECT batchdedup.upsert(ROW(7, 'direct')::many4)");
+is(in('third', "SELECT v FROM many4"), 'direct', 'max_targets: the kill switch needs none');
+in('third', "SELECT batchdedup.pause('many4'); SELECT batchdedup.resume('many4'); SELECT batchdedup.alter_target('many4', mode => 'direct'); SELECT batchdedup.upsert(ROW(8, 'direct')::many4); SELECT batchdedup.alter_target('many4', mode => 'buffered', guard => 'flush')");
+is(in('third', "UPDATE many4 SET v = 'x' RETURNING batchdedup.flush('many4')"), "0\n0", 'max_targets: nor do pause, alter_target, mode direct, the guard, flush');
+in('third', "SELECT batchdedup.drop_target('many4'); SELECT batchdedup.create_target('many4')");
+like(in('third', "SELECT batchdedup.flush() >= 0"), qr/^t$/, 'max_targets: nor drop_target, or flush() of all');
+is(in('third', "SELECT batchdedup.flush('many1', 'many2', 'many3')"), 0, 'max_targets: the others go on');
 in('third', "SELECT batchdedup.drop_target('many1')");
 in('third', "SELECT batchdedup.upsert(ROW(1, 'x')::many4); SELECT batchdedup.flush('many4')");
-is(in('third', "SELECT v FROM many4"), 'x', 'max_targets: drop_target makes room');
+is(in('third', "SELECT v FROM many4 WHERE k = 1"), 'x', 'max_targets: drop_target makes room');
 in('third', "DROP TABLE many2");
 in('third', "SELECT batchdedup.create_target('many1'); SELECT batchdedup.upsert(ROW(2, 'y')::many1); SELECT batchdedup.flush('many1')");
 is(in('third', "SELECT string_agg(v, ' ' ORDER BY k) FROM many1"), 'x y', 'max_targets: so does DROP TABLE');

@@ -57,6 +57,11 @@ my %calls = (
 	flush => [ '', "'t'" ],
 	get => ["'t', '{\"k\": 1}'"],
 	buffered => ['NULL::t'],
+	create_view => ["'t'"],
+	overlaid => ["'t', 1"],
+	overlay_rows => ['NULL::t'],
+	create_redirect => ["'t'"],
+	drop_redirect => ["'t'"],
 	retry_dead_letters => ["'t'"],
 	discard_dead_letters => ["'t'"],
 	stat_target_internal => [''],
@@ -64,7 +69,7 @@ my %calls = (
 	stat_worker_internal => [''],
 	stat_reset => [''],
 	health => ['']);
-is( sql("SELECT string_agg(DISTINCT proname, ' ' ORDER BY proname) FROM pg_proc WHERE pronamespace = 'batchdedup'::regnamespace AND prorettype <> 'trigger'::regtype"),
+is( sql("SELECT string_agg(DISTINCT proname, ' ' ORDER BY proname) FROM pg_proc WHERE pronamespace = 'batchdedup'::regnamespace AND prorettype NOT IN ('trigger'::regtype, 'internal'::regtype)"),
 	join(' ', sort keys %calls), 'every function is tried');
 foreach my $name (sort keys %calls)
 {
@@ -99,14 +104,14 @@ $primary->safe_psql('postgres', "SELECT batchdedup.upsert(ROW(1, 'buffered')::t)
 $primary->wait_for_catchup($standby, 'replay', $primary->lsn('insert'));
 
 $node = $standby;
-foreach my $name (qw(create_target alter_target drop_target pause resume upsert upsert_record delete flush retry_dead_letters discard_dead_letters))
+foreach my $name (qw(create_target alter_target drop_target pause resume upsert upsert_record delete flush retry_dead_letters discard_dead_letters create_view create_redirect drop_redirect))
 {
 	fails("SELECT batchdedup.$name($_)", qr/ERROR:  25006:/, "standby: $name($_)") for @{ $calls{$name} };
 }
 is(sql("SELECT v FROM t"), 'applied', 'standby: sees what is applied');
 is(sql("SELECT target FROM batchdedup.target"), 't', 'standby: sees targets');
 is(sql("SELECT count(*) FROM batchdedup.stat_worker"), 0, 'standby: no worker');
-is(sql("SELECT count(*) FROM batchdedup.stat_target"), 0, 'standby: no rows of the primary');
+is(sql("SELECT sum(received) FROM batchdedup.stat_target"), 0, 'standby: no rows of the primary');
 $primary->stop('immediate');
 $standby->promote;
 sql("SELECT batchdedup.upsert(ROW(2, 'promoted')::t)");
@@ -139,6 +144,10 @@ sql("SELECT batchdedup.upsert(ROW(1, 'buffered')::t)");
 await("(SELECT status = 'fail' FROM batchdedup.health() WHERE check_name = 'processes')", 'processes: not for two: health() says so');
 like(sql("SELECT hint FROM batchdedup.health() WHERE check_name = 'processes'"), qr/max_worker_processes/, 'processes: and what to do');
 like(slurp_file($node->logfile), qr/cannot start a worker for database.*no worker process is free/, 'processes: so does the log');
+fails("SELECT batchdedup.flush('t')", qr/ERROR:  53400: no worker process could be started/, 'processes: flush() does not wait for ever');
+fails("BEGIN; SELECT batchdedup.alter_target('t', guard => 'flush'); COMMIT; UPDATE t SET v = 'x'", qr/ERROR:  53400: no worker process could be started/, 'processes: nor does a guarded statement');
+sql("BEGIN; SELECT batchdedup.alter_target('t', mode => 'direct'); ROLLBACK; SELECT batchdedup.alter_target('t', reset => 'guard')");
+is(sql("SELECT count(*) FROM t"), 0, 'processes: alter_target applies rows itself, in its transaction');
 {
 	my $writer = $node->background_psql('other');
 	$writer->query_safe("BEGIN; SELECT batchdedup.upsert(ROW(2, 'direct')::t)");
@@ -195,7 +204,7 @@ sub crash
 	# The server starts anew by itself.
 	$node->wait_for_log(qr/database system is ready to accept connections/, $seen);
 	await('true', "$name: the server is back");
-	is(sql("SELECT count(*) FROM batchdedup.stat_target"), 0, "$name: nothing is in shared memory");
+	is(sql("SELECT count(*) FROM batchdedup.stat_target_internal()"), 0, "$name: nothing is in shared memory");
 	is(sql("SELECT used_bytes, targets FROM batchdedup.stat_buffer"), '0|0', "$name: nor is memory in use");
 	is(sql("SELECT count(*) FROM batchdedup.buffered(NULL::t)"), 0, "$name: unlogged rows are gone");
 	is(sql("SELECT count(*) FROM t WHERE v = 'applied'"), 100, "$name: the table is as it was");

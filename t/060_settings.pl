@@ -170,6 +170,54 @@ await("(SELECT failures IS NULL FROM batchdedup.stat_target WHERE target = 'a'::
 is(health('apply', 'a'), 'ok', 'fault: also for health()');
 like(slurp_file($node->logfile), qr/batchdedup could not apply rows of public\.a: SQLSTATE 42P01/, 'fault: the log names it');
 
+# ---------- a row that waits for another, and an apply that is broken off ----------
+
+sql(<<'SQL');
+CREATE TABLE parent (k int PRIMARY KEY);
+CREATE TABLE child (k int PRIMARY KEY, p int REFERENCES parent);
+SELECT batchdedup.create_target(t) FROM unnest('{parent,child}'::regclass[]) t;
+SELECT batchdedup.upsert('child', '[{"k": 1, "p": 1}, {"k": 2, "p": 2}]');
+SQL
+await("(SELECT count(*) = 2 FROM batchdedup.dead_letter)", 'waiting: both rows lack their parent');
+sql("SELECT batchdedup.upsert('parent', '{\"k\": 1}')");
+await("(SELECT count(*) = 1 FROM child)", 'waiting: the parent comes, and the row with it');
+is(sql("SELECT attempts FROM batchdedup.dead_letter WHERE target = 'child'::regclass"), 2, 'waiting: the other one is refused once more');
+sql("SELECT batchdedup.discard_dead_letters('child'); SELECT batchdedup.upsert('child', '{\"k\": 3, \"p\": 3}')");
+await("(SELECT count(*) = 1 FROM batchdedup.dead_letter)", 'waiting: one lacks its parent');
+sql(<<'SQL');
+CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql AS
+  $$BEGIN RAISE 'again' USING ERRCODE = 'serialization_failure'; END$$;
+CREATE TRIGGER again AFTER INSERT ON parent FOR EACH STATEMENT EXECUTE FUNCTION again();
+SELECT batchdedup.upsert('parent', '{"k": 3}');
+SQL
+await("(SELECT failures > 7 FROM batchdedup.stat_target WHERE target = 'parent'::regclass)", 'waiting: the apply is broken off each time');
+is(sql("SELECT attempts FROM batchdedup.dead_letter WHERE target = 'child'::regclass"), 6, 'waiting: attempts are counted all the same, up to retry_limit');
+sql("DROP TRIGGER again ON parent");
+await("(SELECT count(*) = 1 FROM parent WHERE k = 3)", 'waiting: the parent is applied');
+is(sql("SELECT count(*) FROM child"), 1, 'waiting: the row has been given up by then');
+is(sql("SELECT batchdedup.retry_dead_letters('child')"), 1, 'waiting: but it is not lost');
+
+# ---------- a COMMIT that hangs ----------
+
+{
+	my $gate = $node->background_psql('postgres');
+	$gate->query_safe("SELECT pg_advisory_lock(7243)");
+	my $writer = $node->background_psql('postgres');
+	my $pid = $writer->query_safe("SELECT pg_backend_pid()");
+	sql("SELECT batchdedup.upsert(ROW(1, 3)::b)");
+	$writer->query_until(qr/started/, "\\echo started\nSET batchdedup.debug_point = 'publish:lock';\nSELECT batchdedup.upsert(ROW(2, 3)::b);\n");
+	await("(SELECT count(*) = 1 FROM pg_locks WHERE pid = $pid AND NOT granted)", 'commit: it hangs');
+	sql("SELECT batchdedup.upsert(ROW(3, 3)::b)");
+	await("(SELECT waits_for = ARRAY[$pid] FROM batchdedup.stat_worker)", 'commit: the worker waits for it');
+	is(sql("SET batchdedup.full_timeout = '1h'; SELECT status FROM batchdedup.health() WHERE check_name = 'commits'"), 'ok', 'commit: that is normal for a while');
+	like(sql("SET batchdedup.full_timeout = 0; SELECT status, target, detail FROM batchdedup.health() WHERE check_name = 'commits'"),
+		qr/^warn\|b\|.*processes $pid$/, 'commit: then health() names it');
+	$gate->quit;
+	$writer->quit;
+	await("(SELECT count(*) = 2 FROM b WHERE k IN (2, 3))", 'commit: it ends, and the worker goes on');
+	is(health('commits'), 'ok', 'commit: health() is well');
+}
+
 # ---------- health() ----------
 
 is(sql("SELECT count(*) FROM batchdedup.health() WHERE status <> 'ok'"), 0, 'health(): all is well');

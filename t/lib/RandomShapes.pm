@@ -21,7 +21,7 @@ use strict;
 use warnings;
 use utf8;
 use Exporter qw(import);
-our @EXPORT_OK = qw(shapes measure variants table_name setup_sql create_target_sql ident literal);
+our @EXPORT_OK = qw(shapes measure variants table_name view_name setup_sql create_target_sql ident literal);
 
 my $big = { expr => "repeat('big ', 5000)" };
 my $wide = { expr => "(SELECT string_agg(md5(i::text), '') FROM generate_series(1, 300) i)" };
@@ -316,6 +316,13 @@ sub table_name
 	return ident(($variant ? "t_" : "o_") . $shape->{name} . ($variant ? "_$variant" : ''));
 }
 
+# The view of create_view.
+sub view_name
+{
+	my ($shape, $variant) = @_;
+	return ident("v_$shape->{name}_$variant");
+}
+
 sub table_sql
 {
 	my ($shape, $variant) = @_;
@@ -370,6 +377,12 @@ sub create_target_sql
 	push @args, "update_columns => " . literal(column_list(@$update)) if @$update;
 	push @args, $variants{$variant} if $function eq 'create_target';
 	return "SELECT batchdedup.$function(" . join(', ', @args) . ")";
+}
+
+sub create_view_sql
+{
+	my ($shape, $variant) = @_;
+	return 'SELECT batchdedup.create_view(' . join(', ', map { literal($_) } table_name($shape, $variant), view_name($shape, $variant)) . ')';
 }
 
 # The expression that stands for a value of a pool.

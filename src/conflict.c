@@ -1,0 +1,204 @@
+/*-------------------------------------------------------------------------
+ *
+ * conflict.c
+ *		What an INSERT wants to happen to rows that exist.
+ *
+ * A trigger is not told what its statement's ON CONFLICT says.  So we keep
+ * track of the statement that runs, and look at its plan.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "conflict.h"
+
+#include "catalog/partition.h"
+#include "executor/executor.h"
+#include "nodes/primnodes.h"
+#include "parser/parsetree.h"
+#include "utils/lsyscache.h"
+
+static ExecutorRun_hook_type previous_run_hook = NULL;
+static ExecutorFinish_hook_type previous_finish_hook = NULL;
+
+/* ---------- the statement that runs ---------- */
+
+static PlannedStmt *running = NULL;
+
+PlannedStmt *
+bdd_running_statement(void)
+{
+	return running;
+}
+
+static void
+executor_run(BDD_EXECUTOR_RUN_PARAMETERS)
+{
+	PlannedStmt *outer = running;
+
+	running = query->plannedstmt;
+	PG_TRY();
+	{
+		if (previous_run_hook != NULL)
+			previous_run_hook(BDD_EXECUTOR_RUN_ARGUMENTS);
+		else
+			standard_ExecutorRun(BDD_EXECUTOR_RUN_ARGUMENTS);
+	}
+	PG_FINALLY();
+	{
+		running = outer;
+	}
+	PG_END_TRY();
+}
+
+/* Modifying CTEs that nobody reads run here. */
+static void
+executor_finish(QueryDesc *query)
+{
+	PlannedStmt *outer = running;
+
+	running = query->plannedstmt;
+	PG_TRY();
+	{
+		if (previous_finish_hook != NULL)
+			previous_finish_hook(query);
+		else
+			standard_ExecutorFinish(query);
+	}
+	PG_FINALLY();
+	{
+		running = outer;
+	}
+	PG_END_TRY();
+}
+
+void
+bdd_conflict_init(void)
+{
+	previous_run_hook = ExecutorRun_hook;
+	ExecutorRun_hook = executor_run;
+	previous_finish_hook = ExecutorFinish_hook;
+	ExecutorFinish_hook = executor_finish;
+}
+
+/* ---------- what its plan says ---------- */
+
+/* Whether the index is the one, or that of a partition. */
+static bool
+is_index_of(Oid index, Oid key_index)
+{
+	return index == key_index ||
+		   (get_rel_relispartition(index) &&
+			list_member_oid(get_partition_ancestors(index), key_index));
+}
+
+/* Whether the conflicts that are meant are those of the target's key. */
+static bool
+means_key(ModifyTable *plan, const BddTarget *target)
+{
+	return list_length(plan->arbiterIndexes) == 1 &&
+		   is_index_of(linitial_oid(plan->arbiterIndexes), target->key_index);
+}
+
+/*
+ * SET column = EXCLUDED.column of that table, as the target's columns; false:
+ * something else is set.
+ */
+static bool
+take_assignments(ModifyTable *plan, Oid written, const BddTarget *target,
+				 BddColumns *update)
+{
+	ListCell *column;
+	ListCell *value;
+
+	forboth(column, plan->onConflictCols, value, plan->onConflictSet)
+	{
+		Var *var = (Var *) lfirst_node(TargetEntry, value)->expr;
+		AttrNumber attnum;
+
+		if (!IsA(var, Var) || var->varno != INNER_VAR ||
+			var->varattno != lfirst_int(column))
+			return false;
+		attnum = get_attnum(target->relid,
+							get_attname(written, lfirst_int(column), false));
+		if (attnum == InvalidAttrNumber)
+			return false;
+		bdd_column_add(update, attnum - 1);
+	}
+	return true;
+}
+
+static BddConflict
+read_plan(ModifyTable *plan, Oid written, const BddTarget *target)
+{
+	BddConflict conflict = {BDD_CONFLICT_OTHER, NULL};
+
+	/* What MERGE does with a row depends on whether the table has it. */
+	if (plan->operation != CMD_INSERT)
+		return conflict;
+	switch (plan->onConflictAction)
+	{
+		case ONCONFLICT_NONE:
+			conflict.kind = BDD_CONFLICT_NONE;
+			break;
+		case ONCONFLICT_NOTHING:
+			if (plan->arbiterIndexes == NIL || means_key(plan, target))
+				conflict.kind = BDD_CONFLICT_NOTHING;
+			break;
+		case ONCONFLICT_UPDATE:
+			conflict.update = palloc0(target->shape.set_bytes);
+			if (plan->onConflictWhere == NULL && means_key(plan, target) &&
+				take_assignments(plan, written, target, conflict.update))
+				conflict.kind = BDD_CONFLICT_UPDATE;
+			break;
+		default:
+			break;
+	}
+	return conflict;
+}
+
+static bool
+is_same(const BddConflict *a, const BddConflict *b, const BddTarget *target)
+{
+	return a->kind == b->kind &&
+		   (a->kind != BDD_CONFLICT_UPDATE ||
+			memcmp(a->update, b->update, target->shape.set_bytes) == 0);
+}
+
+/*
+ * What the statement says of rows that come into the relation, which is the
+ * target or a partition of it.  Parts that say different things are too much
+ * for a trigger that cannot tell them apart.
+ */
+BddConflict
+bdd_conflict_of(PlannedStmt *planned, Oid relid, const BddTarget *target)
+{
+	BddConflict conflict = {BDD_CONFLICT_NONE, NULL};
+	List *named = list_make1_oid(relid);
+	List *plans;
+	bool found = false;
+	ListCell *cell;
+
+	if (planned == NULL || planned->commandType == CMD_UTILITY)
+		return conflict;
+	if (get_rel_relispartition(relid))
+		named = list_concat(named, get_partition_ancestors(relid));
+	plans = lcons(planned->planTree, list_copy(planned->subplans));
+	foreach(cell, plans)
+	{
+		ModifyTable *plan = lfirst(cell);
+		BddConflict other;
+		Oid written;
+
+		if (plan == NULL || !IsA(plan, ModifyTable) ||
+			(plan->operation != CMD_INSERT && plan->operation != CMD_MERGE))
+			continue;
+		written = rt_fetch(linitial_int(plan->resultRelations), planned->rtable)->relid;
+		if (!list_member_oid(named, written))
+			continue;
+		other = read_plan(plan, written, target);
+		if (found && !is_same(&conflict, &other, target))
+			other.kind = BDD_CONFLICT_OTHER;
+		conflict = other;
+		found = true;
+	}
+	return conflict;
+}

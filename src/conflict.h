@@ -1,0 +1,36 @@
+/*-------------------------------------------------------------------------
+ *
+ * conflict.h
+ *		What an INSERT wants to happen to rows that exist.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BDD_CONFLICT_H
+#define BDD_CONFLICT_H
+
+#include "batchdedup.h"
+
+#include "nodes/plannodes.h"
+#include "rowimage.h"
+#include "target.h"
+
+typedef enum BddConflictKind
+{
+	BDD_CONFLICT_NONE,    /* no ON CONFLICT, or COPY */
+	BDD_CONFLICT_NOTHING, /* DO NOTHING */
+	BDD_CONFLICT_UPDATE,  /* DO UPDATE SET column = EXCLUDED.column, ... */
+	BDD_CONFLICT_OTHER    /* what an upsert of ours cannot say */
+} BddConflictKind;
+
+typedef struct BddConflict
+{
+	BddConflictKind kind;
+	BddColumns *update; /* of the target; with BDD_CONFLICT_UPDATE */
+} BddConflict;
+
+extern void bdd_conflict_init(void);
+extern PlannedStmt *bdd_running_statement(void);
+extern BddConflict bdd_conflict_of(PlannedStmt *planned, Oid relid,
+								   const BddTarget *target);
+
+#endif /* BDD_CONFLICT_H */

@@ -1,0 +1,42 @@
+/*-------------------------------------------------------------------------
+ *
+ * overlay.h
+ *		What a statement that reads a view of create_view knows of the buffer.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BDD_OVERLAY_H
+#define BDD_OVERLAY_H
+
+#include "batchdedup.h"
+
+#include "encode.h"
+#include "target.h"
+
+typedef struct BddOverlay BddOverlay;
+
+/* A key's rows in the buffer and in the own transaction, folded. */
+typedef struct BddOverlaid
+{
+	uint32 hash;
+	uint32 key_size;
+	char *key;
+	bool decided;  /* "there" and "image" say what the statement sees */
+	bool saved;    /* "has_own" and "own" say what was pending */
+	bool there;    /* in the buffer or pending */
+	bool has_own;  /* pending */
+	bool emitted;  /* used by who goes through all */
+	uint32 lookup; /* the last one that has met it */
+	BddImage image;
+	BddImage own;
+} BddOverlaid;
+
+extern BddOverlay *bdd_overlay_of(MemoryContext query, Oid relid);
+extern BddTarget *bdd_overlay_target(const BddOverlay *overlay);
+extern BddOverlaid *bdd_overlay_find(BddOverlay *overlay,
+									 const Datum *values);
+extern bool bdd_overlay_row(BddOverlay *overlay, const BddOverlaid *key,
+							BddValues *row);
+extern uint64 bdd_overlay_estimate(BddTarget *target);
+
+#endif /* BDD_OVERLAY_H */
