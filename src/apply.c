@@ -47,7 +47,7 @@ typedef struct BddGroup
 static Tuplestorestate *
 new_store(void)
 {
-	return tuplestore_begin_heap(false, false, work_mem);
+	return tuplestore_begin_heap(false, false, Max(work_mem, maintenance_work_mem));
 }
 
 static void
@@ -100,13 +100,19 @@ write_group(BddTarget *target, const BddWriteRules *rules, BddGroup *group)
 {
 	char *sql;
 
+	if (rules->merge)
+		bdd_run_on_rows(target,
+						bdd_sql_merge(target, rules, group->update,
+									  group->insert),
+						group->rows, group->count, false);
+
 	/*
 	 * BEFORE INSERT triggers must see every row, as they do with INSERT ... ON
 	 * CONFLICT.  Otherwise rows given in part are first tried as updates: an
 	 * insert of them might lack a NOT NULL column, or use up a sequence.
 	 */
-	if (group->full || (rules->insert_triggers &&
-						gives_required(target, group->insert)))
+	else if (group->full || (rules->insert_triggers &&
+							 gives_required(target, group->insert)))
 		bdd_run_on_rows(target,
 						bdd_sql_upsert(target, rules, group->update,
 									   group->insert),
@@ -148,7 +154,7 @@ delete_rows(BddTarget *target, const BddRow *rows, uint64 count,
 }
 
 static uint64
-upsert_rows(BddTarget *target, const BddRow *rows, uint64 count,
+upsert_rows(BddTarget *target, const BddRow *rows, uint64 count, bool merge,
 			TupleTableSlot *slot)
 {
 	BddWriteRules rules = bdd_write_rules(target);
@@ -156,6 +162,7 @@ upsert_rows(BddTarget *target, const BddRow *rows, uint64 count,
 	ListCell *cell;
 	uint64 upserts = 0;
 
+	rules.merge = rules.merge && merge;
 	for (uint64 i = 0; i < count; i++)
 	{
 		const BddImage *image = &rows[i].image;
@@ -202,11 +209,12 @@ read_table_counts(Oid relid, BddApplyCounts *counts)
 
 /*
  * Writes rows, one per key, to the table as the current user: deletes first,
- * then upserts.  The caller holds RowExclusiveLock on the table.  Adds to
- * "counts".
+ * then upserts.  "merge": quicker where the table allows it, but with an error
+ * if another transaction inserts a key meanwhile.  The caller holds
+ * RowExclusiveLock on the table.  Adds to "counts".
  */
 void
-bdd_write_rows(BddTarget *target, const BddRow *rows, uint64 count,
+bdd_write_rows(BddTarget *target, const BddRow *rows, uint64 count, bool merge,
 			   BddApplyCounts *counts)
 {
 	BddApplyCounts before = {0};
@@ -218,7 +226,7 @@ bdd_write_rows(BddTarget *target, const BddRow *rows, uint64 count,
 	slot = MakeSingleTupleTableSlot(target->shape.desc, &TTSOpsMinimalTuple);
 	read_table_counts(target->relid, &before);
 	delete_rows(target, rows, count, slot);
-	upserts = upsert_rows(target, rows, count, slot);
+	upserts = upsert_rows(target, rows, count, merge, slot);
 	read_table_counts(target->relid, &after);
 	ExecDropSingleTupleTableSlot(slot);
 	bdd_spi_finish();

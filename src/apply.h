@@ -25,7 +25,7 @@ typedef struct BddApplyCounts
 } BddApplyCounts;
 
 extern void bdd_write_rows(BddTarget *target, const BddRow *rows, uint64 count,
-						   BddApplyCounts *counts);
+						   bool merge, BddApplyCounts *counts);
 extern void bdd_constraints_immediate(BddTarget *target);
 extern bool bdd_apply_generation(BddTarget *target,
 								 BddSharedGeneration *generation,

@@ -15,12 +15,16 @@
 #include "access/nbtree.h"
 #include "access/relation.h"
 #include "access/xact.h"
+#include "catalog/pg_am_d.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_inherits.h"
+#include "catalog/pg_namespace_d.h"
 #include "catalog/pg_opclass.h"
 #include "catalog/pg_operator.h"
 #include "catalog/pg_trigger.h"
+#include "catalog/pg_type.h"
+#include "commands/defrem.h"
 #include "commands/trigger.h"
 #include "common/hashfn.h"
 #include "guard.h"
@@ -78,25 +82,25 @@ add_rules(Oid relid, BddWriteRules *rules)
 BddWriteRules
 bdd_write_rules(BddTarget *target)
 {
-	BddWriteRules rules = {false, false};
+	BddWriteRules rules = {false, false, false};
+	List *relids = get_rel_relkind(target->relid) == RELKIND_PARTITIONED_TABLE ?
+					   find_all_inheritors(target->relid, AccessShareLock, NULL) :
+					   list_make1_oid(target->relid);
 	ListCell *cell;
+	bool old_snapshot = IsolationUsesXactSnapshot();
+	bool may_read = pg_class_aclcheck(target->relid, GetUserId(),
+									  ACL_SELECT) == ACLCHECK_OK;
+
+	foreach(cell, relids)
+		add_rules(lfirst_oid(cell), &rules);
+	rules.merge = !rules.insert_triggers && !old_snapshot && may_read;
 
 	/*
 	 * What an old snapshot shows as unchanged may have been changed since; and
 	 * the comparison reads columns that the writer may not be allowed to see.
 	 */
-	if (IsolationUsesXactSnapshot() ||
-		pg_class_aclcheck(target->relid, GetUserId(),
-						  ACL_SELECT) != ACLCHECK_OK)
+	if (old_snapshot || !may_read)
 		rules.update_triggers = true;
-
-	if (get_rel_relkind(target->relid) != RELKIND_PARTITIONED_TABLE)
-	{
-		add_rules(target->relid, &rules);
-		return rules;
-	}
-	foreach(cell, find_all_inheritors(target->relid, AccessShareLock, NULL))
-		add_rules(lfirst_oid(cell), &rules);
 	return rules;
 }
 
@@ -240,19 +244,66 @@ is_empty(BddTarget *target, const BddColumns *columns)
 }
 
 /*
+ * Whether values that the type's = takes for equal are the same to the byte,
+ * and = is a quick function that is found under any search_path.
+ */
+static bool
+equal_is_same(Form_pg_attribute attribute)
+{
+	Oid type = getBaseType(attribute->atttypid);
+	Oid opclass = GetDefaultOpClass(type, BTREE_AM_OID);
+	HeapTuple tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
+	bool built_in;
+	Oid proc;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for type %u", type);
+	built_in = ((Form_pg_type) GETSTRUCT(tuple))->typnamespace == PG_CATALOG_NAMESPACE;
+	ReleaseSysCache(tuple);
+	if (!built_in || type == BPCHAROID || !OidIsValid(opclass) ||
+		get_opclass_input_type(opclass) != type)
+		return false;
+	proc = get_opfamily_proc(get_opclass_family(opclass), type, type,
+							 BTEQUALIMAGE_PROC);
+	return OidIsValid(proc) &&
+		   DatumGetBool(OidFunctionCall1Coll(proc, attribute->attcollation,
+											 ObjectIdGetDatum(type)));
+}
+
+/*
  * True if the columns of both are the same to the byte: equality of the type
- * would take 1.0 and 1.00 for unchanged.
+ * would take 1.0 and 1.00 for unchanged.  Columns that are quick to compare
+ * come first.
  */
 static void
 append_same_image(StringInfo sql, BddTarget *target, const char *alias,
 				  const BddColumns *columns)
 {
+	BddColumns *slow = palloc0(target->shape.set_bytes);
 	char *prefix = psprintf("%s.", alias);
+	const char *and = "";
 
-	appendStringInfoString(sql, "ROW(");
-	append_columns(sql, target, columns, prefix);
+	for (int i = 0; i < target->shape.desc->natts; i++)
+	{
+		const char *name = column_name(target, i);
+
+		if (!bdd_column_in(columns, i))
+			continue;
+		if (!equal_is_same(TupleDescAttr(target->shape.desc, i)))
+		{
+			bdd_column_add(slow, i);
+			continue;
+		}
+		appendStringInfo(sql, "%s%s%s IS NOT DISTINCT FROM r.%s", and,
+						 prefix, name, name);
+		and = " AND ";
+	}
+	if (is_empty(target, slow))
+		return;
+	appendStringInfo(sql, "%sROW(", and);
+	append_columns(sql, target, slow, prefix);
 	appendStringInfoString(sql, ")::pg_catalog.record OPERATOR(pg_catalog.*=) ROW(");
-	append_columns(sql, target, columns, "r.");
+	append_columns(sql, target, slow, "r.");
 	appendStringInfoString(sql, ")::pg_catalog.record");
 }
 
@@ -278,18 +329,28 @@ append_conflict(StringInfo sql, BddTarget *target, const BddColumns *update)
 	}
 }
 
+/* "(c1, ...)", and that values for identity columns are meant. */
 static void
-append_insert(StringInfo sql, BddTarget *target, const BddColumns *insert)
+append_insert_columns(StringInfo sql, BddTarget *target,
+					  const BddColumns *insert)
 {
 	bool overriding = false;
 
 	for (int i = 0; i < target->shape.desc->natts; i++)
 		if (bdd_column_in(insert, i) && target->columns[i].identity_always)
 			overriding = true;
-	appendStringInfo(sql, "INSERT INTO %s AS t (", table_name(target));
+	appendStringInfoChar(sql, '(');
 	append_columns(sql, target, insert, "");
-	appendStringInfo(sql, ")%s SELECT ",
+	appendStringInfo(sql, ")%s",
 					 overriding ? " OVERRIDING SYSTEM VALUE" : "");
+}
+
+static void
+append_insert(StringInfo sql, BddTarget *target, const BddColumns *insert)
+{
+	appendStringInfo(sql, "INSERT INTO %s AS t ", table_name(target));
+	append_insert_columns(sql, target, insert);
+	appendStringInfoString(sql, " SELECT ");
 	append_columns(sql, target, insert, "r.");
 	appendStringInfoString(sql, " FROM " BDD_ROWS_NAME " r");
 }
@@ -334,6 +395,41 @@ bdd_sql_upsert(BddTarget *target, const BddWriteRules *rules,
 		appendStringInfoChar(&sql, ')');
 	}
 	append_conflict(&sql, target, update);
+	return sql.data;
+}
+
+/*
+ * The same, and for rows given in part, in one go: a key is looked up once, a
+ * row is not locked before it is updated.  A key that another transaction
+ * inserts meanwhile is an error.
+ */
+char *
+bdd_sql_merge(BddTarget *target, const BddWriteRules *rules,
+			  const BddColumns *update, const BddColumns *insert)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "MERGE INTO %s%s t USING " BDD_ROWS_NAME " r ON ",
+					 only(target), table_name(target));
+	append_same_key(&sql, target, "t");
+	if (!is_empty(target, update))
+	{
+		appendStringInfoString(&sql, " WHEN MATCHED");
+		if (!rules->update_triggers)
+		{
+			appendStringInfoString(&sql, " AND NOT (");
+			append_same_image(&sql, target, "t", update);
+			appendStringInfoChar(&sql, ')');
+		}
+		appendStringInfoString(&sql, " THEN UPDATE SET ");
+		append_assignments(&sql, target, update, "r.");
+	}
+	appendStringInfoString(&sql, " WHEN NOT MATCHED THEN INSERT ");
+	append_insert_columns(&sql, target, insert);
+	appendStringInfoString(&sql, " VALUES (");
+	append_columns(&sql, target, insert, "r.");
+	appendStringInfoChar(&sql, ')');
 	return sql.data;
 }
 
