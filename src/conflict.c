@@ -29,6 +29,16 @@ bdd_running_statement(void)
 	return running;
 }
 
+/* For statements that the executor does not run; returns the outer one. */
+PlannedStmt *
+bdd_set_running_statement(PlannedStmt *planned)
+{
+	PlannedStmt *outer = running;
+
+	running = planned;
+	return outer;
+}
+
 static void
 executor_run(BDD_EXECUTOR_RUN_PARAMETERS)
 {

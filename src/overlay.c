@@ -12,6 +12,9 @@
  * keys thus scans nothing, one that reads a table does not ask shared memory
  * for each of its rows, and both need no more memory than the buffer.
  *
+ * This begins with the statement: then its role is asked whether it may read
+ * the table.
+ *
  * The statement may write what it reads (UPDATE of the view).  As in a table,
  * it does not see what it has written itself: before a pending row changes,
  * what was pending is remembered as well.
@@ -82,6 +85,7 @@ struct BddOverlay
 	MemoryContext query;
 	MemoryContext context;
 	MemoryContextCallback callback;
+	Oid role; /* who may use it; InvalidOid: all that the statement is */
 	Oid relid;
 	BddTarget *target;
 	bool complete;  /* every key of the buffer is decided */
@@ -373,6 +377,7 @@ start(MemoryContext query, BddTarget *target)
 
 	overlay->query = query;
 	overlay->context = context;
+	overlay->role = GetUserId();
 	overlay->relid = target->relid;
 	overlay->target = target;
 	overlay->few = Max(FEW_KEYS, bdd_overlay_estimate(target) / 4);
@@ -397,12 +402,14 @@ start(MemoryContext query, BddTarget *target)
 BddOverlay *
 bdd_overlay_of(MemoryContext query, Oid relid)
 {
+	Oid role = GetUserId();
 	BddTarget *target;
 
 	bdd_check_preloaded();
 	for (BddOverlay *overlay = overlays; overlay != NULL;
 		 overlay = overlay->next)
-		if (overlay->query == query && overlay->relid == relid)
+		if (overlay->query == query && overlay->relid == relid &&
+			(!OidIsValid(overlay->role) || overlay->role == role))
 			return overlay;
 	LockRelationOid(relid, AccessShareLock);
 	target = bdd_target_lookup(relid);
@@ -411,6 +418,20 @@ bdd_overlay_of(MemoryContext query, Oid relid)
 	bdd_check_usable(target);
 	bdd_read_begin(target);
 	return start(query, target);
+}
+
+/*
+ * A statement begins that reads the view.  As of a table it sees what is
+ * pending now, and the rights of who began it count, also if it is a cursor
+ * that another role fetches from.
+ */
+void
+bdd_overlay_begin(MemoryContext query, Oid relid)
+{
+	BddOverlay *overlay = bdd_overlay_of(query, relid);
+
+	if (overlay != NULL)
+		overlay->role = InvalidOid;
 }
 
 BddTarget *
@@ -696,7 +717,9 @@ begin_call(FunctionCallInfo fcinfo, Oid relid)
 {
 	BddOverlaidCall *call = fcinfo->flinfo->fn_extra;
 
-	if (call != NULL && call->relid == relid)
+	if (call != NULL && call->relid == relid &&
+		(call->overlay == NULL || !OidIsValid(call->overlay->role) ||
+		 call->overlay->role == GetUserId()))
 		return call;
 	if (call == NULL)
 		call = MemoryContextAlloc(fcinfo->flinfo->fn_mcxt,

@@ -32,6 +32,7 @@ typedef struct BddOverlaid
 	BddRows own;   /* pending */
 } BddOverlaid;
 
+extern void bdd_overlay_begin(MemoryContext query, Oid relid);
 extern BddOverlay *bdd_overlay_of(MemoryContext query, Oid relid);
 extern BddTarget *bdd_overlay_target(const BddOverlay *overlay);
 extern BddOverlaid *bdd_overlay_find(BddOverlay *overlay,

@@ -188,6 +188,8 @@ look_up(Relation rel, BddRelayEntry *entry)
 	entry->table = target_of_table(rel);
 	if (OidIsValid(entry->table))
 		map_by_name(rel, entry->table, columns);
+	else
+		entry->valid = false; /* nobody tells us if an ancestor becomes a target */
 }
 
 static BddRelayEntry *
@@ -249,7 +251,8 @@ bdd_relay_of(FunctionCallInfo fcinfo, Relation rel)
 	MemoryContext old_context;
 	BddRelayEntry *entry;
 
-	if (relay != NULL && relay->target != NULL && relay->target->valid)
+	if (relay != NULL && (relay->target != NULL ? relay->target->valid :
+												  !OidIsValid(relay->table)))
 		return relay;
 	entry = entry_of(rel);
 	relay = MemoryContextAllocZero(fcinfo->flinfo->fn_mcxt, sizeof(BddRelay));
