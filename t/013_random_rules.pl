@@ -4,7 +4,9 @@
 # and the views must show what will be there. Where rows are refused, the table
 # and the letters together must account for everything.
 #
-# The environment variables are those of RandomHunt. The parts: RandomRules
+#   BDD_SHAPE=cit   one table only
+#
+# and the environment variables of RandomHunt. The parts: RandomRules
 # (tables, generator, SQL) and RandomRulesRunner (the server, and the oracle).
 
 use strict;
