@@ -466,7 +466,7 @@ sub random_delete
 
 my %outside = (begin => 35, upsert => 35, delete => 9, flush => 8, get => 8, view => 4, pause => 0.5, kill_worker => 0.15, sleep => 0.5,
 	alter => 0.7, restart => 0.01);
-my %inside = (upsert => 45, delete => 10, savepoint => 10, rollback_to => 12, release => 5, commit => 11, rollback => 2, get => 8,
+my %inside = (upsert => 45, delete => 10, savepoint => 10, rollback_to => 15, release => 5, commit => 11, rollback => 2, get => 8,
 	view => 4, block => 4, sleep => 0.3);
 
 sub random_block
@@ -484,20 +484,44 @@ sub savepoint_name
 	return $op eq 'savepoint' ? $known->[-1] : pick(@$known);
 }
 
+# One key of every target, for what must come out in the same order everywhere.
+sub random_everywhere
+{
+	my ($self) = @_;
+	my @parts;
+	for my $t (0 .. $#{ $self->{targets} })
+	{
+		my $k = $self->{keys}[$t][0];
+		push @parts, chance(0.3)
+		  ? { op => 'upsert', t => $t, form => 'record', rows => [ typed_row(shape($self->{targets}[$t]), $k) ] }
+		  : { op => 'upsert', t => $t, form => 'json', rows => [ named_row($self, $t, $k) ] };
+	}
+	return { op => 'block', parts => \@parts };
+}
+
 sub random_step
 {
 	my ($self) = @_;
-	my $s = 1 + int rand $self->{sessions};
+	my @free = grep { !$self->{busy}{$_} } 1 .. $self->{sessions};
+	if (!@free || %{ $self->{busy} // {} } && chance(0.08))
+	{
+		$self->{busy} = {};
+		return { s => 1, op => 'let_go' };
+	}
+	my $s = pick(@free);
 	# Whether a transaction is open is known only roughly: the runner leaves out what makes no sense.
 	my %weights = %{ $self->{open}{$s} ? \%inside : \%outside };
-	@weights{qw(slow_commit let_go)} = $self->{open}{$s} ? (25, 1) : (0, 2) if $self->{overlap};
+	$weights{rollback_to} = $weights{release} = 0.5 if $self->{open}{$s} && !@{ $self->{open}{$s} };
+	$weights{ $self->{open}{$s} ? 'slow_commit' : 'begin' } = 60 if $self->{overlap};
 	@weights{qw(enabled mode)} = (5, $self->{open}{$s} ? 0 : 4) if $self->{direct};
 	delete @weights{ grep { !$weights{$_} } keys %weights };
 	my $op = weighted(\%weights);
 	$self->{open}{$s} = [] if $op eq 'begin';
 	delete $self->{open}{$s} if $op =~ /^(commit|rollback|slow_commit)$/;
+	$self->{busy}{$s} = 1 if $op eq 'slow_commit';
 	my $t = int rand @{ $self->{targets} };
 	my %step = (s => $s, op => $op);
+	return { s => $s, %{ random_everywhere($self) } } if $op eq 'upsert' && $self->{overlap} && chance(0.5);
 	return { s => $s, %{ $op eq 'upsert' ? random_upsert($self) : $op eq 'delete' ? random_delete($self) : random_block($self) } }
 	  if $op =~ /^(upsert|delete|block)$/;
 	$step{name} = savepoint_name($op, $self->{open}{$s}) if $op =~ /savepoint|rollback_to|release/;
@@ -540,12 +564,12 @@ sub generate
 {
 	my ($seed) = @_;
 	srand($seed);
-	my $kind = weighted({ plain => 5, overlap => 2.5, direct => 2.5 });
+	my $kind = $ENV{BDD_KIND} // weighted({ plain => 5, overlap => 2.5, direct => 2.5 });
 	$kind = 'plain' if $kind eq 'direct' && ($ENV{BDD_SHAPE} // '') =~ /^refused/;
-	my $self = { sessions => 2 + int rand 2, overlap => $kind eq 'overlap' ? 1 : 0, direct => $kind eq 'direct' ? 1 : 0, initial => [] };
+	my $self = { sessions => 2 + int rand 3, overlap => $kind eq 'overlap' ? 1 : 0, direct => $kind eq 'direct' ? 1 : 0, initial => [] };
 	my @shapes = shuffle(grep { !$self->{direct} || !$_->{refuses} } @shapes);
 	@shapes = grep { $_->{name} eq $ENV{BDD_SHAPE} } @shapes if $ENV{BDD_SHAPE};
-	$self->{targets} = [ map { random_target($_) } @shapes > 1 && chance(0.4) ? @shapes[ 0, 1 ] : $shapes[0] ];
+	$self->{targets} = [ map { random_target($_) } @shapes > 1 && chance($self->{overlap} ? 0.7 : 0.3) ? @shapes[ 0, 1 ] : $shapes[0] ];
 	$self->{keys} = [ map { choose_keys($self, $_) } 0 .. $#{ $self->{targets} } ];
 	my @steps = $self->{direct} ? set_out($self) : ();
 	push @steps, map { random_step($self) } 0 .. 5 + int rand pick(8, 20, 40);
