@@ -4,7 +4,10 @@
 # and the views must show what will be there. Where rows are refused, the table
 # and the letters together must account for everything.
 #
-# The environment variables are those of RandomHunt. The parts: RandomRules
+#   BDD_SHAPE=cit      one table only
+#   BDD_KIND=overlap   or direct, plain: one kind only
+#
+# and the environment variables of RandomHunt. The parts: RandomRules
 # (tables, generator, SQL) and RandomRulesRunner (the server, and the oracle).
 
 use strict;
@@ -29,14 +32,14 @@ my $ran = RandomHunt::hunt(
 	runner => $runner,
 	generate => \&RandomRules::generate,
 	to_text => \&RandomRules::to_text,
-	programs => 1200,
+	programs => 1000,
 	what => 'end as plain statements do');
 
 # Programs that never met the buffer would pass, too.
 my ($coalesced, $flushes, $stale, $failed) = $runner->dbh(0)->selectrow_array(
 	'SELECT sum(coalesced), sum(flushes), sum(stale), sum(failed_flushes) FROM batchdedup.stat_target');
 note("coalesced $coalesced, flushes $flushes, stale $stale, failed flushes $failed");
-ok($coalesced > 0 && $flushes > 0 && $stale > 0, 'rows went through the buffer') if $ran >= 100;
+ok($coalesced > 0 && $flushes > 0 && $stale > 0, 'rows went through the buffer') if $ran >= 100 && !$ENV{BDD_SHAPE};
 
 $runner->disconnect;
 $node->stop;

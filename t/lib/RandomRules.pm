@@ -48,6 +48,7 @@ my %types = (
 	'smallint' => { pool => [ 1, 2, -3, 0 ], rules => \@number },
 	'integer' => { pool => [ 1, 2, -3, 10, 0 ], rules => [ @number, 'strict_int', 'loose_int', '"Odd one".strict_int' ] },
 	'bigint' => { pool => [ 1, 5_000_000_000, -2, 0 ], rules => \@number },
+	'small' => { pool => [ 1, 2, -3 ], rules => [qw(sum sum last max)] },
 	'amount' => { pool => [ 1, 2, -3 ], rules => [ @number, 'strict_int' ] },
 	'numeric' => { pool => [ '1', '1.0', '1.00', '-2.5', '0.0', 'NaN', 'Infinity' ], rules => \@number },
 	'numeric(8,2)' => { pool => [ '1', '2.25', '-3.5' ], rules => \@number },
@@ -169,12 +170,19 @@ my @shapes = (
 	},
 	{
 		# some rows are refused: what is in the table and in the letters must be all
-		name => 'refused', key => ['id'], keys => [ [1], [2] ], total => [ 'n', 'm' ], merge => { n => 'sum', m => 'capped' },
+		name => 'refused', key => ['id'], keys => [ [1], [2] ], refuses => 1, total => 1, merge => { n => 'sum', m => 'capped' },
 		ddl => 'id int PRIMARY KEY, n smallint, m int, w text',
 		cols => [ [qw(id integer)], [ 'n', 'smallint', { pool => [ 30000, -30000, 10000, 1 ] } ],
 			[ 'm', 'integer', { pool => [ 15, -4, 3 ] } ], [qw(w text)] ],
 	},
 );
+
+# With rows that are not combined, what is refused is refused alone.
+push @shapes, {
+	name => 'refused_alone', key => ['id'], keys => [ [1], [2] ], keep_all => 1, refuses => 1, version => ['v'],
+	ddl => 'id int PRIMARY KEY, n int CHECK (n < 12), w text, d small DEFAULT 1, v int',
+	cols => [ [qw(id integer)], [qw(n integer)], [qw(w text)], [qw(d small)], [qw(v integer)] ],
+};
 
 my %variants = (
 	slow => "flush_interval => '1 hour', flush_rows => 1000000",
@@ -202,6 +210,7 @@ my @prelude = (
 	"CREATE COLLATION ignore_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false)",
 	'CREATE DOMAIN amount AS int CHECK (VALUE < 1000000)',
 	"CREATE DOMAIN phrase AS text DEFAULT 'p' CHECK (length(VALUE) < 100000)",
+	'CREATE DOMAIN small AS int CHECK (VALUE < 5)',
 	'CREATE SCHEMA "Odd one"',
 	'CREATE FUNCTION strict_int(int, int) RETURNS int LANGUAGE sql STRICT AS $$SELECT ($1 * 3 + $2) % 1009$$',
 	'CREATE FUNCTION "Odd one".strict_int(int, int) RETURNS int LANGUAGE plpgsql STRICT AS $$BEGIN RETURN ($1 * 5 - $2) % 1009; END$$',
@@ -457,7 +466,7 @@ sub random_delete
 
 my %outside = (begin => 35, upsert => 35, delete => 9, flush => 8, get => 8, view => 4, pause => 0.5, kill_worker => 0.15, sleep => 0.5,
 	alter => 0.7, restart => 0.01);
-my %inside = (upsert => 45, delete => 10, savepoint => 10, rollback_to => 12, release => 5, commit => 11, rollback => 2, get => 8,
+my %inside = (upsert => 45, delete => 10, savepoint => 10, rollback_to => 15, release => 5, commit => 11, rollback => 2, get => 8,
 	view => 4, block => 4, sleep => 0.3);
 
 sub random_block
@@ -475,20 +484,44 @@ sub savepoint_name
 	return $op eq 'savepoint' ? $known->[-1] : pick(@$known);
 }
 
+# One key of every target, for what must come out in the same order everywhere.
+sub random_everywhere
+{
+	my ($self) = @_;
+	my @parts;
+	for my $t (0 .. $#{ $self->{targets} })
+	{
+		my $k = $self->{keys}[$t][0];
+		push @parts, chance(0.3)
+		  ? { op => 'upsert', t => $t, form => 'record', rows => [ typed_row(shape($self->{targets}[$t]), $k) ] }
+		  : { op => 'upsert', t => $t, form => 'json', rows => [ named_row($self, $t, $k) ] };
+	}
+	return { op => 'block', parts => \@parts };
+}
+
 sub random_step
 {
 	my ($self) = @_;
-	my $s = 1 + int rand $self->{sessions};
+	my @free = grep { !$self->{busy}{$_} } 1 .. $self->{sessions};
+	if (!@free || %{ $self->{busy} // {} } && chance(0.08))
+	{
+		$self->{busy} = {};
+		return { s => 1, op => 'let_go' };
+	}
+	my $s = pick(@free);
 	# Whether a transaction is open is known only roughly: the runner leaves out what makes no sense.
 	my %weights = %{ $self->{open}{$s} ? \%inside : \%outside };
-	@weights{qw(slow_commit let_go)} = $self->{open}{$s} ? (25, 1) : (0, 2) if $self->{overlap};
+	$weights{rollback_to} = $weights{release} = 0.5 if $self->{open}{$s} && !@{ $self->{open}{$s} };
+	$weights{ $self->{open}{$s} ? 'slow_commit' : 'begin' } = 60 if $self->{overlap};
 	@weights{qw(enabled mode)} = (5, $self->{open}{$s} ? 0 : 4) if $self->{direct};
 	delete @weights{ grep { !$weights{$_} } keys %weights };
 	my $op = weighted(\%weights);
 	$self->{open}{$s} = [] if $op eq 'begin';
 	delete $self->{open}{$s} if $op =~ /^(commit|rollback|slow_commit)$/;
+	$self->{busy}{$s} = 1 if $op eq 'slow_commit';
 	my $t = int rand @{ $self->{targets} };
 	my %step = (s => $s, op => $op);
+	return { s => $s, %{ random_everywhere($self) } } if $op eq 'upsert' && $self->{overlap} && chance(0.5);
 	return { s => $s, %{ $op eq 'upsert' ? random_upsert($self) : $op eq 'delete' ? random_delete($self) : random_block($self) } }
 	  if $op =~ /^(upsert|delete|block)$/;
 	$step{name} = savepoint_name($op, $self->{open}{$s}) if $op =~ /savepoint|rollback_to|release/;
@@ -531,10 +564,12 @@ sub generate
 {
 	my ($seed) = @_;
 	srand($seed);
-	my $kind = weighted({ plain => 5, overlap => 2.5, direct => 2.5 });
-	my $self = { sessions => 2 + int rand 2, overlap => $kind eq 'overlap' ? 1 : 0, direct => $kind eq 'direct' ? 1 : 0, initial => [] };
-	my @shapes = shuffle(grep { !$self->{direct} || !$_->{total} } @shapes);
-	$self->{targets} = [ map { random_target($_) } @shapes[ 0 .. (chance(0.6) ? 0 : 1) ] ];
+	my $kind = $ENV{BDD_KIND} // weighted({ plain => 5, overlap => 2.5, direct => 2.5 });
+	$kind = 'plain' if $kind eq 'direct' && ($ENV{BDD_SHAPE} // '') =~ /^refused/;
+	my $self = { sessions => 2 + int rand 3, overlap => $kind eq 'overlap' ? 1 : 0, direct => $kind eq 'direct' ? 1 : 0, initial => [] };
+	my @shapes = shuffle(grep { !$self->{direct} || !$_->{refuses} } @shapes);
+	@shapes = grep { $_->{name} eq $ENV{BDD_SHAPE} } @shapes if $ENV{BDD_SHAPE};
+	$self->{targets} = [ map { random_target($_) } @shapes > 1 && chance($self->{overlap} ? 0.7 : 0.3) ? @shapes[ 0, 1 ] : $shapes[0] ];
 	$self->{keys} = [ map { choose_keys($self, $_) } 0 .. $#{ $self->{targets} } ];
 	my @steps = $self->{direct} ? set_out($self) : ();
 	push @steps, map { random_step($self) } 0 .. 5 + int rand pick(8, 20, 40);
@@ -663,7 +698,9 @@ sub plain_writes
 	my ($program, $step) = @_;
 	my $target = $program->{targets}[ $step->{t} ];
 	my $table = oracle_name($target);
-	return map { $step->{op} eq 'delete' ? plain_delete($target, $table, $_) : plain_upsert($target, $table, $_) } @{ $step->{rows} };
+	my @sql = map { $step->{op} eq 'delete' ? plain_delete($target, $table, $_) : plain_upsert($target, $table, $_) } @{ $step->{rows} };
+	return @sql if !shape($target)->{refuses} || shape($target)->{total};
+	return map { 'DO ' . literal("BEGIN $_; EXCEPTION WHEN check_violation THEN NULL; END") } @sql;
 }
 
 # The rows of a step, in blocks only of what is not undone.

@@ -432,7 +432,7 @@ sub step_read
 	my ($self, $i, $step, $s) = @_;
 	my $target = $self->{program}{targets}[ $step->{t} ];
 	my $shape = RandomRules::shape($target);
-	return 0 if $self->{program}{overlap} || $shape->{append} || $shape->{total};
+	return 0 if $self->{program}{overlap} || $shape->{append} || $shape->{refuses};
 	my @without = ($shape->{spelled} ? @{ $shape->{key} } : (), RandomRules::volatile_columns($shape));
 	my $one = $step->{op} eq 'get' || !$step->{all};
 	my $where = $one ? 'WHERE ' . RandomRules::key_condition($shape, $step->{k}) : '';
@@ -481,13 +481,16 @@ sub letters
 sub retry_refused
 {
 	my ($self) = @_;
-	for my $target (grep { RandomRules::shape($_)->{total} } @{ $self->{program}{targets} })
+	for my $target (grep { RandomRules::shape($_)->{refuses} } @{ $self->{program}{targets} })
 	{
 		my $name = RandomRules::target_name($target);
 		my ($letters) = $self->dbh(0)->selectrow_array("SELECT count(*) FROM batchdedup.dead_letter WHERE target = '$name'::regclass");
 		$self->{count}{letters} += $letters;
-		$self->execute(0, "SELECT batchdedup.retry_dead_letters('$name')");
-		$self->compare_tables('retried', $target) unless $self->{program}{overlap};
+		if (RandomRules::shape($target)->{total})
+		{
+			$self->execute(0, "SELECT batchdedup.retry_dead_letters('$name')");
+			$self->compare_tables('retried', $target) unless $self->{program}{overlap};
+		}
 		$self->execute(0, "SELECT batchdedup.discard_dead_letters('$name')");
 	}
 	return;
