@@ -114,22 +114,24 @@ sub create_table
 
 # ---- measuring ---------------------------------------------------------
 
-# CPU seconds of the server so far: its processes, and those that have ended.
+# CPU seconds of the server so far: of its processes, in nanoseconds where the
+# kernel tells them, and of those that have ended, in ticks.
 sub server_cpu
 {
 	my ($postmaster) = value("SELECT split_part(pg_read_file('postmaster.pid'), E'\\n', 1)");
-	my $ticks = 0;
-	my %seen;
+	my $second = POSIX::sysconf(&POSIX::_SC_CLK_TCK);
+	my $seconds = 0;
 	usleep(50_000);    # for the postmaster to count those that just ended
-	for my $stat ("/proc/$postmaster/stat", glob '/proc/[0-9]*/stat')
+	for my $stat (glob '/proc/[0-9]*/stat')
 	{
 		my ($pid, $fields) = slurp($stat) =~ /^(\d+) \(.*\) (.*)/ or next;
 		my ($parent, $user, $system, $ended_user, $ended_system) = (split ' ', $fields)[ 1, 11, 12, 13, 14 ];
-		next if $seen{$pid}++;
-		$ticks += $user + $system if $pid == $postmaster || $parent == $postmaster;
-		$ticks += $ended_user + $ended_system if $pid == $postmaster;
+		next unless $pid == $postmaster || $parent == $postmaster;
+		my ($exact) = split ' ', slurp("/proc/$pid/schedstat");
+		$seconds += $exact ? $exact / 1e9 : ($user + $system) / $second;
+		$seconds += ($ended_user + $ended_system) / $second if $pid == $postmaster;
 	}
-	return $ticks / POSIX::sysconf(&POSIX::_SC_CLK_TCK);
+	return $seconds;
 }
 
 my $scratch = tempdir(CLEANUP => 1);

@@ -33,6 +33,16 @@ as_server_user()
 	fi
 }
 
+# The locale of the servers that we make, whatever that of the caller is.
+server_locale()
+{
+	if locale -a 2>/dev/null | grep -qiE '^C\.UTF-?8$'; then
+		echo C.UTF-8
+	else
+		echo C
+	fi
+}
+
 # Sets scratch: a fresh directory that the server's user owns. The path of a
 # Unix socket has room for about 100 bytes, and a TMPDIR of root's is closed
 # to others, hence the way out to /tmp.

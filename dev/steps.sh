@@ -120,7 +120,7 @@ step_tap()
 	# Only prove's own lines may stand in the output that is counted, so what
 	# the tests say on the side is shown afterwards, and only if it matters.
 	# shellcheck disable=SC2086
-	as_server_user env HOME="$scratch" \
+	as_server_user env -u LC_ALL -u LC_CTYPE HOME="$scratch" LANG="$(server_locale)" \
 		PATH="$("$PG_CONFIG" --bindir):$PATH" \
 		PERL5LIB="$pgxs/src/test/perl:$copy/t${PERL5LIB:+:$PERL5LIB}" \
 		PG_REGRESS="$pgxs/src/test/regress/pg_regress" \

@@ -262,6 +262,12 @@ EXECUTE by_key(NULL);
 EXECUTE by_key(99);
 SELECT * FROM n_buffered WHERE k IN (101, 2, 1, 101, NULL, 102) ORDER BY k;
 SELECT b.* FROM (VALUES (101), (2), (1), (101)) o(k) JOIN n_buffered b ON b.k = o.k ORDER BY k;
+-- a key named twice, and met by another scan in between
+SET enable_hashjoin = off;
+SET enable_mergejoin = off;
+SELECT a.k, b.v FROM n_buffered a JOIN n_buffered b ON b.k = a.k WHERE a.k = ANY ('{101,101,102,101}');
+RESET enable_hashjoin;
+RESET enable_mergejoin;
 SELECT o.k, b.v FROM (VALUES (101), (2), (1), (NULL)) o(k) LEFT JOIN n_buffered b ON b.k = o.k ORDER BY 1;
 UPDATE n_buffered SET v = 12345 WHERE k = 101 RETURNING *;
 DELETE FROM n_buffered WHERE k = 102;

@@ -226,6 +226,14 @@ SELECT * FROM batchdedup.buffered(NULL::p) ORDER BY k, r;
 SELECT batchdedup.flush('p');
 SELECT tableoid::regclass, k, r, v FROM p ORDER BY k, r;
 INSERT INTO p2 (k, r, v) VALUES (1, 2, 'x') ON CONFLICT (k, r) DO UPDATE SET v = EXCLUDED.v || p2.v RETURNING v;
+-- a row that UPDATE moves to another partition stays in the table
+UPDATE p SET r = 2, v = 'moved' WHERE k = 3 RETURNING tableoid::regclass, k, r, v;
+SELECT count(*) FROM batchdedup.buffered(NULL::p);
+-- what MERGE inserts does, too
+MERGE INTO p USING (VALUES (3, 2), (6, 2)) s(k, r) ON (s.k, s.r) = (p.k, p.r)
+    WHEN MATCHED THEN UPDATE SET r = 3 WHEN NOT MATCHED THEN INSERT (k, r, v) VALUES (s.k, s.r, 'merged');
+SELECT count(*) FROM batchdedup.buffered(NULL::p);
+SELECT tableoid::regclass, k, r, v FROM p WHERE k IN (3, 6) ORDER BY k;
 SELECT batchdedup.drop_redirect('p');
 INSERT INTO p (k, r, v) VALUES (9, 1, 'plain') RETURNING v;
 

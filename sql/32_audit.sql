@@ -67,6 +67,10 @@ SELECT key, "row" ->> 'kind' AS kind, sqlstate, superseded FROM batchdedup.dead_
 ALTER TABLE events DROP CONSTRAINT events_kind_check;
 SELECT batchdedup.retry_dead_letters('events');
 SELECT count(*) FROM events;
+-- in their order, whatever columns they give
+SELECT batchdedup.upsert('events', '[{"kind": "1st"}, {"kind": "2nd", "doc": 1}, {"kind": "3rd"}]');
+SELECT batchdedup.flush('events');
+SELECT kind FROM events WHERE kind ~ '^[123]' ORDER BY n;
 SET batchdedup.enabled = off;
 SELECT batchdedup.upsert('events', '[{"kind": "d"}, {"kind": "d"}]');
 RESET batchdedup.enabled;

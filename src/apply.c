@@ -48,7 +48,7 @@ typedef struct BddGroup
 static Tuplestorestate *
 new_store(void)
 {
-	return tuplestore_begin_heap(false, false, work_mem);
+	return tuplestore_begin_heap(false, false, Max(work_mem, maintenance_work_mem));
 }
 
 static void
@@ -68,8 +68,12 @@ group_of(BddTarget *target, List **groups, const BddImage *image)
 	const BddColumns *insert = bdd_image_insert(shape, image);
 	BddGroup *group;
 	ListCell *cell;
+	int first = 0;
 
-	foreach(cell, *groups)
+	/* Rows that are only appended stay in order. */
+	if (target->key.count == 0 && *groups != NIL)
+		first = list_length(*groups) - 1;
+	for_each_from(cell, *groups, first)
 	{
 		group = lfirst(cell);
 		if (memcmp(group->update, update, shape->set_bytes) == 0 &&
@@ -101,14 +105,20 @@ write_group(BddTarget *target, const BddWriteRules *rules, BddGroup *group)
 {
 	char *sql;
 
+	if (rules->merge)
+		bdd_run_on_rows(target,
+						bdd_sql_merge(target, rules, group->update,
+									  group->insert),
+						group->rows, group->count, false);
+
 	/*
 	 * BEFORE INSERT triggers must see every row, as they do with INSERT ... ON
 	 * CONFLICT.  Otherwise rows given in part are first tried as updates: an
 	 * insert of them might lack a NOT NULL column, or use up a sequence.
 	 */
-	if (group->full || target->key.count == 0 ||
-		(rules->insert_triggers &&
-		 gives_required(target, group->insert)))
+	else if (group->full || target->key.count == 0 ||
+			 (rules->insert_triggers &&
+			  gives_required(target, group->insert)))
 		bdd_run_on_rows(target,
 						bdd_sql_upsert(target, rules, group->update,
 									   group->insert),
@@ -155,7 +165,7 @@ delete_rows(BddTarget *target, const BddRow *rows, uint64 count,
 }
 
 static uint64
-upsert_rows(BddTarget *target, const BddRow *rows, uint64 count,
+upsert_rows(BddTarget *target, const BddRow *rows, uint64 count, bool merge,
 			TupleTableSlot *slot)
 {
 	BddWriteRules rules = bdd_write_rules(target);
@@ -163,6 +173,7 @@ upsert_rows(BddTarget *target, const BddRow *rows, uint64 count,
 	ListCell *cell;
 	uint64 upserts = 0;
 
+	rules.merge = rules.merge && merge;
 	for (uint64 i = 0; i < count; i++)
 	{
 		const BddImage *image = &rows[i].image;
@@ -256,7 +267,7 @@ count_stale(BddTarget *target, const BddRow *rows, uint64 count,
 
 /* Deletes first, then upserts. */
 static void
-write_round(BddTarget *target, const BddRow *rows, uint64 count,
+write_round(BddTarget *target, const BddRow *rows, uint64 count, bool merge,
 			TupleTableSlot *slot, BddApplyCounts *counts)
 {
 	BddApplyCounts before = {0};
@@ -269,7 +280,7 @@ write_round(BddTarget *target, const BddRow *rows, uint64 count,
 	delete_rows(target, rows, count, slot, false);
 	if (target->shape.version >= 0)
 		delete_rows(target, rows, count, slot, true);
-	upserts = upsert_rows(target, rows, count, slot);
+	upserts = upsert_rows(target, rows, count, merge, slot);
 	read_table_counts(target->relid, &after);
 
 	counts->rows += count;
@@ -283,11 +294,13 @@ write_round(BddTarget *target, const BddRow *rows, uint64 count,
 }
 
 /*
- * Writes rows to the table as the current user, round by round.  The caller
- * holds RowExclusiveLock on the table.  Adds to "counts".
+ * Writes rows to the table as the current user, round by round.  "merge":
+ * quicker where the table allows it, but with an error if another transaction
+ * inserts a key meanwhile.  The caller holds RowExclusiveLock on the table.
+ * Adds to "counts".
  */
 void
-bdd_write_rows(BddTarget *target, const BddRow *rows, uint64 count,
+bdd_write_rows(BddTarget *target, const BddRow *rows, uint64 count, bool merge,
 			   BddApplyCounts *counts)
 {
 	BddRounds rounds = bdd_split_rounds(rows, count);
@@ -297,7 +310,7 @@ bdd_write_rows(BddTarget *target, const BddRow *rows, uint64 count,
 	slot = MakeSingleTupleTableSlot(target->shape.desc, &TTSOpsMinimalTuple);
 	for (uint32 i = 0; i < rounds.count; i++)
 		write_round(target, &rounds.rows[rounds.starts[i]],
-					rounds.starts[i + 1] - rounds.starts[i], slot, counts);
+					rounds.starts[i + 1] - rounds.starts[i], merge, slot, counts);
 	ExecDropSingleTupleTableSlot(slot);
 	bdd_spi_finish();
 	pfree(rounds.rows);

@@ -18,9 +18,11 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_inherits.h"
+#include "catalog/pg_namespace_d.h"
 #include "catalog/pg_opclass.h"
 #include "catalog/pg_operator.h"
 #include "catalog/pg_trigger.h"
+#include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "common/hashfn.h"
 #include "guard.h"
@@ -33,6 +35,7 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/hsearch.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/plancache.h"
@@ -79,25 +82,26 @@ add_rules(Oid relid, BddWriteRules *rules)
 BddWriteRules
 bdd_write_rules(BddTarget *target)
 {
-	BddWriteRules rules = {false, false};
+	BddWriteRules rules = {false, false, false};
+	List *relids = get_rel_relkind(target->relid) == RELKIND_PARTITIONED_TABLE ?
+					   find_all_inheritors(target->relid, AccessShareLock, NULL) :
+					   list_make1_oid(target->relid);
 	ListCell *cell;
+	bool old_snapshot = IsolationUsesXactSnapshot();
+	bool may_read = pg_class_aclcheck(target->relid, GetUserId(),
+									  ACL_SELECT) == ACLCHECK_OK;
+
+	foreach(cell, relids)
+		add_rules(lfirst_oid(cell), &rules);
+	rules.merge = target->key.count > 0 && !rules.insert_triggers &&
+				  !old_snapshot && may_read;
 
 	/*
 	 * What an old snapshot shows as unchanged may have been changed since; and
 	 * the comparison reads columns that the writer may not be allowed to see.
 	 */
-	if (IsolationUsesXactSnapshot() ||
-		pg_class_aclcheck(target->relid, GetUserId(),
-						  ACL_SELECT) != ACLCHECK_OK)
+	if (old_snapshot || !may_read)
 		rules.update_triggers = true;
-
-	if (get_rel_relkind(target->relid) != RELKIND_PARTITIONED_TABLE)
-	{
-		add_rules(target->relid, &rules);
-		return rules;
-	}
-	foreach(cell, find_all_inheritors(target->relid, AccessShareLock, NULL))
-		add_rules(lfirst_oid(cell), &rules);
 	return rules;
 }
 
@@ -342,22 +346,76 @@ can_tell_unchanged(BddTarget *target, const BddColumns *columns)
 	return true;
 }
 
+static Oid
+get_type_namespace(Oid type)
+{
+	HeapTuple tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
+	Oid result;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for type %u", type);
+	result = ((Form_pg_type) GETSTRUCT(tuple))->typnamespace;
+	ReleaseSysCache(tuple);
+	return result;
+}
+
+/*
+ * Whether values that the type's = takes for equal are the same to the byte,
+ * and = is a quick function that is found under any search_path.
+ */
+static bool
+equal_is_same(Form_pg_attribute attribute)
+{
+	Oid type = getBaseType(attribute->atttypid);
+	TypeCacheEntry *entry = lookup_type_cache(type, TYPECACHE_BTREE_OPFAMILY);
+	Oid proc;
+
+	if (get_type_namespace(type) != PG_CATALOG_NAMESPACE ||
+		type == BPCHAROID || entry->btree_opintype != type)
+		return false;
+	proc = get_opfamily_proc(entry->btree_opf, type, type, BTEQUALIMAGE_PROC);
+	return OidIsValid(proc) &&
+		   DatumGetBool(OidFunctionCall1Coll(proc, attribute->attcollation,
+											 ObjectIdGetDatum(type)));
+}
+
 /*
  * True if the row leaves the columns as they are, to the byte: equality of the
- * type would take 1.0 and 1.00 for unchanged.
+ * type would take 1.0 and 1.00 for unchanged.  Columns that are quick to compare
+ * come first.
  */
 static void
 append_same_image(StringInfo sql, BddTarget *target, const char *alias,
 				  const BddColumns *columns)
 {
+	BddColumns *slow = palloc0(target->shape.set_bytes);
 	char *prefix = psprintf("%s.", alias);
 	const char *comma = "";
+	const char *and = "";
 
-	appendStringInfoString(sql, "ROW(");
-	append_columns(sql, target, columns, prefix);
+	for (int i = 0; i < target->shape.desc->natts; i++)
+	{
+		const char *name = column_name(target, i);
+
+		if (!bdd_column_in(columns, i))
+			continue;
+		if (!equal_is_same(TupleDescAttr(target->shape.desc, i)))
+		{
+			bdd_column_add(slow, i);
+			continue;
+		}
+		appendStringInfo(sql, "%s%s%s IS NOT DISTINCT FROM ", and, prefix,
+						 name);
+		append_result(sql, target, i, alias, "r");
+		and = " AND ";
+	}
+	if (is_empty(target, slow))
+		return;
+	appendStringInfo(sql, "%sROW(", and);
+	append_columns(sql, target, slow, prefix);
 	appendStringInfoString(sql, ")::pg_catalog.record OPERATOR(pg_catalog.*=) ROW(");
 	for (int i = 0; i < target->shape.desc->natts; i++)
-		if (bdd_column_in(columns, i))
+		if (bdd_column_in(slow, i))
 		{
 			appendStringInfoString(sql, comma);
 			append_result(sql, target, i, alias, "r");
@@ -393,18 +451,28 @@ append_conflict(StringInfo sql, BddTarget *target, const BddColumns *update)
 	}
 }
 
+/* "(c1, ...)", and that values for identity columns are meant. */
 static void
-append_insert(StringInfo sql, BddTarget *target, const BddColumns *insert)
+append_insert_columns(StringInfo sql, BddTarget *target,
+					  const BddColumns *insert)
 {
 	bool overriding = false;
 
 	for (int i = 0; i < target->shape.desc->natts; i++)
 		if (bdd_column_in(insert, i) && target->columns[i].identity_always)
 			overriding = true;
-	appendStringInfo(sql, "INSERT INTO %s AS t (", table_name(target));
+	appendStringInfoChar(sql, '(');
 	append_columns(sql, target, insert, "");
-	appendStringInfo(sql, ")%s SELECT ",
+	appendStringInfo(sql, ")%s",
 					 overriding ? " OVERRIDING SYSTEM VALUE" : "");
+}
+
+static void
+append_insert(StringInfo sql, BddTarget *target, const BddColumns *insert)
+{
+	appendStringInfo(sql, "INSERT INTO %s AS t ", table_name(target));
+	append_insert_columns(sql, target, insert);
+	appendStringInfoString(sql, " SELECT ");
 	append_columns(sql, target, insert, "r.");
 	appendStringInfoString(sql, " FROM " BDD_ROWS_NAME " r");
 }
@@ -412,8 +480,8 @@ append_insert(StringInfo sql, BddTarget *target, const BddColumns *insert)
 /* ---------- statements ---------- */
 
 /* "versioned": only what the rows are not older than. */
-char *
-bdd_sql_delete(BddTarget *target, bool versioned)
+static char *
+build_delete(BddTarget *target, bool versioned)
 {
 	StringInfoData sql;
 
@@ -430,8 +498,8 @@ bdd_sql_delete(BddTarget *target, bool versioned)
 }
 
 /* How many rows are older than the table's. */
-char *
-bdd_sql_count_stale(BddTarget *target)
+static char *
+build_count_stale(BddTarget *target)
 {
 	StringInfoData sql;
 
@@ -450,9 +518,9 @@ bdd_sql_count_stale(BddTarget *target)
  * change nothing are left out before they are locked, unless a trigger is to
  * see them.
  */
-char *
-bdd_sql_upsert(BddTarget *target, const BddWriteRules *rules,
-			   const BddColumns *update, const BddColumns *insert)
+static char *
+build_upsert(BddTarget *target, const BddWriteRules *rules,
+			 const BddColumns *update, const BddColumns *insert)
 {
 	StringInfoData sql;
 
@@ -484,10 +552,50 @@ bdd_sql_upsert(BddTarget *target, const BddWriteRules *rules,
 	return sql.data;
 }
 
+/*
+ * The same, and for rows given in part, in one go: a key is looked up once, a
+ * row is not locked before it is updated.  A key that another transaction
+ * inserts meanwhile is an error.
+ */
+static char *
+build_merge(BddTarget *target, const BddWriteRules *rules,
+			const BddColumns *update, const BddColumns *insert)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "MERGE INTO %s%s t USING " BDD_ROWS_NAME " r ON ",
+					 only(target), table_name(target));
+	append_same_key(&sql, target, "t");
+	if (!is_empty(target, update))
+	{
+		appendStringInfoString(&sql, " WHEN MATCHED");
+		if (target->shape.version >= 0)
+		{
+			appendStringInfoString(&sql, " AND ");
+			append_is_newer(&sql, target, "t", "r");
+		}
+		if (!rules->update_triggers && can_tell_unchanged(target, update))
+		{
+			appendStringInfoString(&sql, " AND NOT (");
+			append_same_image(&sql, target, "t", update);
+			appendStringInfoChar(&sql, ')');
+		}
+		appendStringInfoString(&sql, " THEN UPDATE SET ");
+		append_assignments(&sql, target, update, "r");
+	}
+	appendStringInfoString(&sql, " WHEN NOT MATCHED THEN INSERT ");
+	append_insert_columns(&sql, target, insert);
+	appendStringInfoString(&sql, " VALUES (");
+	append_columns(&sql, target, insert, "r.");
+	appendStringInfoChar(&sql, ')');
+	return sql.data;
+}
+
 /* For rows given in part: first those whose key is there ... */
-char *
-bdd_sql_update_existing(BddTarget *target, const BddWriteRules *rules,
-						const BddColumns *update)
+static char *
+build_update_existing(BddTarget *target, const BddWriteRules *rules,
+					  const BddColumns *update)
 {
 	StringInfoData sql;
 
@@ -514,9 +622,9 @@ bdd_sql_update_existing(BddTarget *target, const BddWriteRules *rules,
 }
 
 /* ... then the others; a key that appears meanwhile is updated after all. */
-char *
-bdd_sql_insert_missing(BddTarget *target, const BddColumns *update,
-					   const BddColumns *insert)
+static char *
+build_insert_missing(BddTarget *target, const BddColumns *update,
+					 const BddColumns *insert)
 {
 	StringInfoData sql;
 
@@ -531,8 +639,8 @@ bdd_sql_insert_missing(BddTarget *target, const BddColumns *update,
 }
 
 /* The table's row of the one key in the rows. */
-char *
-bdd_sql_select_row(BddTarget *target)
+static char *
+build_select_row(BddTarget *target)
 {
 	StringInfoData sql;
 
@@ -541,6 +649,173 @@ bdd_sql_select_row(BddTarget *target)
 					 table_name(target), only(target), table_name(target));
 	append_same_key(&sql, target, "t");
 	return sql.data;
+}
+
+/* ---------- statements that are made once ---------- */
+
+typedef enum BddStatementKind
+{
+	BDD_SQL_COUNT_STALE,
+	BDD_SQL_DELETE,
+	BDD_SQL_DELETE_VERSIONED,
+	BDD_SQL_UPSERT,
+	BDD_SQL_MERGE,
+	BDD_SQL_UPDATE_EXISTING,
+	BDD_SQL_INSERT_MISSING,
+	BDD_SQL_SELECT_ROW
+} BddStatementKind;
+
+/* A target's statements, newest first; they go with what is known of it. */
+typedef struct BddStatement
+{
+	struct BddStatement *next;
+	BddStatementKind kind;
+	BddWriteRules rules;
+	BddColumns *update;
+	BddColumns *insert;
+	uint64 names; /* names_changed when it was made */
+	char *sql;    /* NULL: there is nothing to do */
+} BddStatement;
+
+#define MAX_STATEMENTS 64
+
+/* Statements name schemas, operators, functions and types by their names. */
+static uint64 names_changed = 0;
+
+static void
+note_new_names(Datum arg, int cacheid, uint32 hashvalue)
+{
+	names_changed++;
+}
+
+static char *
+build(BddTarget *target, const BddStatement *wanted)
+{
+	switch (wanted->kind)
+	{
+		case BDD_SQL_COUNT_STALE:
+			return build_count_stale(target);
+		case BDD_SQL_DELETE:
+			return build_delete(target, false);
+		case BDD_SQL_DELETE_VERSIONED:
+			return build_delete(target, true);
+		case BDD_SQL_UPSERT:
+			return build_upsert(target, &wanted->rules, wanted->update,
+								wanted->insert);
+		case BDD_SQL_MERGE:
+			return build_merge(target, &wanted->rules, wanted->update,
+							   wanted->insert);
+		case BDD_SQL_UPDATE_EXISTING:
+			return build_update_existing(target, &wanted->rules,
+										 wanted->update);
+		case BDD_SQL_INSERT_MISSING:
+			return build_insert_missing(target, wanted->update,
+										wanted->insert);
+		case BDD_SQL_SELECT_ROW:
+			return build_select_row(target);
+	}
+	return NULL;
+}
+
+static bool
+is_same_statement(BddTarget *target, const BddStatement *a,
+				  const BddStatement *b)
+{
+	return a->kind == b->kind && a->names == b->names &&
+		   a->rules.insert_triggers == b->rules.insert_triggers &&
+		   a->rules.update_triggers == b->rules.update_triggers &&
+		   a->rules.merge == b->rules.merge &&
+		   memcmp(a->update, b->update, target->shape.set_bytes) == 0 &&
+		   memcmp(a->insert, b->insert, target->shape.set_bytes) == 0;
+}
+
+static BddColumns *
+copy_columns(BddTarget *target, const BddColumns *columns)
+{
+	BddColumns *copy = palloc(target->shape.set_bytes);
+
+	memcpy(copy, columns, target->shape.set_bytes);
+	return copy;
+}
+
+static char *
+statement(BddTarget *target, BddStatementKind kind, const BddWriteRules *rules,
+		  const BddColumns *update, const BddColumns *insert)
+{
+	BddStatement wanted = {.kind = kind, .names = names_changed};
+	BddStatement *made;
+	MemoryContext old_context;
+	int count = 0;
+
+	if (rules != NULL)
+		wanted.rules = *rules;
+	/* Where a set does not matter any will do. */
+	wanted.update = unconstify(BddColumns *, update != NULL ? update : target->shape.update);
+	wanted.insert = unconstify(BddColumns *, insert != NULL ? insert : target->shape.insert);
+	for (made = target->statements; made != NULL; made = made->next, count++)
+		if (is_same_statement(target, made, &wanted))
+			return made->sql;
+	wanted.sql = build(target, &wanted);
+	if (count >= MAX_STATEMENTS)
+		return wanted.sql;
+	old_context = MemoryContextSwitchTo(target->context);
+	made = palloc(sizeof(BddStatement));
+	*made = wanted;
+	made->update = copy_columns(target, wanted.update);
+	made->insert = copy_columns(target, wanted.insert);
+	made->sql = wanted.sql != NULL ? pstrdup(wanted.sql) : NULL;
+	made->next = target->statements;
+	target->statements = made;
+	MemoryContextSwitchTo(old_context);
+	return made->sql;
+}
+
+char *
+bdd_sql_count_stale(BddTarget *target)
+{
+	return statement(target, BDD_SQL_COUNT_STALE, NULL, NULL, NULL);
+}
+
+char *
+bdd_sql_delete(BddTarget *target, bool versioned)
+{
+	return statement(target,
+					 versioned ? BDD_SQL_DELETE_VERSIONED : BDD_SQL_DELETE,
+					 NULL, NULL, NULL);
+}
+
+char *
+bdd_sql_upsert(BddTarget *target, const BddWriteRules *rules,
+			   const BddColumns *update, const BddColumns *insert)
+{
+	return statement(target, BDD_SQL_UPSERT, rules, update, insert);
+}
+
+char *
+bdd_sql_merge(BddTarget *target, const BddWriteRules *rules,
+			  const BddColumns *update, const BddColumns *insert)
+{
+	return statement(target, BDD_SQL_MERGE, rules, update, insert);
+}
+
+char *
+bdd_sql_update_existing(BddTarget *target, const BddWriteRules *rules,
+						const BddColumns *update)
+{
+	return statement(target, BDD_SQL_UPDATE_EXISTING, rules, update, NULL);
+}
+
+char *
+bdd_sql_insert_missing(BddTarget *target, const BddColumns *update,
+					   const BddColumns *insert)
+{
+	return statement(target, BDD_SQL_INSERT_MISSING, NULL, update, insert);
+}
+
+char *
+bdd_sql_select_row(BddTarget *target)
+{
+	return statement(target, BDD_SQL_SELECT_ROW, NULL, NULL, NULL);
 }
 
 /* ---------- running ---------- */
@@ -637,6 +912,11 @@ static BDD_RELATION_HOOK(assume_large)
 void
 bdd_apply_sql_init(void)
 {
+	static const int caches[] = {NAMESPACEOID, OPEROID, CLAOID, COLLOID,
+								 PROCOID, TYPEOID};
+
+	for (int i = 0; i < lengthof(caches); i++)
+		CacheRegisterSyscacheCallback(caches[i], note_new_names, (Datum) 0);
 	previous_relation_hook = bdd_relation_hook;
 	bdd_relation_hook = assume_large;
 }

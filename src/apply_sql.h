@@ -21,6 +21,7 @@ typedef struct BddWriteRules
 {
 	bool insert_triggers; /* BEFORE INSERT for each row */
 	bool update_triggers; /* who must see unchanged rows, too */
+	bool merge;           /* MERGE means the same, but for what others insert meanwhile */
 } BddWriteRules;
 
 extern void bdd_apply_sql_init(void);
@@ -32,6 +33,9 @@ extern char *bdd_sql_delete(BddTarget *target, bool versioned);
 extern char *bdd_sql_upsert(BddTarget *target, const BddWriteRules *rules,
 							const BddColumns *update,
 							const BddColumns *insert);
+extern char *bdd_sql_merge(BddTarget *target, const BddWriteRules *rules,
+						   const BddColumns *update,
+						   const BddColumns *insert);
 extern char *bdd_sql_update_existing(BddTarget *target,
 									 const BddWriteRules *rules,
 									 const BddColumns *update);

@@ -113,6 +113,7 @@ typedef struct BddWrite
 	BddTarget *target;
 	const BddRow *rows;
 	uint64 count;
+	bool merge;
 	BddApplyCounts counts;
 } BddWrite;
 
@@ -121,7 +122,20 @@ do_write(void *arg)
 {
 	BddWrite *write = arg;
 
-	bdd_write_rows(write->target, write->rows, write->count, &write->counts);
+	bdd_write_rows(write->target, write->rows, write->count, write->merge,
+				   &write->counts);
+}
+
+static ErrorData *
+try_write(BddTarget *target, const BddRow *rows, uint64 count, bool merge,
+		  BddApplyCounts *counts)
+{
+	BddWrite write = {target, rows, count, merge, *counts};
+	ErrorData *error = bdd_in_subtransaction(do_write, &write);
+
+	if (error == NULL)
+		*counts = write.counts;
+	return error;
 }
 
 /* Writes the rows in a subtransaction; returns the error, or NULL. */
@@ -129,12 +143,7 @@ ErrorData *
 bdd_try_write(BddTarget *target, const BddRow *rows, uint64 count,
 			  BddApplyCounts *counts)
 {
-	BddWrite write = {target, rows, count, *counts};
-	ErrorData *error = bdd_in_subtransaction(do_write, &write);
-
-	if (error == NULL)
-		*counts = write.counts;
-	return error;
+	return try_write(target, rows, count, false, counts);
 }
 
 static List *
@@ -283,6 +292,9 @@ bdd_write_tolerantly(BddTarget *target, BddRows *rows, BddApplyCounts *counts)
 	List *refused = NIL;
 
 	if (rows->count == 0)
+		return NIL;
+	/* What MERGE refuses is no answer: somebody may just have inserted a key. */
+	if (try_write(target, rows->rows, rows->count, true, counts) == NULL)
 		return NIL;
 	error = bdd_try_write(target, rows->rows, rows->count, counts);
 	if (error == NULL)

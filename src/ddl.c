@@ -338,6 +338,7 @@ checks_rows(AlterTableCmd *command)
 	{
 		case AT_SetNotNull:
 		case AT_AddConstraint:
+		case AT_AlterConstraint: /* it may be ENFORCED now */
 		case AT_AddIndexConstraint:
 			return true;
 		default:

@@ -511,7 +511,7 @@ write_letter(void *arg)
 
 	bdd_become_owner_of(target->owner, &saved);
 	row.image = letter_image(target, retry->letter);
-	bdd_write_rows(target, &row, 1, &counts);
+	bdd_write_rows(target, &row, 1, false, &counts);
 	bdd_become_again(&saved);
 }
 

@@ -45,7 +45,7 @@ write_discreetly(BddTarget *target, BddRows *rows)
 
 	PG_TRY();
 	{
-		bdd_write_rows(target, rows->rows, rows->count, &counts);
+		bdd_write_rows(target, rows->rows, rows->count, false, &counts);
 	}
 	PG_CATCH();
 	{
@@ -83,7 +83,7 @@ write_rows(BddTarget *target, BddRows *rows, bool others_rows)
 	if (as_owner && discreet)
 		write_discreetly(target, rows);
 	else
-		bdd_write_rows(target, rows->rows, rows->count, &counts);
+		bdd_write_rows(target, rows->rows, rows->count, false, &counts);
 	if (as_owner)
 		bdd_become_again(&saved);
 	bdd_supersede_dead_letters(target, rows, NIL);

@@ -78,8 +78,9 @@ typedef struct BddTarget
 	ExprContext *econtext; /* for defaults; made at first use */
 	bool nested_types;     /* columns with composites inside */
 	MemoryContext json_context;
-	void *json;       /* encode.c: state for jsonb rows */
-	Oid trusted_role; /* may INSERT and UPDATE every column */
+	void *json;                      /* encode.c: state for jsonb rows */
+	struct BddStatement *statements; /* apply_sql.c */
+	Oid trusted_role;                /* may INSERT and UPDATE every column */
 } BddTarget;
 
 extern BddTarget *bdd_target_lookup(Oid relid);

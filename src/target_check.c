@@ -133,6 +133,16 @@ join_names(List *names)
 	return joined.data;
 }
 
+static bool
+is_exclusion(Oid index)
+{
+	HeapTuple tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(index));
+	bool result = ((Form_pg_index) GETSTRUCT(tuple))->indisexclusion;
+
+	ReleaseSysCache(tuple);
+	return result;
+}
+
 List *
 bdd_primary_key(Relation rel)
 {
@@ -144,6 +154,13 @@ bdd_primary_key(Relation rel)
 				 errmsg("table \"%s\" has no primary key",
 						RelationGetRelationName(rel)),
 				 errhint("Name the columns of a unique index: key => 'column, ...'.")));
+	if (is_exclusion(index))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("the primary key of table \"%s\" is WITHOUT OVERLAPS",
+						RelationGetRelationName(rel)),
+				 errdetail("INSERT ... ON CONFLICT DO UPDATE cannot find a row by such a key."),
+				 errhint("Name the columns of another unique index: key => 'column, ...'.")));
 	return index_column_names(index, INDEX_MAX_KEYS);
 }
 

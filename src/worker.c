@@ -213,6 +213,8 @@ main_loop(void)
 		if (my_worker->away_until > GetCurrentTimestamp())
 			break;
 		wait = bdd_flusher_tend();
+		if (ShutdownRequestPending)
+			break; /* waiting for a lock may have eaten the wake-up */
 		if (bdd_flusher_has_work())
 			idle_since = GetCurrentTimestamp();
 		else if (may_leave(idle_since))

@@ -99,6 +99,15 @@ is(in('third', "SELECT string_agg(v, ' ' ORDER BY k) FROM t"), 'template 5 of th
 is(in('postgres', "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'batchdedup worker' AND datname = 'third'"),
 	1, 'renamed: its worker knows the name');
 
+# ---------- moved ----------
+
+my $elsewhere = PostgreSQL::Test::Utils::tempdir();
+in('postgres', "CREATE TABLESPACE elsewhere LOCATION '$elsewhere'");
+in('third', "SELECT batchdedup.upsert(ROW(4, 'on the way')::t)");
+in('postgres', "ALTER DATABASE third SET TABLESPACE elsewhere");
+is(buffered('third', 't'), 1, 'moved: its rows stay, and its worker was not in the way');
+is(in('third', "SELECT batchdedup.flush('t')"), 1, 'moved: they are applied');
+
 # ---------- dropped ----------
 
 in('third', "SELECT batchdedup.pause('t'); SELECT count(batchdedup.upsert(ROW(i, repeat('x', 1000))::t)) FROM generate_series(1, 1000) i");

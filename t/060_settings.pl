@@ -69,12 +69,16 @@ is(sql("SET ROLE alice; SELECT count(*) > 0 FROM batchdedup.health()"), 't', 'he
 
 # ---------- settings of the database and of roles ----------
 
+# since 17
+my $has_transaction_timeout = sql("SELECT count(*) FROM pg_settings WHERE name = 'transaction_timeout'");
+
 sub other_settings
 {
 	my ($action) = @_;
 	for my $setting (
 		"statement_timeout = '1ms'",
 		"idle_in_transaction_session_timeout = '1ms'",
+		$has_transaction_timeout ? "transaction_timeout = '1ms'" : (),
 		"lock_timeout = '1ms'",
 		"default_transaction_read_only = on",
 		"default_transaction_isolation = 'serializable'",

@@ -65,7 +65,7 @@ output_of('the compiler for libpq.c',
 	[ 'gcc', '-Wall', '-o', $libpq, "$programs/libpq.c", '-I' . pg_config('includedir'),
 	  '-L' . pg_config('libdir'), '-Wl,-rpath,' . pg_config('libdir'), '-lpq' ]);
 
-my $url = 'jdbc:postgresql://127.0.0.1:' . $node->port . "/postgres?user=$ENV{PGUSER}";
+my $url = 'jdbc:postgresql://127.0.0.1:' . $node->port . "/postgres?reWriteBatchedInserts=true&user=$ENV{PGUSER}";
 my %command = (
 	'psql.sql' => [ 'psql', '-qAtX', '-f', "$programs/psql.sql" ],
 	'libpq.c' => [$libpq],
@@ -121,9 +121,10 @@ sql($create);
 sql("SELECT batchdedup.alter_target('device_state', flush_interval => '0', flush_rows => 0)");
 
 my $expected = join "\n", (map { "batch-$_|ok|9$_|t|" } 0 .. 9),
-  'json|ok||t|{"rpm": 1450, "parts": ["a", "b"]}',
+  'copy-1|ok|12.5|t|', 'copy-2|low||t|', 'json|ok||t|{"rpm": 1450, "parts": ["a", "b"]}',
   'many-1|ok|12.5|f|', 'many-2|low||f|', 'many-3|ok|12.5|f|',
-  'many-4|low||f|', 'many-5|ok|12.5|t|', 'many-6|low||t|', 'null||9.5|f|', 'one|ok|11.8|t|';
+  'many-4|low||f|', 'many-5|ok|12.5|t|', 'many-6|low||t|', 'null||9.5|f|', 'one|ok|11.8|t|',
+  'view-1|ok|12.5|t|', 'view-2|low||t|';
 
 sub check_table
 {

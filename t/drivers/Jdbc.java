@@ -1,7 +1,8 @@
 // JDBC: the examples of docs/drivers.md. t/100_drivers.pl runs this file and
 // looks at the table.
+import java.io.IOException;
+import java.io.StringReader;
 import java.math.BigDecimal;
-import java.sql.Array;
 import java.sql.Connection;
 import java.sql.DriverManager;
 import java.sql.PreparedStatement;
@@ -9,15 +10,15 @@ import java.sql.ResultSet;
 import java.sql.SQLException;
 import java.sql.Types;
 import java.time.OffsetDateTime;
-import java.util.List;
 import java.util.Map;
+import org.postgresql.PGConnection;
 
 public class Jdbc {
     static final OffsetDateTime noon = OffsetDateTime.parse("2026-01-01T12:00:00Z");
     static final String upsert = "SELECT batchdedup.upsert(ROW(?, ?, ?, ?, ?::jsonb)::device_state)";
     static final String byName = "SELECT batchdedup.upsert('device_state', ?::jsonb)";
 
-    static void examples(Connection connection) throws SQLException {
+    static void examples(Connection connection) throws SQLException, IOException {
         // One row; execute(), since a SELECT returns a result
         try (PreparedStatement s = connection.prepareStatement(upsert)) {
             s.setString(1, "one");
@@ -95,6 +96,28 @@ public class Jdbc {
         connection.commit();
         connection.setAutoCommit(true);
 
+        // Through the view: INSERT, here with reWriteBatchedInserts=true in the URL ...
+        try (PreparedStatement s = connection.prepareStatement(
+                "INSERT INTO device_state_buffered (device, status, volts, seen_at) VALUES (?, ?, ?, ?)")) {
+            s.setString(1, "view-1");
+            s.setString(2, "ok");
+            s.setBigDecimal(3, new BigDecimal("12.5"));
+            s.setObject(4, noon);
+            s.addBatch();
+            s.setString(1, "view-2");
+            s.setString(2, "low");
+            s.setBigDecimal(3, null);
+            s.addBatch();
+            s.executeBatch();
+        }
+
+        // ... and COPY
+        String lines = "copy-1,ok,12.5,2026-01-01 12:00+00\n"
+                + "copy-2,low,,2026-01-01 12:00+00\n";
+        connection.unwrap(PGConnection.class).getCopyAPI().copyIn(
+                "COPY device_state_buffered (device, status, volts, seen_at) FROM STDIN (FORMAT csv)",
+                new StringReader(lines));
+
         // Reading what may not be in the table yet
         try (PreparedStatement s = connection.prepareStatement(
                 "SELECT r ->> 'status', (r ->> 'volts')::numeric"
@@ -168,6 +191,28 @@ public class Jdbc {
             row.setString(1, "(x,ok,11.8,now,)");
             row.execute();
         });
+        refused("column \"extra\" is of type jsonb but expression is of type character varying", () -> {
+            try (PreparedStatement s = connection.prepareStatement(
+                    "INSERT INTO device_state_buffered (device, extra) VALUES ('x', ?)")) {
+                s.setString(1, "{}");
+                s.executeUpdate();
+            }
+        });
+        refused("there is no unique or exclusion constraint matching the ON CONFLICT specification", () -> {
+            connection.createStatement().executeUpdate("INSERT INTO device_state_buffered VALUES ('x', 'ok')"
+                    + " ON CONFLICT (device) DO UPDATE SET status = 'ok'");
+        });
+        // Not refused, but of no use: the counts of a batch of SELECTs
+        try (PreparedStatement s = connection.prepareStatement(byName)) {
+            for (int i = 0; i < 2; i++) {
+                s.setString(1, "{\"device\": \"many-1\"}");
+                s.addBatch();
+            }
+            for (int count : s.executeBatch())
+                if (count != 0)
+                    throw new IllegalStateException("executeBatch() counts " + count);
+        }
+
         refused("null value in key column \"device\"", () -> {
             try (PreparedStatement s = connection.prepareStatement(byName)) {
                 s.setString(1, "{\"device\": \"x\"}");
@@ -179,7 +224,7 @@ public class Jdbc {
         });
     }
 
-    public static void main(String[] arguments) throws SQLException {
+    public static void main(String[] arguments) throws SQLException, IOException {
         try (Connection connection = DriverManager.getConnection(arguments[0])) {
             examples(connection);
             whatDoesNotWork(connection);

@@ -16,6 +16,27 @@ die(const char *what)
 	exit(1);
 }
 
+/* The next result of what was sent */
+static void
+expect(ExecStatusType status)
+{
+	PGresult *result = PQgetResult(conn);
+
+	if (PQresultStatus(result) != status)
+		die(PQresStatus(PQresultStatus(result)));
+	PQclear(result);
+	PQgetResult(conn); /* NULL: there is no other */
+}
+
+/* Runs a command with n text parameters */
+static void
+command(const char *sql, int n, const char *const *values)
+{
+	if (!PQsendQueryParams(conn, sql, n, NULL, values, NULL, NULL, 0))
+		die(sql);
+	expect(PGRES_COMMAND_OK);
+}
+
 /* Runs a query with n text parameters; the first value of its result. */
 static const char *
 query(const char *sql, int n, const char *const *values)
@@ -31,14 +52,15 @@ query(const char *sql, int n, const char *const *values)
 
 #define NOON "2026-01-01 12:00+00"
 
+/* Types of the parameters are left open: the cast tells them. */
 static const char *const upsert = "SELECT batchdedup.upsert(ROW($1, $2, $3, $4, $5)::device_state)";
 static const char *const by_name = "SELECT batchdedup.upsert('device_state', $1)";
 
 static void
 examples(void)
 {
-	/* One row; parameters without types, the cast tells them */
-	const char *one[] = {"one", "ok", "11.8", "2026-01-01 12:00+00", NULL};
+	/* One row */
+	const char *one[] = {"one", "ok", "11.8", NOON, NULL};
 
 	query(upsert, 5, one);
 
@@ -74,6 +96,22 @@ examples(void)
 
 	query(upsert, 5, extra);
 
+	/* Through the view: INSERT ... */
+	const char *view[] = {"view-1", "ok", "12.5", NOON, "view-2", "low", NULL, NOON};
+
+	command("INSERT INTO device_state_buffered (device, status, volts, seen_at)"
+			" VALUES ($1, $2, $3, $4), ($5, $6, $7, $8)",
+			8, view);
+
+	/* ... and COPY */
+	const char *lines = "copy-1\tok\t12.5\t2026-01-01 12:00+00\n"
+						"copy-2\tlow\t\\N\t2026-01-01 12:00+00\n";
+
+	PQclear(PQexec(conn, "COPY device_state_buffered (device, status, volts, seen_at) FROM STDIN"));
+	if (PQputCopyData(conn, lines, (int) strlen(lines)) != 1 || PQputCopyEnd(conn, NULL) != 1)
+		die("COPY");
+	expect(PGRES_COMMAND_OK);
+
 	/* Reading what may not be in the table yet */
 	const char *key[] = {"{\"device\": \"one\"}"};
 
@@ -82,12 +120,20 @@ examples(void)
 							  1, key));
 }
 
+static void
+expect_sync(void)
+{
+	PGresult *result = PQgetResult(conn);
+
+	if (PQresultStatus(result) != PGRES_PIPELINE_SYNC)
+		die("PQpipelineSync");
+	PQclear(result);
+}
+
 /* Batches: what is sent up to a sync is one transaction */
 static void
 batches(void)
 {
-	PGresult *result;
-
 	PQclear(PQprepare(conn, "upsert", upsert, 0, NULL));
 	if (!PQenterPipelineMode(conn))
 		die("PQenterPipelineMode");
@@ -104,17 +150,8 @@ batches(void)
 	if (!PQpipelineSync(conn))
 		die("PQpipelineSync");
 	for (int i = 0; i < 100; i++)
-	{
-		result = PQgetResult(conn);
-		if (PQresultStatus(result) != PGRES_TUPLES_OK)
-			die("pipeline");
-		PQclear(result);
-		PQgetResult(conn); /* NULL: the end of this query's results */
-	}
-	result = PQgetResult(conn);
-	if (PQresultStatus(result) != PGRES_PIPELINE_SYNC)
-		die("pipeline");
-	PQclear(result);
+		expect(PGRES_TUPLES_OK);
+	expect_sync();
 	PQexitPipelineMode(conn);
 }
 
@@ -127,18 +164,6 @@ refused(const char *message, PGresult *result)
 		die("not refused as expected");
 	printf("refused: %s\n", message);
 	PQclear(result);
-}
-
-/* The next result of a pipeline */
-static void
-expect(ExecStatusType status)
-{
-	PGresult *result = PQgetResult(conn);
-
-	if (PQresultStatus(result) != status)
-		die(PQresStatus(PQresultStatus(result)));
-	PQclear(result);
-	PQgetResult(conn);
 }
 
 static void
@@ -160,6 +185,9 @@ what_does_not_work(void)
 	refused("cannot insert multiple commands into a prepared statement",
 			PQexecParams(conn, "SELECT batchdedup.upsert('device_state', $1); SELECT 1", 1, NULL,
 						 json, NULL, NULL, 0));
+	refused("there is no unique or exclusion constraint matching the ON CONFLICT specification",
+			PQexec(conn, "INSERT INTO device_state_buffered VALUES ('x', 'ok')"
+						 " ON CONFLICT (device) DO UPDATE SET status = 'ok'"));
 	PQenterPipelineMode(conn);
 	refused("synchronous command execution functions are not allowed in pipeline mode",
 			PQexec(conn, "SELECT batchdedup.upsert('device_state', '{\"device\": \"x\"}')"));
@@ -173,7 +201,7 @@ what_does_not_work(void)
 	refused("null value in key column \"device\"", PQgetResult(conn));
 	PQgetResult(conn);
 	expect(PGRES_PIPELINE_ABORTED);
-	PQclear(PQgetResult(conn));
+	expect_sync();
 	PQexitPipelineMode(conn);
 }
 

@@ -1,7 +1,10 @@
 // node-pg: the examples of docs/drivers.md. t/100_drivers.pl runs this file
 // and looks at the table.
 'use strict';
+const { Readable } = require('stream');
+const { pipeline } = require('stream/promises');
 const { Client } = require('pg');
+const copyFrom = require('pg-copy-streams').from;
 
 const noon = new Date('2026-01-01T12:00:00Z');
 
@@ -34,6 +37,17 @@ async function examples(client) {
 
   // A jsonb column
   await client.query(upsert, ['json', 'ok', null, noon, { rpm: 1450, parts: ['a', 'b'] }]);
+
+  // Through the view: INSERT ...
+  await client.query(
+    `INSERT INTO device_state_buffered (device, status, volts, seen_at)
+     VALUES ($1, $2, $3, $4), ($5, $6, $7, $8)`,
+    ['view-1', 'ok', 12.5, noon, 'view-2', 'low', null, noon]);
+
+  // ... and COPY, with pg-copy-streams
+  const lines = ['copy-1,ok,12.5,2026-01-01 12:00+00\n', 'copy-2,low,,2026-01-01 12:00+00\n'];
+  await pipeline(Readable.from(lines), client.query(copyFrom(
+    'COPY device_state_buffered (device, status, volts, seen_at) FROM STDIN (FORMAT csv)')));
 
   // Reading what may not be in the table yet
   const result = await client.query(
@@ -91,6 +105,8 @@ async function whatDoesNotWork(client) {
        FROM unnest($1, $2) AS s(device, status)`, [['x'], ['ok']]);
   await refused('cannot insert multiple commands into a prepared statement',
     "SELECT batchdedup.upsert('device_state', $1); SELECT 1", [{ device: 'x' }]);
+  await refused('there is no unique or exclusion constraint matching the ON CONFLICT specification',
+    "INSERT INTO device_state_buffered VALUES ('x', 'ok') ON CONFLICT (device) DO UPDATE SET status = 'ok'");
 }
 
 async function main() {

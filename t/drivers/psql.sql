@@ -24,19 +24,21 @@ SELECT batchdedup.upsert('device_state', '{"device": "null", "status": null}');
 SELECT batchdedup.upsert(ROW('json', 'ok', NULL, '2026-01-01 12:00+00',
                              '{"rpm": 1450, "parts": ["a", "b"]}')::device_state);
 
--- Batches: what COPY brought to a temporary table, in one statement
-BEGIN;
-CREATE TEMPORARY TABLE incoming (LIKE device_state INCLUDING DEFAULTS) ON COMMIT DROP;
-\copy incoming (device, status, volts, seen_at) FROM 'readings.csv' CSV
-SELECT count(batchdedup.upsert_record('device_state', incoming)) FROM incoming;
-COMMIT;
+-- Through the view: INSERT and COPY
+INSERT INTO device_state_buffered (device, status, volts, seen_at)
+VALUES ('view-1', 'ok', 12.5, '2026-01-01 12:00+00'), ('view-2', 'low', NULL, '2026-01-01 12:00+00');
+COPY device_state_buffered (device, status, volts, seen_at) FROM STDIN;
+copy-1	ok	12.5	2026-01-01 12:00+00
+copy-2	low	\N	2026-01-01 12:00+00
+\.
+
+-- Batches: a file
+\copy device_state_buffered (device, status, volts, seen_at) FROM 'readings.csv' CSV
 
 -- Reading what may not be in the table yet
-\o
 SELECT r ->> 'status' AS status, r ->> 'volts' AS volts
   FROM batchdedup.get('device_state', '{"device": "one"}') AS r \gset
 \echo get: :status :volts
-\o /dev/null
 
 -- Forms that do not work
 \set ON_ERROR_STOP off
@@ -49,6 +51,8 @@ SELECT batchdedup.upsert('(x,ok,11.8,now,)');
 SELECT batchdedup.upsert_record('device_state', ROW('x', 'ok'));
 \echo refused: :LAST_ERROR_MESSAGE
 SELECT batchdedup.upsert_record('device_state', s) FROM (VALUES ('x', '11.8')) AS s(device, volts);
+\echo refused: :LAST_ERROR_MESSAGE
+INSERT INTO device_state_buffered VALUES ('x', 'ok') ON CONFLICT (device) DO UPDATE SET status = 'ok';
 \echo refused: :LAST_ERROR_MESSAGE
 SELECT batchdedup.upsert('device_state', '[{"device": "x"}, {"device": null}]');
 \echo refused: :LAST_ERROR_MESSAGE

@@ -48,6 +48,16 @@ async def examples(conn):
     await conn.execute(
         upsert, ("json", "ok", None, noon, {"rpm": 1450, "parts": ["a", "b"]}))
 
+    # Through the view: INSERT ...
+    await conn.executemany(
+        "INSERT INTO device_state_buffered (device, status, volts, seen_at) VALUES ($1, $2, $3, $4)",
+        [("view-1", "ok", 12.5, noon), ("view-2", "low", None, noon)])
+
+    # ... and COPY
+    await conn.copy_records_to_table(
+        "device_state_buffered", columns=["device", "status", "volts", "seen_at"],
+        records=[("copy-1", "ok", 12.5, noon), ("copy-2", "low", None, noon)])
+
     # Batches: executemany() sends its rows in a pipeline, as one transaction
     await conn.executemany(
         upsert, [[(f"batch-{i % 10}", "ok", i, noon, None)] for i in range(100)])
@@ -91,6 +101,9 @@ async def what_does_not_work(conn):
                   conn.execute("SELECT batchdedup.upsert($1::record)", ("x", "ok")))
     await refused("cannot insert multiple commands into a prepared statement",
                   conn.execute("SELECT batchdedup.upsert('device_state', $1); SELECT 1", "{}"))
+    await refused("there is no unique or exclusion constraint matching the ON CONFLICT specification",
+                  conn.execute("INSERT INTO device_state_buffered VALUES ('x', 'ok')"
+                               " ON CONFLICT (device) DO UPDATE SET status = 'ok'"))
     await refused('null value in key column "device"',
                   conn.executemany(by_name, [['{"device": "x"}'], ['{"device": null}']]))
     await conn.set_type_codec(

@@ -1,6 +1,7 @@
 """psycopg2: the examples of docs/drivers.md. t/100_drivers.pl runs this file
 and looks at the table."""
 
+import io
 from datetime import datetime, timezone
 from decimal import Decimal
 
@@ -40,6 +41,16 @@ cursor.execute(by_name, [Json({"device": "null", "status": None})])
 
 # A jsonb column
 cursor.execute(upsert, [("json", "ok", None, noon, Json({"rpm": 1450, "parts": ["a", "b"]}))])
+
+# Through the view: INSERT ...
+execute_values(
+    cursor, "INSERT INTO device_state_buffered (device, status, volts, seen_at) VALUES %s",
+    [("view-1", "ok", 12.5, noon), ("view-2", "low", None, noon)])
+
+# ... and COPY
+lines = io.StringIO("copy-1\tok\t12.5\t2026-01-01 12:00+00\n"
+                    "copy-2\tlow\t\\N\t2026-01-01 12:00+00\n")
+cursor.copy_from(lines, "device_state_buffered", columns=("device", "status", "volts", "seen_at"))
 
 # Batches: there is no pipeline mode, but both of these send many rows at once
 execute_batch(cursor, upsert,
@@ -83,5 +94,8 @@ refused('column "volts" is of type numeric but the record\'s field is of type te
         """SELECT count(batchdedup.upsert_record('device_state', s))
              FROM (VALUES %s) AS s(device, volts)""",
         [("x", None), ("y", None)])
+refused("there is no unique or exclusion constraint matching the ON CONFLICT specification",
+        cursor.execute, "INSERT INTO device_state_buffered VALUES ('x', 'ok')"
+        " ON CONFLICT (device) DO UPDATE SET status = 'ok'")
 refused('null value in key column "device"',
         execute_batch, cursor, by_name, [[Json({"device": "x"})], [Json({"device": None})]])

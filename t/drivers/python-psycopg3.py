@@ -44,6 +44,17 @@ conn.execute(by_name, [Jsonb({"device": "null", "status": None})])
 # A jsonb column
 conn.execute(upsert, ["json", "ok", None, noon, Jsonb({"rpm": 1450, "parts": ["a", "b"]})])
 
+# Through the view: INSERT ...
+insert = "INSERT INTO device_state_buffered (device, status, volts, seen_at) VALUES (%s, %s, %s, %s)"
+conn.execute(insert, ["view-1", "ok", 12.5, noon])
+conn.execute(insert, ["view-2", "low", None, noon])
+
+# ... and COPY
+with conn.cursor().copy(
+        "COPY device_state_buffered (device, status, volts, seen_at) FROM STDIN") as copy:
+    copy.write_row(["copy-1", "ok", 12.5, noon])
+    copy.write_row(["copy-2", "low", None, noon])
+
 # Batches: executemany() sends its rows in pipeline mode
 with conn.cursor() as cursor:
     cursor.executemany(upsert, [(f"batch-{i % 10}", "ok", i, noon, None) for i in range(50)])
@@ -87,5 +98,8 @@ refused("function pg_catalog.unnest(unknown) is not unique",
 refused("cannot insert multiple commands into a prepared statement",
         conn.execute, "SELECT batchdedup.upsert('device_state', %s); SELECT 1",
         [Jsonb({"device": "x"})])
+refused("there is no unique or exclusion constraint matching the ON CONFLICT specification",
+        conn.execute, "INSERT INTO device_state_buffered VALUES ('x', 'ok')"
+        " ON CONFLICT (device) DO UPDATE SET status = 'ok'")
 refused('null value in key column "device"',
         conn.cursor().executemany, by_name, [[Jsonb({"device": "x"})], [Jsonb({"device": None})]])

@@ -461,7 +461,7 @@ sub check_log
 	return;
 }
 
-my %typed = map { $_ => 1 } qw(record record_many array prepared_record prepared_array);
+my %typed = map { $_ => 1 } qw(record record_many array prepared_record prepared_array view copy redirect);
 sub is_typed { return $typed{ $_[0] }; }
 
 my %error_of = (
@@ -505,7 +505,50 @@ sub errors_of
 	return ($error_of{ $step->{bad} }, $self->writes_directly($session, $step->{t}) ? '23502' : ());
 }
 
-sub step_delete { goto &step_upsert; }
+# Through the view only a row that is there is deleted.
+sub step_delete
+{
+	my ($self, $i, $step, $session, $now) = @_;
+	return $self->step_upsert($i, $step, $session, $now) if $step->{form} ne 'view';
+	return {} unless $step = $self->visible_part($i, $step, $session);
+	return $self->step_upsert($i, $step, $session, $now);
+}
+
+# The rows of a statement on the view that it finds, or undef.
+sub visible_part
+{
+	my ($self, $i, $step, $session) = @_;
+	$self->{invalid} = 'what a statement on the view finds is not known'
+	  if $self->{program}{overlap} || $session->{tx} && $session->{tx}{iso};
+	my $shape = $self->shape($step->{t});
+	my @rows = grep { $self->view($step->{s}, $step->{t}, $shape->{measured_keys}[ $_->{k} ]{class}) } @{ $step->{rows} };
+	return @rows ? { %$step, rows => \@rows } : undef;
+}
+
+# UPDATE of the view: the columns that differ, of a row that is there. Within
+# a transaction somebody else might take the row away before its COMMIT.
+sub step_update
+{
+	my ($self, $i, $step, $session, $now) = @_;
+	$self->{invalid} = 'UPDATE in a transaction' if $session->{tx};
+	return {} unless $step = $self->visible_part($i, $step, $session);
+	my ($t, $row) = ($step->{t}, $step->{rows}[0]);
+	my $shape = $self->shape($t);
+	my $old = $self->view($step->{s}, $t, $shape->{measured_keys}[ $row->{k} ]{class});
+	my %changed;
+	for my $name (keys %{ $row->{v} })
+	{
+		$self->{invalid} = 'UPDATE of a column that keeps its first value' unless $self->{updates}[$t]{$name};
+		my $value = $row->{v}{$name};
+		my $text = defined $value ? $shape->{col}{$name}{values}[$value]{text} : undef;
+		$self->{invalid} = 'whether a column differs is not known' if defined $old->{$name} && $old->{$name} =~ /^\0/;
+		$changed{$name} = $value if cell_differs($old->{$name}, $text);
+		return { error => '55000|23502' } if !defined $text && $shape->{col}{$name}{notnull};
+	}
+	return {} unless %changed;
+	# columns by name: not every column is given
+	return $self->step_upsert($i, { %$step, form => 'json', rows => [ { k => $row->{k}, v => \%changed } ] }, $session, $now);
+}
 
 # A DO block: parts in subtransactions, some of which fail and are caught.
 sub add_parts
@@ -578,6 +621,18 @@ sub step_get
 	return {} if $session->{tx} && $session->{tx}{iso};
 	my $class = $self->shape($step->{t})->{measured_keys}[ $step->{k} ]{class};
 	return { row => $self->view($step->{s}, $step->{t}, $class), class => $class, get => 1 };
+}
+
+# The view, or one row of it by key.
+sub step_look
+{
+	my ($self, $i, $step, $session) = @_;
+	return {} if $session->{tx} && $session->{tx}{iso};
+	my $t = $step->{t};
+	my $shape = $self->shape($t);
+	my %classes = map { $_->{class} => 1 } @{ $shape->{measured_keys} };
+	%classes = ($shape->{measured_keys}[ $step->{k} ]{class} => 1) if defined $step->{k};
+	return { view => { map { $_ => $self->view($step->{s}, $t, $_) } keys %classes } };
 }
 
 # The table overlaid with buffered() is the truth for keys that were written

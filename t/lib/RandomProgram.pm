@@ -80,9 +80,18 @@ sub named_row
 
 my %forms = (
 	record => 4, record_many => 2, array => 3, json => 6, values => 3, unnest => 2,
-	prepared_record => 2, prepared_array => 1, prepared_json => 2
+	prepared_record => 2, prepared_array => 1, prepared_json => 2, $ENV{BDD_STANDIN} ? () : (view => 4, copy => 1, redirect => 3)
 );
 my %one_row = map { $_ => 1 } qw(record prepared_record);
+
+# An identity's value does not overwrite through a redirect, and whoever writes
+# directly gets the errors of a plain INSERT.
+sub may_redirect
+{
+	my ($self, $t) = @_;
+	return RandomShapes::has_redirect($self->{program}{targets}[$t]{variant}) && !$self->{program}{direct} &&
+	  !grep { ($_->{kind} // '') eq 'identity' } @{ $self->{shapes}[$t]{cols} };
+}
 
 sub random_upsert
 {
@@ -90,6 +99,7 @@ sub random_upsert
 	my $t = int rand @{ $self->{program}{targets} };
 	my $shape = $self->{shapes}[$t];
 	my $form = weighted(\%forms);
+	$form = 'view' if $form eq 'redirect' && !$self->may_redirect($t);
 	my $n = $one_row{$form} || chance(0.5) ? 1 : 1 + int rand($shape->{many} && chance(0.3) ? 100 : 4);
 	my @rows;
 	for (1 .. $n)
@@ -99,6 +109,7 @@ sub random_upsert
 		  : named_row($shape, $k, $form =~ /^(values|unnest)$/ ? $rows[0] : undef);
 	}
 	my %step = (op => 'upsert', t => $t, form => $form, rows => \@rows);
+	$step{bare} = 1 if $form eq 'redirect' && chance(0.5);
 	$step{reverse} = 1 if chance(0.2);
 	$step{strings} = 1 if chance(0.3);
 	$step{wrap} = 1 if chance(0.2);
@@ -113,6 +124,27 @@ sub random_delete
 	return { op => 'delete', t => $t, form => pick('json', 'record'), rows => \@rows };
 }
 
+# Statements on the view that look for rows first, where it is known which
+# they find.
+sub random_view_delete
+{
+	my ($self) = @_;
+	return { %{ $self->random_delete }, form => 'view' };
+}
+
+sub random_update
+{
+	my ($self) = @_;
+	my $t = int rand @{ $self->{program}{targets} };
+	my $shape = $self->{shapes}[$t];
+	my $k = pick(@{ $self->{keys}[$t] });
+	my $old = $self->{model}->view(1, $t, $shape->{measured_keys}[$k]{class}) // {};
+	my @cols = grep { $self->{model}{updates}[$t]{ $_->{name} } && !$_->{kind} && ($old->{ $_->{name} } // '') !~ /^\0/ } value_columns($shape);
+	return $self->random_view_delete unless @cols;
+	my %v = map { $_->{name} => random_value($_) } (shuffle(@cols))[ 0 .. int rand(@cols < 3 ? @cols : 3) ];
+	return { op => 'update', t => $t, form => 'view', rows => [ { k => $k, v => \%v } ] };
+}
+
 # Make the last row of a statement one that is refused at the call; what the
 # statement did before must vanish.
 sub spoil
@@ -120,15 +152,16 @@ sub spoil
 	my ($self, $step) = @_;
 	my $shape = $self->{shapes}[ $step->{t} ];
 	my $row = $step->{rows}[-1];
-	my @bad = ('division');
+	return $step if $step->{op} eq 'delete' && $step->{form} eq 'view';
+	my @bad = $step->{form} =~ /^(copy|redirect)$/ ? () : ('division');
 	push @bad, 'unknown', 'null_key' if $step->{form} eq 'json';
-	push @bad, 'null_key' if $step->{form} =~ /^(record|array)/;
+	push @bad, 'null_key' if $step->{form} =~ /^(record|array|view|copy|redirect)/;
 	push @bad, 'null_row' if $step->{form} eq 'record' && @{ $step->{rows} } == 1;
 	if ($step->{op} eq 'upsert')
 	{
 		my @notnull = grep { $_->{notnull} && !$_->{kind} && exists $row->{v}{ $_->{name} } } value_columns($shape);
 		my @typed = grep { $_->{type} =~ /^(int|num|double|time)/ && exists $row->{v}{ $_->{name} } } value_columns($shape);
-		push @bad, "null_value:" . pick(@notnull)->{name} if @notnull && $step->{form} =~ /^(record|array|json)/;
+		push @bad, "null_value:" . pick(@notnull)->{name} if @notnull && $step->{form} =~ /^(record|array|json|view|copy|redirect)/;
 		push @bad, "bad_type:" . pick(@typed)->{name} if @typed && $step->{form} eq 'json';
 	}
 	my $bad = pick(@bad);
@@ -146,7 +179,7 @@ sub random_parts
 		push @parts, $depth < 2 && chance(0.4) ? { op => 'sub', raise => chance(0.5) ? 1 : 0, parts => $self->random_parts($depth + 1) }
 		  : chance(0.8) ? $self->random_upsert : $self->random_delete;
 		# a DO block has no parameters
-		$parts[-1]{form} =~ s/^prepared_// if $parts[-1]{form};
+		$parts[-1]{form} =~ s/^prepared_|^copy$/$& eq 'copy' ? 'view' : ''/e if $parts[-1]{form};
 	}
 	return \@parts;
 }
@@ -177,12 +210,12 @@ sub random_everywhere
 # ---- the other steps ---------------------------------------------------
 
 my %outside = (
-	begin => 50, upsert => 24, delete => 7, block => 2, flush => 6, get => 6, buffered => 2,
+	begin => 50, upsert => 24, delete => 7, block => 2, flush => 6, get => 6, buffered => 2, look => 5, update => 4, view_delete => 2,
 	pause => 1.5, plain => 2, sleep => 0.3, reconnect => 0.15, kill_worker => 0.15, savepoint => 0.1, commit => 0.1
 );
 my %inside = (
 	upsert => 34, delete => 9, block => 3, savepoint => 10, rollback_to => 15, release => 5, commit => 10,
-	rollback => 3, get => 8, buffered => 2, flush => 3, sleep => 0.3, reconnect => 0.15, kill_worker => 0.06,
+	rollback => 3, get => 8, buffered => 2, look => 7, view_delete => 3, flush => 3, sleep => 0.3, reconnect => 0.15, kill_worker => 0.06,
 	begin => 0.1, commit_chain => 0.5, rollback_chain => 0.3, prepare => 0.3
 );
 my %aborted = (
@@ -241,6 +274,9 @@ sub random_step_of
 	return { op => 'flush', ts => $self->some_targets } if $op eq 'flush';
 	return { op => 'get', t => $t, k => pick(@{ $self->{keys}[$t] }) } if $op eq 'get';
 	return { op => 'buffered', t => $t } if $op eq 'buffered';
+	return { op => 'look', t => $t, chance(0.6) ? (k => pick(@{ $self->{keys}[$t] })) : () } if $op eq 'look';
+	return $self->random_update if $op eq 'update';
+	return $self->random_view_delete if $op eq 'view_delete';
 	return { op => 'begin', !$session->{tx} && chance(0.05) ? (iso => 'REPEATABLE READ') : () } if $op eq 'begin';
 	return { op => 'savepoint', name => pick('a', 'b', 'c') } if $op eq 'savepoint';
 	return { op => $op, name => $self->savepoint_name($session) } if $op eq 'rollback_to' || $op eq 'release';
@@ -280,6 +316,8 @@ sub random_step
 	my $savepoints = $session->{tx} ? @{ $session->{tx}{savepoints} } : 0;
 	$_ && ($_ *= $savepoints ? 1 : 0.03) for @weights{qw(rollback_to release)};
 	overlap_weights(\%weights, $session, $busy) if $self->{program}{overlap};
+	delete @weights{qw(update view_delete)} if $self->{program}{overlap} || $session->{tx} && $session->{tx}{iso};
+	delete @weights{qw(look update view_delete)} if $ENV{BDD_STANDIN};
 	delete @weights{ grep { !$weights{$_} } keys %weights };
 	$weights{pause} *= 15 if $weights{pause} && %{ $self->{model}{paused} };
 	my $op = weighted(\%weights);
@@ -331,7 +369,7 @@ sub possible_step
 # ---- programs ----------------------------------------------------------
 
 # Other update_columns than the shape's, now and then.
-sub random_update
+sub random_update_columns
 {
 	my ($shape) = @_;
 	return () unless chance(0.08);
@@ -348,7 +386,7 @@ sub random_targets
 	my @targets;
 	for my $shape ((shuffle(@$shapes))[ 0 .. $n - 1 ])
 	{
-		push @targets, { shape => $shape->{name}, variant => pick(@{ variants() }), random_update($shape) };
+		push @targets, { shape => $shape->{name}, variant => pick(@{ variants() }), random_update_columns($shape) };
 	}
 	return \@targets;
 }

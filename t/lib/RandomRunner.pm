@@ -6,6 +6,7 @@ package RandomRunner;
 # kind: error       a step failed, or did not fail as it should have; with
 #                   the SQLSTATE that came
 #       get         get() returned something else
+#       view        the view showed something else
 #       buffered    the table overlaid with buffered() is something else
 #       flushed     after flush() the table is something else
 #       final       at the end it is
@@ -82,6 +83,8 @@ sub setup_target
 	my $dbh = $self->{sessions}[0];
 	$dbh->do($_) for setup_sql($shape, $variant), create_target_sql($shape, $variant, $shape->{update});
 	$self->{registered}{ table_name($shape, $variant) } = "@{ $shape->{update} }";
+	return if $self->{standin};
+	$dbh->do($_) for RandomShapes::create_view_sql($shape, $variant), RandomShapes::create_redirect_sql($shape, $variant);
 	return;
 }
 
@@ -124,6 +127,23 @@ sub execute
 	return { rows => $rows } if $rows;
 	my ($state, $message) = ($dbh->state, $dbh->errstr // $@);
 	return { state => $state, message => $message, lost => !$dbh->ping || $state =~ /^(57P|08)/ ? 1 : 0 };
+}
+
+# COPY FROM STDIN.
+sub copy
+{
+	my ($self, $s, $statement, @lines) = @_;
+	my $dbh = $self->{sessions}[$s];
+	my $ok = eval {
+		$dbh->do($statement);
+		$dbh->pg_putcopydata("$_\n") for @lines;
+		$dbh->pg_putcopyend;
+		1;
+	};
+	return { rows => [] } if $ok;
+	my ($state, $message) = ($dbh->state, $dbh->errstr // $@);
+	eval { $dbh->pg_putcopyend };
+	return { state => $state, message => $message, lost => !$dbh->ping ? 1 : 0 };
 }
 
 # How long a statement may take.
@@ -310,6 +330,26 @@ sub check_buffered
 	return undef;
 }
 
+# The view shows what get() returns, but for what a sequence will give.
+sub check_view
+{
+	my ($i, $shape, $expect, $result) = @_;
+	my ($actual, @wrong) = index_rows($shape, $result->{rows});
+	for my $class (sort { $a <=> $b } keys %{ $expect->{view} })
+	{
+		my ($e, $a) = ($expect->{view}{$class}, delete $actual->{$class});
+		my $same = !$e == !$a;
+		for my $name ($e && $a ? sort keys %$e : ())
+		{
+			next if defined $e->{$name} && $e->{$name} eq RandomModel::VOLATILE;
+			$same = 0 if RandomModel::cell_differs($e->{$name}, $a->{$name});
+		}
+		push @wrong, difference($shape, 'the view', $e, $a) unless $same;
+	}
+	push @wrong, map { 'the view has also: ' . row_text($shape, $_) } values %$actual;
+	return @wrong ? failure('view', $i, @wrong) : undef;
+}
+
 # What flush() promises: what was committed before it is in the table.
 sub check_flushed
 {
@@ -331,6 +371,7 @@ sub check_step
 	return undef if $self->{any_order} || $model->{program}{overlap};
 	my $shape = defined $step->{t} ? $model->shape($step->{t}) : undef;
 	return check_get($i, $shape, $expect, $result) if $expect->{get};
+	return check_view($i, $shape, $expect, $result) if $expect->{view};
 	return check_buffered($i, $shape, $model->{updates}[ $step->{t} ], $expect, $result) if $expect->{exact};
 	return $self->check_flushed($i, $model, $sql, $expect) if $expect->{tables};
 	return undef;
@@ -387,6 +428,7 @@ sub execute_step
 		my $result = $self->execute($step->{s}, $sql->flush_statement($step->{t}));
 		return $result if defined $result->{state};
 	}
+	return $self->copy($step->{s}, $sql->copy_statement($step)) if ($step->{form} // '') eq 'copy';
 	my $result = $self->execute($step->{s}, $sql->statement($step));
 	return $result if $step->{op} ne 'block' || $step->{multi} || defined $result->{state};
 	return $self->execute($step->{s}, "SELECT current_setting('test.now')");
@@ -397,7 +439,7 @@ sub run_step
 	my ($self, $i, $model, $sql, $step) = @_;
 	$self->{count}{ $step->{op} }++;
 	my $result = $self->execute_step($model, $sql, $step);
-	my $now = $step->{op} =~ /^(upsert|delete|block)$/ && $result->{rows} && @{ $result->{rows} } ? $result->{rows}[0][0] : undef;
+	my $now = $step->{op} =~ /^(upsert|delete|update|block)$/ && $result->{rows} && @{ $result->{rows} } ? $result->{rows}[0][0] : undef;
 	my $expect = $model->step($i, $step, $now);
 	return $self->check_step($i, $model, $sql, $step, $expect, $result);
 }
@@ -417,7 +459,8 @@ sub prepare_targets
 		my $alter = ($target->{how} // 'alter') eq 'alter';
 		$self->run_script(
 			$alter ? () : "SELECT batchdedup.drop_target(" . RandomShapes::literal($name) . ")",
-			create_target_sql($shape, $target->{variant}, $update, $alter ? 'alter_target' : 'create_target'));
+			create_target_sql($shape, $target->{variant}, $update, $alter ? 'alter_target' : 'create_target'),
+			$alter || $self->{standin} ? () : RandomShapes::create_redirect_sql($shape, $target->{variant}));
 		$self->{registered}{$name} = "@$update";
 	}
 	return;
@@ -512,7 +555,9 @@ sub run_all
 {
 	my ($self, $program, $model, $sql) = @_;
 	$self->prepare_targets($program);
-	$self->run_script($sql->reset_statements($program->{initial}));
+	$self->run_script(
+		$self->{standin} ? $sql->reset_statements($program->{initial})
+		: ('SET batchdedup.enabled = off', $sql->reset_statements($program->{initial}), 'RESET batchdedup.enabled'));
 	my $i = 0;
 	for my $step (@{ $program->{steps} })
 	{

@@ -21,7 +21,7 @@ use strict;
 use warnings;
 use utf8;
 use Exporter qw(import);
-our @EXPORT_OK = qw(shapes measure variants table_name setup_sql create_target_sql ident literal);
+our @EXPORT_OK = qw(shapes measure variants table_name view_name setup_sql create_target_sql ident literal);
 
 my $big = { expr => "repeat('big ', 5000)" };
 my $wide = { expr => "(SELECT string_agg(md5(i::text), '') FROM generate_series(1, 300) i)" };
@@ -292,6 +292,9 @@ my %needs = (
 sub shapes { return \@shapes; }
 sub variants { return [ sort keys %variants ]; }
 
+# Whether plain INSERT of the table goes to the buffer, too.
+sub has_redirect { return $_[0] eq 'slow'; }
+
 sub ident
 {
 	my ($name) = @_;
@@ -314,6 +317,13 @@ sub table_name
 {
 	my ($shape, $variant) = @_;
 	return ident(($variant ? "t_" : "o_") . $shape->{name} . ($variant ? "_$variant" : ''));
+}
+
+# The view of create_view.
+sub view_name
+{
+	my ($shape, $variant) = @_;
+	return ident("v_$shape->{name}_$variant");
 }
 
 sub table_sql
@@ -370,6 +380,18 @@ sub create_target_sql
 	push @args, "update_columns => " . literal(column_list(@$update)) if @$update;
 	push @args, $variants{$variant} if $function eq 'create_target';
 	return "SELECT batchdedup.$function(" . join(', ', @args) . ")";
+}
+
+sub create_view_sql
+{
+	my ($shape, $variant) = @_;
+	return 'SELECT batchdedup.create_view(' . join(', ', map { literal($_) } table_name($shape, $variant), view_name($shape, $variant)) . ')';
+}
+
+sub create_redirect_sql
+{
+	my ($shape, $variant) = @_;
+	return has_redirect($variant) ? 'SELECT batchdedup.create_redirect(' . literal(table_name($shape, $variant)) . ')' : ();
 }
 
 # The expression that stands for a value of a pool.

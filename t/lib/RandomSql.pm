@@ -6,7 +6,7 @@ package RandomSql;
 use strict;
 use warnings;
 use RandomModel;
-use RandomShapes qw(ident literal table_name);
+use RandomShapes qw(ident literal table_name view_name);
 
 sub new
 {
@@ -22,6 +22,12 @@ sub target
 {
 	my ($self, $t) = @_;
 	return table_name($self->shape($t), $self->{targets}[$t]{variant});
+}
+
+sub view
+{
+	my ($self, $t) = @_;
+	return view_name($self->shape($t), $self->{targets}[$t]{variant});
 }
 
 sub oracle { my ($self, $t) = @_; return table_name($self->shape($t), ''); }
@@ -186,6 +192,96 @@ sub rows_array
 	return 'ARRAY[' . join(', ', map { $self->row_sql($t, $_) } @{ $step->{rows} }) . ']::' . $self->target($t) . '[]';
 }
 
+# ---- the view ----------------------------------------------------------
+
+# Columns that INSERT may name.
+sub view_columns { my ($self, $t) = @_; return grep { ($_->{kind} // '') ne 'generated' } @{ $self->shape($t)->{cols} }; }
+
+sub is_null
+{
+	my ($self, $row, $name, $t) = @_;
+	my $bad = $row->{bad} // '';
+	return $bad eq "null_value:$name" || $bad eq 'null_key' && $name eq $self->shape($t)->{key}[-1];
+}
+
+sub insert_rows
+{
+	my ($self, $step, $relation) = @_;
+	my $t = $step->{t};
+	my @cols = $self->view_columns($t);
+	my @rows;
+	for my $row (@{ $step->{rows} })
+	{
+		my @values = map { $self->is_null($row, $_->{name}, $t) ? 'NULL'
+			  : $_->{kind} && !defined $row->{v}{ $_->{name} } ? 'DEFAULT'
+			  : value_sql($self->value($t, $row, $_->{name})) . "::$_->{type}" } @cols;
+		push @rows, '(' . join(', ', @values) . ')';
+	}
+	return "INSERT INTO $relation (" . join(', ', map { ident($_->{name}) } @cols) . ') VALUES ' . join(', ', @rows);
+}
+
+# Of the table itself, row by row, or without ON CONFLICT.
+sub redirected_insert
+{
+	my ($self, $step) = @_;
+	my $target = $self->target($step->{t});
+	return $self->insert_rows($step, $target) if $step->{bare} || $step->{bad};
+	return join('; ', map { $self->plain_upsert($target, $step->{t}, $_, 1) } @{ $step->{rows} });
+}
+
+sub view_delete
+{
+	my ($self, $step) = @_;
+	my @conditions = map { '(' . $self->key_condition($step->{t}, { k => $_->{k}, v => {} }) . ')' } @{ $step->{rows} };
+	return 'DELETE FROM ' . $self->view($step->{t}) . ' WHERE ' . join(' OR ', @conditions);
+}
+
+sub view_update
+{
+	my ($self, $step) = @_;
+	my ($t, $row) = ($step->{t}, $step->{rows}[0]);
+	my $col = $self->shape($t)->{col};
+	my @set = map { ident($_) . ' = ' . value_sql($self->value($t, $row, $_)) . "::$col->{$_}{type}" } sort keys %{ $row->{v} };
+	return 'UPDATE ' . $self->view($t) . ' SET ' . join(', ', @set) . ' WHERE ' . $self->key_condition($t, $row) . ' RETURNING now()::text';
+}
+
+sub view_write
+{
+	my ($self, $step) = @_;
+	return $self->redirected_insert($step) if $step->{form} eq 'redirect';
+	return $step->{op} eq 'delete' ? $self->view_delete($step) : $self->insert_rows($step, $self->view($step->{t}));
+}
+
+# COPY and its lines.
+sub copy_statement
+{
+	my ($self, $step) = @_;
+	my $t = $step->{t};
+	my @cols = $self->view_columns($t);
+	my @lines;
+	for my $row (@{ $step->{rows} })
+	{
+		my @fields;
+		for my $col (@cols)
+		{
+			my $value = $self->is_null($row, $col->{name}, $t) ? undef : $self->value($t, $row, $col->{name});
+			my $text = defined $value ? $value->{text} : undef;
+			$text =~ s/([\\\n\t\r])/\\$1/g if defined $text;
+			push @fields, $text // '\N';
+		}
+		push @lines, join("\t", @fields);
+	}
+	return ('COPY ' . $self->view($t) . ' (' . join(', ', map { ident($_->{name}) } @cols) . ') FROM STDIN', @lines);
+}
+
+sub look_statement
+{
+	my ($self, $step) = @_;
+	my $t = $step->{t};
+	return 'SELECT ' . $self->text_columns($t, 'x') . ' FROM ' . $self->view($t) . ' AS x'
+	  . (defined $step->{k} ? ' WHERE ' . $self->key_condition($t, { k => $step->{k}, v => {} }) : '');
+}
+
 # A call and what it reads from: (call, FROM clause, parameter or undef).
 sub upsert_call
 {
@@ -232,7 +328,7 @@ sub block_statement
 	my ($self, $step) = @_;
 	my $now = q{set_config('test.now', now()::text, false)};
 	return "DO \$do\$ BEGIN PERFORM $now;" . $self->block_sql($step->{parts}) . ' END $do$' unless $step->{multi};
-	my @calls = map { join('', 'SELECT ', $self->write_call($_)) } @{ $step->{parts} };
+	my @calls = map { $_->{form} =~ /^(view|redirect)$/ ? $self->view_write($_) : join('', 'SELECT ', $self->write_call($_)) } @{ $step->{parts} };
 	return join('; ', @calls, "SELECT $now");
 }
 
@@ -247,6 +343,11 @@ sub block_sql
 			$sql .= ' BEGIN' . $self->block_sql($part->{parts});
 			$sql .= " RAISE 'undo';" if $part->{raise};
 			$sql .= ' EXCEPTION WHEN raise_exception THEN NULL; END;';
+			next;
+		}
+		if ($part->{form} =~ /^(view|redirect)$/)
+		{
+			$sql .= ' ' . $self->view_write($part) . ';';
 			next;
 		}
 		my ($call, $from) = $self->write_call($part);
@@ -308,6 +409,8 @@ sub statement
 	return $self->flush_statement(@{ $step->{ts} }) if $op eq 'flush';
 	return $self->get_statement($step) if $op eq 'get';
 	return $self->buffered_statement($step) if $op eq 'buffered';
+	return $self->look_statement($step) if $op eq 'look';
+	return $self->view_update($step) if $op eq 'update';
 	return $self->block_statement($step) if $op eq 'block';
 	return $self->mode_statement(@$step{qw(t mode)}) if $op eq 'mode';
 	return "SELECT batchdedup.$op(" . literal($self->target($step->{t})) . ')';
@@ -322,9 +425,12 @@ sub mode_statement
 sub write_statement
 {
 	my ($self, $step) = @_;
-	my ($call, $from, $param) = $self->write_call($step);
 	# a row that is taken, and then the statement fails
 	my $late = ($step->{bad} // '') eq 'division' ? ', 1 / (random() * 0)::int' : '';
+	return $self->view_write($step) . " RETURNING now()::text$late" if $step->{form} eq 'view';
+	return $self->view_write($step) . '; SELECT now()::text' if $step->{form} eq 'redirect';
+	return join('; ', $self->copy_statement($step)) if $step->{form} eq 'copy';
+	my ($call, $from, $param) = $self->write_call($step);
 	my $sql = "SELECT now()::text, $call$late$from";
 	return defined $param ? ($sql, $param) : $sql;
 }

@@ -42,6 +42,17 @@ sub disconnect
 	return;
 }
 
+# The server has ended the connection: its statements have nobody to say
+# goodbye to.
+sub forget
+{
+	my ($dbh) = @_;
+	$_->{InactiveDestroy} = 1 for grep { $_ } @{ $dbh->{ChildHandles} };
+	$dbh->{Warn} = 0;
+	eval { $dbh->disconnect };
+	return;
+}
+
 # After a failure: whatever the server is in, the next program starts afresh.
 sub new_databases
 {
@@ -255,7 +266,7 @@ sub act
 		my $locker = $plan->{locked} ? $self->connect_to($self->{dbname}) : undef;
 		$locker->do("BEGIN; LOCK TABLE $plan->{locked} IN SHARE MODE") if $locker;
 		$self->{node}->restart;
-		$_->{Warn} = 0 for grep { $_ } @{ $self->{sessions} }, $locker;
+		forget($_) for grep { $_ } @{ $self->{sessions} }, $self->{oracle}, $locker;
 		@$self{qw(sessions oracle)} = ([], undef);
 		$self->flush($model) if $model->{program}{kind} eq 'bad' && $model->may_flush;
 		return;
