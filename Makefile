@@ -11,6 +11,7 @@
 #   make prove         the TAP tests alone
 #   make coverage      the lines of src/ that the tests run
 #   make replay DATA=file.csv KEY=col,...   any CSV through the buffer
+#   make replay-prices DATA=file.csv   running figures of daily stock prices
 #   make bench         how fast rows are taken, beside plain SQL
 #   make format, make lint
 
@@ -54,7 +55,7 @@ endif
 
 export PG_CONFIG
 
-demo check-all check-assert coverage replay lint:
+demo check-all check-assert coverage replay replay-prices lint:
 	@dev/$@
 
 check-version:
@@ -70,4 +71,4 @@ prove:
 format:
 	clang-format -i src/*.c src/*.h
 
-.PHONY: bench demo check-all check-assert check-version coverage replay lint prove format
+.PHONY: bench demo check-all check-assert check-version coverage replay replay-prices lint prove format

@@ -24,8 +24,8 @@ use POSIX ();
 use Time::HiRes qw(time usleep);
 
 our @EXPORT = qw(quick rounds seconds clients key_sets wanted sql value connect_to_server
-  prepare_database create_table columns assignments compare run_pgbench run_client measure set_title row_of
-  finish);
+  prepare_database create_table columns assignments compare run_pgbench run_client measure set_title
+  row_of parameters_list on_conflict finish);
 
 use constant ZIPFIAN => 1.1;    # exponent of the hot keys
 
@@ -79,6 +79,15 @@ sub prepare_database
 # ---- table -------------------------------------------------------------
 
 sub columns { return qw(id name status price at attributes) }
+
+# ($1, $2, ...), ($7, ...), ...: parameters for the values of 100 rows
+sub parameters_list
+{
+	my $n = 0;
+	return join ', ', map { '(' . join(', ', map { '$' . ++$n } columns()) . ')' } 1 .. 100;
+}
+
+sub on_conflict { return 'ON CONFLICT (id) DO UPDATE SET ' . assignments('EXCLUDED') }
 
 # "a = EXCLUDED.a, ..." of all but the key
 sub assignments
@@ -250,10 +259,13 @@ sub print_record
 {
 	my ($record) = @_;
 	my ($rate, $cpu) = @$record{qw(rate cpu)};
-	my $line = sprintf '  %-24s %10s/s (%s-%s)', $record->{variant}, map { number($_) } @$rate{qw(median lowest highest)};
-	$line = sprintf '%-64s', $line;
-	$line .= sprintf ' %7s us', number($cpu->{median}) if $cpu;
-	$line .= sprintf '  %s: %s', $_, number($record->{ratio}{$_}{median}) for sort keys %{ $record->{ratio} };
+	my $line = sprintf '  %-11s %9s/s (%s-%s)', $record->{variant}, map { number($_) } @$rate{qw(median lowest highest)};
+	$line = sprintf '%-46s', $line;
+	$line .= sprintf ' %6s us (%s-%s)', map { number($_) } @$cpu{qw(median lowest highest)};
+	$line = sprintf '%-68s', $line;
+	$line .= "  $_: " . number($record->{$_}{median})
+	  for sort grep { !/^(setting|variant|rate|cpu|ratio)$/ } keys %$record;
+	$line .= "  /$_: " . number($record->{ratio}{$_}{median}) for sort keys %{ $record->{ratio} };
 	print "$line\n";
 	return;
 }

@@ -116,6 +116,33 @@ bdd_written_tables(PlannedStmt *planned, List **inserts)
 	return relids;
 }
 
+/* OIDs of the views that a statement reads. */
+static inline List *
+bdd_read_views(PlannedStmt *planned)
+{
+	List *relids = NIL;
+	ListCell *cell;
+
+	foreach(cell, planned->rtable)
+	{
+		RangeTblEntry *entry = lfirst_node(RangeTblEntry, cell);
+		AclMode needed;
+
+		if (entry->relkind != RELKIND_VIEW || !OidIsValid(entry->relid))
+			continue;
+#if PG_VERSION_NUM >= 160000
+		if (entry->perminfoindex == 0)
+			continue;
+		needed = getRTEPermissionInfo(planned->permInfos, entry)->requiredPerms;
+#else
+		needed = entry->requiredPerms;
+#endif
+		if (needed & ACL_SELECT)
+			relids = list_append_unique_oid(relids, entry->relid);
+	}
+	return relids;
+}
+
 static inline bool
 bdd_holds_lock(Oid relid, LOCKMODE lockmode)
 {
@@ -156,6 +183,17 @@ bdd_owns_relation(Oid relid, Oid role)
 	return object_ownercheck(RelationRelationId, relid, role);
 #else
 	return pg_class_ownercheck(relid, role);
+#endif
+}
+
+static inline bool
+bdd_may_execute(Oid function, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(ProcedureRelationId, function, role,
+						   ACL_EXECUTE) == ACLCHECK_OK;
+#else
+	return pg_proc_aclcheck(function, role, ACL_EXECUTE) == ACLCHECK_OK;
 #endif
 }
 

@@ -26,6 +26,7 @@
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "commands/tablecmds.h"
+#include "conflict.h"
 #include "direct.h"
 #include "guard.h"
 #include "miscadmin.h"
@@ -646,7 +647,9 @@ rename_column_of(Oid relid, RenameStmt *rename)
 	bdd_spi_connect();
 	(void) bdd_spi_run("UPDATE batchdedup.target_option "
 					   "SET key_columns = pg_catalog.array_replace(key_columns, $2, $3), "
-					   "update_columns = pg_catalog.array_replace(update_columns, $2, $3) "
+					   "update_columns = pg_catalog.array_replace(update_columns, $2, $3), "
+					   "merge_columns = pg_catalog.array_replace(merge_columns, $2, $3), "
+					   "version_column = CASE WHEN version_column OPERATOR(pg_catalog.=) $2 THEN $3 ELSE version_column END "
 					   "WHERE target OPERATOR(pg_catalog.=) $1",
 					   lengthof(types), types, values, NULL);
 	(void) bdd_spi_run("UPDATE batchdedup.dead_letter_row SET "
@@ -723,12 +726,14 @@ process_utility(PlannedStmt *planned, const char *query, bool read_only_tree,
 	Node *statement = planned->utilityStmt;
 	bool ours = IsTransactionState() && !bdd_am_worker;
 	BddVacated vacated = {InvalidOid, 0};
+	PlannedStmt *outer;
 
 	if (ours)
 		before_database_statement(statement, &vacated);
 	ours = ours && OidIsValid(bdd_catalog_relation("target_option"));
 	if (ours)
 		before_statement(statement);
+	outer = bdd_set_running_statement(planned);
 	PG_TRY();
 	{
 		run_utility(planned, query, read_only_tree, context, params,
@@ -736,10 +741,12 @@ process_utility(PlannedStmt *planned, const char *query, bool read_only_tree,
 	}
 	PG_CATCH();
 	{
+		bdd_set_running_statement(outer);
 		call_worker_back(&vacated);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	bdd_set_running_statement(outer);
 	/* A database that is dropped stays until the commit. */
 	if (!IsA(statement, DropdbStmt))
 		call_worker_back(&vacated);

@@ -11,6 +11,7 @@
 #include "keyorder.h"
 
 #include "access/nbtree.h"
+#include "bisect.h"
 #include "common/hashfn.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -52,6 +53,9 @@ init_sorter(BddTarget *target, BddSorter *sorter)
 static int
 compare_keys(const BddSortRow *a, const BddSortRow *b, BddSorter *sorter)
 {
+	/* Without a key every row is another one. */
+	if (sorter->count == 0)
+		return a->row.sequence < b->row.sequence ? -1 : 1;
 	for (int i = 0; i < sorter->count; i++)
 	{
 		int order = ApplySortComparator(a->keys[i], false,
@@ -150,36 +154,83 @@ sort_rows(BddTarget *target, BddRows *rows, BddSorter *sorter)
 	return sorted;
 }
 
+/* Rows of one key, oldest first, as few as there can be. */
+static void
+fold_key(BddTarget *target, BddRows *rows, bool may_call, uint64 *stale)
+{
+	*stale += bdd_rows_fold(&target->shape, rows, may_call);
+	for (uint64 i = 0; i < rows->count; i++)
+		rows->rows[i].round = i;
+}
+
+typedef struct BddFolding
+{
+	BddTarget *target;
+	BddSorter *sorter;
+	const BddSortRow *sorted;
+	uint64 count;
+	BddRow *kept; /* result; room for all */
+	uint64 kept_count;
+	uint64 stale;
+	bool may_call;
+} BddFolding;
+
+static void
+fold_sorted(void *arg)
+{
+	BddFolding *folding = arg;
+	uint64 first = 0;
+
+	folding->kept_count = 0;
+	folding->stale = 0;
+	for (uint64 i = 1; i <= folding->count; i++)
+	{
+		BddRows key;
+
+		if (i < folding->count &&
+			compare_keys(&folding->sorted[first], &folding->sorted[i],
+						 folding->sorter) == 0)
+			continue;
+		key.rows = &folding->kept[folding->kept_count];
+		key.count = i - first;
+		for (uint64 j = 0; j < key.count; j++)
+			key.rows[j] = folding->sorted[first + j].row;
+		fold_key(folding->target, &key, folding->may_call, &folding->stale);
+		folding->kept_count += key.count;
+		first = i;
+	}
+}
+
 /*
- * Sorts the rows by key and leaves one for each, which says what all rows of
- * the key say in sequence order.
+ * Sorts the rows by key and leaves as few as there can be for each: one that
+ * says what all rows of the key say in sequence order, or several that must
+ * meet the table one after the other, in "round" 0, 1, ...  Returns how many
+ * were stale.  Where a sum or the like fails, rows are left apart, and the
+ * table will say which it refuses.
  */
-void
+uint64
 bdd_rows_fold_equal(BddTarget *target, BddRows *rows)
 {
 	BddSorter sorter;
-	BddSortRow *sorted;
-	uint64 kept = 0;
+	BddFolding folding = {target, &sorter};
 
 	if (rows->count == 0)
-		return;
+		return 0;
 	init_sorter(target, &sorter);
-	sorted = sort_rows(target, rows, &sorter);
-	for (uint64 i = 0; i < rows->count; i++)
+	folding.sorted = sort_rows(target, rows, &sorter);
+	folding.count = rows->count;
+	folding.kept = rows->rows;
+	folding.may_call = true;
+	if (!target->shape.calls)
+		fold_sorted(&folding);
+	else if (bdd_in_subtransaction(fold_sorted, &folding) != NULL)
 	{
-		if (i > 0 && compare_keys(&sorted[i - 1], &sorted[i], &sorter) == 0)
-		{
-			BddRow *folded = &rows->rows[kept - 1];
-
-			folded->image = bdd_image_fold(&target->shape, &folded->image,
-										   &sorted[i].row.image);
-			folded->sequence = sorted[i].row.sequence;
-		}
-		else
-			rows->rows[kept++] = sorted[i].row;
+		folding.may_call = false;
+		fold_sorted(&folding);
 	}
-	rows->count = kept;
-	pfree(sorted);
+	rows->count = folding.kept_count;
+	pfree(unconstify(BddSortRow *, folding.sorted));
+	return folding.stale;
 }
 
 /* Leaves the rows whose key equals that of "key". */
@@ -205,8 +256,8 @@ bdd_rows_keep_key(BddTarget *target, BddRows *rows, BddImage key)
 }
 
 /*
- * The row with the key, in rows that bdd_rows_fold_equal has sorted; NULL:
- * there is none.
+ * The first row of the key, in rows that bdd_rows_fold_equal has sorted; NULL:
+ * there is none.  Others of the key follow it, with rounds above 0.
  */
 BddRow *
 bdd_rows_find(BddTarget *target, BddRows *rows, BddImage *key)
@@ -224,16 +275,15 @@ bdd_rows_find(BddTarget *target, BddRows *rows, BddImage *key)
 	while (low < high)
 	{
 		uint64 middle = low + (high - low) / 2;
-		int order;
 
 		extract_keys(target, &rows->rows[middle].image, row.keys);
-		order = compare_keys(&row, &wanted, &sorter);
-		if (order == 0)
-			return &rows->rows[middle];
-		if (order < 0)
+		if (compare_keys(&row, &wanted, &sorter) < 0)
 			low = middle + 1;
 		else
 			high = middle;
 	}
-	return NULL;
+	if (low == rows->count)
+		return NULL;
+	extract_keys(target, &rows->rows[low].image, row.keys);
+	return compare_keys(&row, &wanted, &sorter) == 0 ? &rows->rows[low] : NULL;
 }

@@ -46,7 +46,8 @@ typedef enum BddUsability
 {
 	BDD_USABLE,
 	BDD_LACKS_COLUMN,
-	BDD_LACKS_INDEX
+	BDD_LACKS_INDEX,
+	BDD_LACKS_RULE
 } BddUsability;
 
 /*
@@ -62,7 +63,7 @@ typedef struct BddTarget
 	struct BddTarget *retired; /* next of those no longer valid */
 	LocalTransactionId retired_in;
 	BddUsability broken;
-	char *lacking; /* column that is gone */
+	char *lacking; /* column that is gone, or why there is no such rule */
 	BddOptions options;
 	Oid row_type;
 	Oid owner;
@@ -77,8 +78,9 @@ typedef struct BddTarget
 	ExprContext *econtext; /* for defaults; made at first use */
 	bool nested_types;     /* columns with composites inside */
 	MemoryContext json_context;
-	void *json;       /* encode.c: state for jsonb rows */
-	Oid trusted_role; /* may INSERT and UPDATE every column */
+	void *json;                      /* encode.c: state for jsonb rows */
+	struct BddStatement *statements; /* apply_sql.c */
+	Oid trusted_role;                /* may INSERT and UPDATE every column */
 } BddTarget;
 
 extern BddTarget *bdd_target_lookup(Oid relid);

@@ -35,6 +35,7 @@
 #include "executor/executor.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "overlay.h"
 #include "parser/parsetree.h"
 #include "relay.h"
 #include "rewrite/rewriteHandler.h"
@@ -127,6 +128,25 @@ refuse_on_conflict(PlannedStmt *planned)
 	list_free(plans);
 }
 
+/*
+ * What the statement reads of views is decided from here on.  INSERT ...
+ * RETURNING names a view, and has nothing to do with its table.
+ */
+static void
+begin_overlays(QueryDesc *query)
+{
+	ListCell *cell;
+
+	foreach(cell, bdd_read_views(query->plannedstmt))
+	{
+		Oid table = bdd_relay_table(lfirst_oid(cell));
+
+		if (OidIsValid(table) &&
+			list_member_oid(query->plannedstmt->relationOids, table))
+			bdd_overlay_begin(query->estate->es_query_cxt, table);
+	}
+}
+
 static void
 executor_start(QueryDesc *query, int flags)
 {
@@ -138,6 +158,8 @@ executor_start(QueryDesc *query, int flags)
 		previous_start_hook(query, flags);
 	else
 		standard_ExecutorStart(query, flags);
+	if (!(flags & EXEC_FLAG_EXPLAIN_ONLY))
+		begin_overlays(query);
 }
 
 /* Called once, in the postmaster. */
@@ -323,6 +345,12 @@ make_view(BddTarget *target, Oid schema, const char *name)
 	Oid existing = get_relname_relid(name, schema);
 	BddIdentity saved;
 
+	if (target->key.count == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("target \"%s\" has no key, and can have no view",
+						get_rel_name(target->relid)),
+				 errhint("See batchdedup.create_redirect.")));
 	if (OidIsValid(existing) && !is_view_of(existing, target->relid))
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_TABLE),
