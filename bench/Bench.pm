@@ -261,7 +261,7 @@ sub print_record
 	my ($rate, $cpu) = @$record{qw(rate cpu)};
 	my $line = sprintf '  %-11s %9s/s (%s-%s)', $record->{variant}, map { number($_) } @$rate{qw(median lowest highest)};
 	$line = sprintf '%-46s', $line;
-	$line .= sprintf ' %6s us (%s-%s)', map { number($_) } @$cpu{qw(median lowest highest)};
+	$line .= sprintf ' %6s us (%s-%s)', map { number($_) } @$cpu{qw(median lowest highest)} if $cpu;
 	$line = sprintf '%-68s', $line;
 	$line .= "  $_: " . number($record->{$_}{median})
 	  for sort grep { !/^(setting|variant|rate|cpu|ratio)$/ } keys %$record;
