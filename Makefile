@@ -9,7 +9,7 @@
 #   make check-assert  the same on a server built with assertions
 #   make prove         the TAP tests alone
 #   make replay DATA=file.csv KEY=col,...   any CSV through the buffer
-#   make bench         how fast rows are taken, beside plain SQL
+#   make bench [QUICK=1] [OUT=file.json]    how fast it is, beside plain SQL
 #   make format, make lint
 
 EXTENSION = batchdedup
@@ -55,14 +55,13 @@ export PG_CONFIG
 demo check-all check-assert replay lint:
 	@dev/$@
 
-# BENCH_SECONDS for each of BENCH_ROUNDS measurements, see bench/
 bench:
-	@dev/with-server -c fsync=on -- bench/enqueue $(BENCH_SECONDS) $(BENCH_ROUNDS)
+	@bench/run
 
 prove:
 	@dev/check-all build install tap
 
 format:
-	clang-format -i src/*.c src/*.h
+	clang-format -i src/*.c src/*.h bench/*.c
 
 .PHONY: bench demo check-all check-assert replay lint prove format
