@@ -32,7 +32,7 @@ my $ran = RandomHunt::hunt(
 	runner => $runner,
 	generate => \&RandomRules::generate,
 	to_text => \&RandomRules::to_text,
-	programs => 1000,
+	programs => 800,
 	what => 'end as plain statements do');
 
 # Programs that never met the buffer would pass, too.

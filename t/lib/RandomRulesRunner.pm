@@ -345,7 +345,7 @@ sub step_enabled
 sub step_mode
 {
 	my ($self, $i, $step, $s) = @_;
-	return 0 if $self->open_txs || $self->{paused}{ $step->{t} };
+	return 0 if $self->open_txs;
 	$self->execute($s, RandomRules::step_sql($self->{program}, $step));
 	$self->{direct}{ $step->{t} } = $step->{mode} eq 'direct' ? 1 : 0;
 	return 1;
@@ -362,11 +362,11 @@ sub step_flush
 	return 1;
 }
 
-# Paused for a moment: the next step of another session comes first.
+# Paused, and resumed at once.
 sub step_pause
 {
 	my ($self, $i, $step, $s) = @_;
-	return 0 if $self->{program}{direct} || %{ $self->{paused} } || $self->is_busy;
+	return 0 if $self->{program}{direct} || $self->is_busy;
 	$self->execute($s, RandomRules::step_sql($self->{program}, $step));
 	$self->execute($s, RandomRules::step_sql($self->{program}, { %$step, op => 'resume' }));
 	return 1;
@@ -537,7 +537,7 @@ sub check_end
 sub run
 {
 	my ($self, $program) = @_;
-	@$self{qw(program state committed direct paused)} = ($program, [ map { {} } 0 .. $program->{sessions} ], [], {}, {});
+	@$self{qw(program state committed direct)} = ($program, [ map { {} } 0 .. $program->{sessions} ], [], {});
 	my $i = 0;
 	my $ok = eval {
 		$self->oracle_do(map { RandomRules::alter_target_sql($_) } @{ $program->{targets} });
