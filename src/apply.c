@@ -349,6 +349,8 @@ bdd_apply_generation(BddTarget *target, BddSharedGeneration *generation,
 	List *refused;
 
 	Assert(generation->state == BDD_SEALED);
+	if (!set_mark(target->options.target_id, generation->number))
+		return false;
 	if (generation->fingerprint != target->shape.fingerprint)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -356,8 +358,6 @@ bdd_apply_generation(BddTarget *target, BddSharedGeneration *generation,
 						get_rel_name(target->relid)),
 				 errdetail("The table was changed while batchdedup was not loaded."),
 				 errhint("Change the table's columns back, or TRUNCATE it to discard the rows.")));
-	if (!set_mark(target->options.target_id, generation->number))
-		return false;
 	context = AllocSetContextCreate(CurrentMemoryContext, "batchdedup apply",
 									ALLOCSET_DEFAULT_SIZES);
 	old_context = MemoryContextSwitchTo(context);

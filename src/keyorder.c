@@ -150,6 +150,22 @@ sort_rows(BddTarget *target, BddRows *rows, BddSorter *sorter)
 	return sorted;
 }
 
+/* Sorts the rows by key, and those of one key by sequence. */
+void
+bdd_rows_sort(BddTarget *target, BddRows *rows)
+{
+	BddSorter sorter;
+	BddSortRow *sorted;
+
+	if (rows->count == 0)
+		return;
+	init_sorter(target, &sorter);
+	sorted = sort_rows(target, rows, &sorter);
+	for (uint64 i = 0; i < rows->count; i++)
+		rows->rows[i] = sorted[i].row;
+	pfree(sorted);
+}
+
 /*
  * Sorts the rows by key and leaves one for each, which says what all rows of
  * the key say in sequence order.
@@ -205,11 +221,11 @@ bdd_rows_keep_key(BddTarget *target, BddRows *rows, BddImage key)
 }
 
 /*
- * The row with the key, in rows that bdd_rows_fold_equal has sorted; NULL:
- * there is none.
+ * The first row with the key and a sequence not below "from", in rows that are
+ * sorted by both; NULL: there is none.
  */
 BddRow *
-bdd_rows_find(BddTarget *target, BddRows *rows, BddImage *key)
+bdd_rows_find(BddTarget *target, BddRows *rows, BddImage *key, uint64 from)
 {
 	BddSorter sorter;
 	BddSortRow wanted;
@@ -221,19 +237,20 @@ bdd_rows_find(BddTarget *target, BddRows *rows, BddImage *key)
 	wanted.keys = palloc(target->key.count * sizeof(Datum));
 	row.keys = palloc(target->key.count * sizeof(Datum));
 	extract_keys(target, key, wanted.keys);
+	wanted.row.sequence = from;
 	while (low < high)
 	{
 		uint64 middle = low + (high - low) / 2;
-		int order;
 
+		row.row.sequence = rows->rows[middle].sequence;
 		extract_keys(target, &rows->rows[middle].image, row.keys);
-		order = compare_keys(&row, &wanted, &sorter);
-		if (order == 0)
-			return &rows->rows[middle];
-		if (order < 0)
+		if (compare_rows(&row, &wanted, &sorter) < 0)
 			low = middle + 1;
 		else
 			high = middle;
 	}
-	return NULL;
+	if (low == rows->count)
+		return NULL;
+	extract_keys(target, &rows->rows[low].image, row.keys);
+	return compare_keys(&row, &wanted, &sorter) == 0 ? &rows->rows[low] : NULL;
 }

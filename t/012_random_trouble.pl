@@ -6,12 +6,13 @@
 #
 #   BDD_SEED=4711 prove ... t/012_random_trouble.pl      one program again
 #   BDD_SEED=100000-199999 prove ...                     many others
-#   BDD_KIND=ddl                                        or bad: one kind only
+#   BDD_KIND=ddl                                        or bad, foreign: one kind only
 #   BDD_ALL=1                                           also what is known to fail
 #   BDD_PROGRAMS, BDD_MAX_FAILURES, BDD_SHRINK_SECONDS, BDD_PRINT as in 010
 #
-# The parts: RandomTrouble (the generator, and what each step does) and
-# RandomTroubleRunner (the server, and what must come out).
+# The parts: RandomTrouble (the generator, and what each step does), RandomForeign
+# (the same for two tables with a foreign key) and RandomTroubleRunner (the
+# server, and what must come out).
 
 use strict;
 use warnings;
@@ -35,7 +36,7 @@ $last //= $first;
 
 my $node = PostgreSQL::Test::Cluster->new('trouble');
 $node->init;
-$node->append_conf('postgresql.conf', "shared_preload_libraries = 'batchdedup'\nautovacuum_naptime = 5s\nbatchdedup.retry_backoff = 20ms");
+$node->append_conf('postgresql.conf', "shared_preload_libraries = 'batchdedup'\nautovacuum_naptime = 5s\nbatchdedup.retry_backoff = 20ms\nbatchdedup.retry_limit = 1000");
 $node->start;
 my $runner = RandomTroubleRunner->new(node => $node);
 
