@@ -78,6 +78,16 @@ SELECT batchdedup.upsert('t', '{"id":14}');
 COMMIT;
 SELECT batchdedup.flush('t') >= 0 AS flushed;
 TABLE t;
+-- of another shape than the table that is altered, filled and altered again
+SELECT batchdedup.upsert('t', '{"id":17,"v":17}');
+BEGIN;
+TRUNCATE t;
+ALTER TABLE t ADD w int;
+SELECT batchdedup.upsert('t', '{"id":18,"w":18}');
+ALTER TABLE t DROP w;
+COMMIT;
+SELECT batchdedup.flush('t') >= 0 AS flushed;
+TABLE t;
 -- after a switch to direct writing
 BEGIN;
 SET LOCAL batchdedup.enabled = off;

@@ -442,6 +442,19 @@ SELECT batchdedup.upsert('parent', '{"id":99}');
 SELECT batchdedup.flush('parent');
 SELECT batchdedup.retry_dead_letters('child');
 SELECT * FROM child ORDER BY id;
+-- two of one key wait for different parents: the older one comes too late
+SELECT batchdedup.upsert('child', '{"id":4,"p":41}');
+SELECT batchdedup.flush('child');
+SELECT batchdedup.upsert('child', '{"id":4,"p":42}');
+SELECT batchdedup.flush('child');
+SELECT batchdedup.upsert('parent', '{"id":42}');
+SELECT batchdedup.flush('parent');
+SELECT key, "row", superseded FROM letters;
+SELECT batchdedup.upsert('parent', '{"id":41}');
+SELECT batchdedup.flush('parent');
+SELECT batchdedup.retry_dead_letters('child');
+SELECT * FROM child WHERE id = 4;
+SELECT batchdedup.discard_dead_letters('child');
 -- children go with their parents
 SELECT batchdedup.delete('parent', '{"id":99}');
 SELECT batchdedup.flush();

@@ -414,6 +414,8 @@ bdd_apply_add(BddApply *apply, BddSharedGeneration *generation)
 	MemoryContext old_context;
 
 	Assert(generation->state == BDD_SEALED);
+	if (!set_mark(target->options.target_id, generation->number))
+		return false;
 	if (generation->fingerprint != target->shape.fingerprint)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -421,8 +423,6 @@ bdd_apply_add(BddApply *apply, BddSharedGeneration *generation)
 						get_rel_name(target->relid)),
 				 errdetail("The table was changed while batchdedup was not loaded."),
 				 errhint("Change the table's columns back, or TRUNCATE it to discard the rows.")));
-	if (!set_mark(target->options.target_id, generation->number))
-		return false;
 	old_context = MemoryContextSwitchTo(apply->context);
 	bdd_generation_applying(target->slot, generation,
 							GetCurrentTransactionId());

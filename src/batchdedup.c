@@ -17,6 +17,7 @@
 #include "lookup.h"
 #include "miscadmin.h"
 #include "shmem.h"
+#include "shutdown_file.h"
 #include "view.h"
 #include "xact.h"
 
@@ -36,10 +37,13 @@ _PG_init(void)
 {
 	if (!process_shared_preload_libraries_in_progress)
 		return;
-	bdd_preloaded = true;
 	bdd_guc_init();
 	if (IsBinaryUpgrade)
+	{
+		bdd_shutdown_file_refuse_upgrade();
 		return;
+	}
+	bdd_preloaded = true;
 	bdd_shmem_init();
 	bdd_xact_init();
 	bdd_guard_init();

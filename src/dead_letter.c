@@ -181,19 +181,14 @@ bdd_store_dead_letters(BddTarget *target, uint64 generation, List *refused)
 
 /* ---------- letters as they come back ---------- */
 
-typedef enum BddWhichLetters
-{
-	ALL_LETTERS,
-	OPEN_LETTERS,   /* not superseded */
-	WAITING_LETTERS /* of these, those that wait for another target */
-} BddWhichLetters;
-
 typedef struct BddLetter
 {
 	int64 id;
 	const char *operation;
 	Datum update_columns; /* text[] */
 	Jsonb *document;      /* the row, or its key alone; NULL: nothing left */
+	bool waits;           /* for another target */
+	bool accepted;        /* by the table, now */
 } BddLetter;
 
 static BddOp
@@ -241,6 +236,7 @@ read_letter(HeapTuple tuple, TupleDesc desc)
 	document = SPI_getbinval(tuple, desc, 4, &isnull);
 	if (!isnull)
 		letter->document = DatumGetJsonbPCopy(document);
+	letter->waits = DatumGetBool(SPI_getbinval(tuple, desc, 5, &isnull));
 	return letter;
 }
 
@@ -285,38 +281,36 @@ key_hashes(BddTarget *target, const BddRows *rows)
 /*
  * The target's letters, oldest first, with all their columns that are still
  * there; or those that may be of the keys of "of_rows", with the key alone.
- * The caller is connected to SPI.
+ * Those that are "superseded", too?  The caller is connected to SPI.
  */
 static List *
-read_letters(BddTarget *target, BddWhichLetters which, const BddRows *of_rows)
+read_letters(BddTarget *target, bool superseded, const BddRows *of_rows)
 {
-	Oid types[] = {INT4OID, BOOLOID, TEXTARRAYOID, BOOLOID, INT8ARRAYOID};
+	Oid types[] = {INT4OID, BOOLOID, TEXTARRAYOID, INT8ARRAYOID};
 	Datum columns = of_rows != NULL ?
 						key_names(target) :
 						column_names(target, target->shape.insert, true);
 	Datum values[] = {Int32GetDatum(target->options.target_id),
-					  BoolGetDatum(which != ALL_LETTERS), columns,
-					  BoolGetDatum(which == WAITING_LETTERS), (Datum) 0};
-	char nulls[lengthof(types) + 1] = "    n";
+					  BoolGetDatum(superseded), columns, (Datum) 0};
+	char nulls[lengthof(types) + 1] = "   n";
 	BddIdentity saved;
 	List *letters = NIL;
 	SPITupleTable *table;
 
 	if (of_rows != NULL && target->key.exact && of_rows->count <= MAX_KEYS_SOUGHT)
 	{
-		nulls[4] = ' ';
-		values[4] = key_hashes(target, of_rows);
+		nulls[3] = ' ';
+		values[3] = key_hashes(target, of_rows);
 	}
 	bdd_become_extension_owner(&saved);
 	(void) bdd_spi_run("SELECT id, operation, update_columns, "
 					   "(SELECT pg_catalog.jsonb_object_agg(e.key, e.value) FROM pg_catalog.jsonb_each(row) e "
-					   "WHERE e.key OPERATOR(pg_catalog.=) ANY ($3)) "
+					   "WHERE e.key OPERATOR(pg_catalog.=) ANY ($3)), waits "
 					   "FROM batchdedup.dead_letter_row "
-					   "WHERE target_id OPERATOR(pg_catalog.=) $1 "
-					   "AND NOT (superseded AND $2) AND (waits OR NOT $4) "
-					   "AND ($5 IS NULL OR key_hash IS NULL "
-					   "OR (key_hash OPERATOR(pg_catalog.>>) 32) OPERATOR(pg_catalog.<>) ($5[1] OPERATOR(pg_catalog.>>) 32) "
-					   "OR key_hash OPERATOR(pg_catalog.=) ANY ($5)) "
+					   "WHERE target_id OPERATOR(pg_catalog.=) $1 AND (NOT superseded OR $2) "
+					   "AND ($4 IS NULL OR key_hash IS NULL "
+					   "OR (key_hash OPERATOR(pg_catalog.>>) 32) OPERATOR(pg_catalog.<>) ($4[1] OPERATOR(pg_catalog.>>) 32) "
+					   "OR key_hash OPERATOR(pg_catalog.=) ANY ($4)) "
 					   "ORDER BY generation, sequence, id",
 					   lengthof(types), types, values, nulls);
 	bdd_become_again(&saved);
@@ -383,6 +377,7 @@ typedef struct BddSearch
 	BddTarget *target;
 	const BddLetter *letter;
 	BddRows *rows;
+	uint64 from; /* sequence */
 	BddRow *found;
 } BddSearch;
 
@@ -395,7 +390,8 @@ find_letter_row(void *arg)
 
 	bdd_become_owner_of(search->target->owner, &saved);
 	image = letter_image(search->target, search->letter);
-	search->found = bdd_rows_find(search->target, search->rows, &image);
+	search->found = bdd_rows_find(search->target, search->rows, &image,
+								  search->from);
 	bdd_become_again(&saved);
 }
 
@@ -444,9 +440,9 @@ bdd_supersede_dead_letters(BddTarget *target, BddRows *rows, List *refused)
 	if (rows->count == 0 || target->key.count == 0 || !may_have_letters(target))
 		return;
 	bdd_spi_connect();
-	foreach(cell, read_letters(target, OPEN_LETTERS, rows))
+	foreach(cell, read_letters(target, false, rows))
 	{
-		BddSearch wanted = {target, lfirst(cell), rows, NULL};
+		BddSearch wanted = {target, lfirst(cell), rows, 0, NULL};
 
 		/* A letter whose key is none any more is not looked for. */
 		if (bdd_in_subtransaction(find_letter_row, &wanted) == NULL &&
@@ -546,58 +542,81 @@ prepare_retry(BddTarget *target)
 
 /* "counted": the attempt was counted before. */
 static bool
-retry_letter(BddTarget *target, const BddLetter *letter, bool counted)
+retry_letter(BddTarget *target, BddLetter *letter, bool counted)
 {
 	BddRetry retry = {target, letter};
 	ErrorData *error = bdd_in_subtransaction(write_letter, &retry);
 
-	if (error == NULL)
+	letter->accepted = error == NULL;
+	if (letter->accepted)
 		letter_applied(letter->id);
 	else
 		letter_refused(letter->id, error, counted);
-	return error == NULL;
+	return letter->accepted;
 }
 
-typedef struct BddOlder
+typedef struct BddAccepted
 {
 	BddTarget *target;
-	const BddLetter *accepted;
-	BddRows rows; /* of it */
-} BddOlder;
+	List *letters;
+	BddRows rows; /* sequence: place in the list */
+} BddAccepted;
 
 static void
-accepted_row(void *arg)
+collect_accepted(void *arg)
 {
-	BddOlder *older = arg;
+	BddAccepted *accepted = arg;
 	BddIdentity saved;
-	BddImage image;
+	ListCell *cell;
 
-	bdd_become_owner_of(older->target->owner, &saved);
-	image = letter_image(older->target, older->accepted);
-	bdd_rows_add(&older->rows, 1, &image);
+	bdd_become_owner_of(accepted->target->owner, &saved);
+	foreach(cell, accepted->letters)
+	{
+		BddLetter *letter = lfirst(cell);
+
+		if (letter->accepted)
+		{
+			BddImage image = letter_image(accepted->target, letter);
+
+			bdd_rows_add(&accepted->rows, foreach_current_index(cell), &image);
+		}
+	}
+	bdd_rows_sort(accepted->target, &accepted->rows);
 	bdd_become_again(&saved);
 }
 
-/* Letters that were refused before the accepted one, and are older. */
-static void
-supersede_older(BddTarget *target, List *letters, const BddLetter *accepted)
+/* Whether a newer letter that was accepted leaves nothing of this one. */
+static bool
+is_left_behind(BddAccepted *accepted, const BddLetter *letter, int place)
 {
-	BddOlder older = {target, accepted, {0}};
+	BddSearch wanted = {accepted->target, letter, &accepted->rows, place, NULL};
+
+	while (bdd_in_subtransaction(find_letter_row, &wanted) == NULL &&
+		   wanted.found != NULL)
+	{
+		if (supersedes(accepted->target, wanted.found, letter))
+			return true;
+		wanted.from = wanted.found->sequence + 1;
+	}
+	return false;
+}
+
+static void
+supersede_left_letters(BddTarget *target, List *letters)
+{
+	BddAccepted accepted = {target, letters, {0}};
 	ListCell *cell;
 
-	if (linitial(letters) == accepted ||
-		bdd_in_subtransaction(accepted_row, &older) != NULL)
+	if (bdd_in_subtransaction(collect_accepted, &accepted) != NULL ||
+		accepted.rows.count == 0)
 		return;
 	foreach(cell, letters)
 	{
-		BddSearch wanted = {target, lfirst(cell), &older.rows, NULL};
+		BddLetter *letter = lfirst(cell);
 
-		if (lfirst(cell) == accepted)
-			break;
-		if (bdd_in_subtransaction(find_letter_row, &wanted) == NULL &&
-			wanted.found != NULL &&
-			supersedes(target, wanted.found, wanted.letter))
-			mark_superseded(wanted.letter->id);
+		if (!letter->accepted &&
+			is_left_behind(&accepted, letter, foreach_current_index(cell)))
+			mark_superseded(letter->id);
 	}
 }
 
@@ -616,14 +635,11 @@ bdd_retry_dead_letters(PG_FUNCTION_ARGS)
 
 	prepare_retry(target);
 	bdd_spi_connect();
-	letters = read_letters(target, force ? ALL_LETTERS : OPEN_LETTERS, NULL);
+	letters = read_letters(target, force, NULL);
 	foreach(cell, letters)
-	{
-		if (!retry_letter(target, lfirst(cell), false))
-			continue;
-		accepted++;
-		supersede_older(target, letters, lfirst(cell));
-	}
+		if (retry_letter(target, lfirst(cell), false))
+			accepted++;
+	supersede_left_letters(target, letters);
 	bdd_spi_finish();
 	PG_RETURN_INT64(accepted);
 }
@@ -657,10 +673,13 @@ bdd_discard_dead_letters(PG_FUNCTION_ARGS)
 	"FROM pg_catalog.pg_constraint c WHERE c.contype OPERATOR(pg_catalog.=) 'f' "                  \
 	"AND (c.confrelid OPERATOR(pg_catalog.=) $1 OR c.conrelid OPERATOR(pg_catalog.=) $1))) "
 
+/* The worker has found letters when it looked for the first time. */
+static bool letters_from_before = false;
+
 static bool
 any_letters(void)
 {
-	bool any = false;
+	bool any = letters_from_before;
 
 	for (int i = 0; i < bdd_registry->slot_count && !any; i++)
 		any = bdd_registry->slots[i].in_use &&
@@ -677,11 +696,12 @@ any_letters(void)
 void
 bdd_count_waiting_letters(Oid relid)
 {
+	static bool looked = false;
 	Oid types[] = {OIDOID, INT4OID};
 	Datum values[] = {ObjectIdGetDatum(relid), Int32GetDatum(bdd_retry_limit)};
 	BddIdentity saved;
 
-	if (!any_letters())
+	if (looked && !any_letters())
 		return;
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -689,6 +709,11 @@ bdd_count_waiting_letters(Oid relid)
 	{
 		bdd_become_extension_owner(&saved);
 		bdd_spi_connect();
+		/* Of targets, too, that nobody has used since the server started. */
+		if (!looked)
+			letters_from_before = bdd_spi_run("SELECT FROM batchdedup.dead_letter_row WHERE waits LIMIT 1",
+											  0, NULL, NULL, NULL) > 0;
+		looked = true;
 		(void) bdd_spi_run("UPDATE batchdedup.dead_letter_row "
 						   "SET tries = tries OPERATOR(pg_catalog.+) 1, "
 						   "attempts = CASE WHEN tries OPERATOR(pg_catalog.<) $2 "
@@ -743,6 +768,7 @@ bdd_retry_waiting_letters(BddTarget *applied)
 	foreach(cell, waiting_targets(applied->relid))
 	{
 		BddTarget *target;
+		List *letters;
 		ListCell *letter;
 
 		/* It must not hold up the table that is applied. */
@@ -753,8 +779,11 @@ bdd_retry_waiting_letters(BddTarget *applied)
 			target->options.paused)
 			continue;
 		prepare_retry(target);
-		foreach(letter, read_letters(target, WAITING_LETTERS, NULL))
-			(void) retry_letter(target, lfirst(letter), true);
+		letters = read_letters(target, false, NULL);
+		foreach(letter, letters)
+			if (((BddLetter *) lfirst(letter))->waits)
+				(void) retry_letter(target, lfirst(letter), true);
+		supersede_left_letters(target, letters);
 	}
 	bdd_spi_finish();
 }

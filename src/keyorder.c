@@ -154,6 +154,22 @@ sort_rows(BddTarget *target, BddRows *rows, BddSorter *sorter)
 	return sorted;
 }
 
+/* Sorts the rows by key, and those of one key by sequence. */
+void
+bdd_rows_sort(BddTarget *target, BddRows *rows)
+{
+	BddSorter sorter;
+	BddSortRow *sorted;
+
+	if (rows->count == 0)
+		return;
+	init_sorter(target, &sorter);
+	sorted = sort_rows(target, rows, &sorter);
+	for (uint64 i = 0; i < rows->count; i++)
+		rows->rows[i] = sorted[i].row;
+	pfree(sorted);
+}
+
 typedef struct BddFolding
 {
 	BddTarget *target;
@@ -252,11 +268,12 @@ bdd_rows_keep_key(BddTarget *target, BddRows *rows, BddImage key)
 }
 
 /*
- * The first row of the key, in rows that bdd_rows_fold_equal has sorted; NULL:
- * there is none.  Others of the key follow it, with rounds above 0.
+ * The first row of the key with a sequence not below "from", in rows that are
+ * sorted by both; NULL: there is none.  As bdd_rows_fold_equal leaves them,
+ * others of the key follow it, with rounds above 0.
  */
 BddRow *
-bdd_rows_find(BddTarget *target, BddRows *rows, BddImage *key)
+bdd_rows_find(BddTarget *target, BddRows *rows, BddImage *key, uint64 from)
 {
 	BddSorter sorter;
 	BddSortRow wanted;
@@ -268,12 +285,14 @@ bdd_rows_find(BddTarget *target, BddRows *rows, BddImage *key)
 	wanted.keys = palloc(target->key.count * sizeof(Datum));
 	row.keys = palloc(target->key.count * sizeof(Datum));
 	extract_keys(target, key, wanted.keys);
+	wanted.row.sequence = from;
 	while (low < high)
 	{
 		uint64 middle = low + (high - low) / 2;
 
+		row.row.sequence = rows->rows[middle].sequence;
 		extract_keys(target, &rows->rows[middle].image, row.keys);
-		if (compare_keys(&row, &wanted, &sorter) < 0)
+		if (compare_rows(&row, &wanted, &sorter) < 0)
 			low = middle + 1;
 		else
 			high = middle;

@@ -461,7 +461,7 @@ find_sorted(BddOverlay *overlay, const Datum *values)
 	}
 	key = bdd_key_image(target, &row);
 	bdd_become_owner_of(target->owner, &saved);
-	found = bdd_rows_find(target, &overlay->rows, &key);
+	found = bdd_rows_find(target, &overlay->rows, &key, 0);
 	bdd_become_again(&saved);
 	return found == NULL ? NULL : &overlay->sorted[found - overlay->rows.rows];
 }

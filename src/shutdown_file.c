@@ -358,6 +358,18 @@ bdd_shutdown_file_remove(void)
 		(void) durable_unlink(FILE_NAME, LOG);
 }
 
+/* The servers that pg_upgrade starts: it would leave the file behind. */
+void
+bdd_shutdown_file_refuse_upgrade(void)
+{
+	if (access(FILE_NAME, F_OK) == 0)
+		ereport(FATAL,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("rows that batchdedup kept at the last shutdown are not upgraded"),
+				 errhint("Start the old server, flush all targets with batchdedup.flush, and stop it. To give the rows up remove file \"%s\".",
+						 FILE_NAME)));
+}
+
 /* Called by the postmaster once shared memory is laid out. */
 void
 bdd_shutdown_file_init(void)

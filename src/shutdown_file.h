@@ -12,5 +12,6 @@
 
 extern void bdd_shutdown_file_init(void);
 extern void bdd_shutdown_file_remove(void);
+extern void bdd_shutdown_file_refuse_upgrade(void);
 
 #endif /* BDD_SHUTDOWN_FILE_H */

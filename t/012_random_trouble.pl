@@ -4,12 +4,13 @@
 # writers that are terminated; restarts. Nothing that was committed may be
 # missing: it is in the table, superseded, or in batchdedup.dead_letter.
 #
-#   BDD_KIND=ddl   or bad: one kind only
+#   BDD_KIND=ddl   or bad, foreign: one kind only
 #   BDD_ALL=1      also what is known to fail
 #
 # and the environment variables of RandomHunt. The parts: RandomTrouble (the
-# generator, and what each step does) and RandomTroubleRunner (the server, and
-# what must come out).
+# generator, and what each step does), RandomForeign (the same for two tables
+# with a foreign key) and RandomTroubleRunner (the server, and what must come
+# out).
 
 use strict;
 use warnings;
@@ -25,7 +26,7 @@ use RandomTroubleRunner;
 
 my $node = PostgreSQL::Test::Cluster->new('trouble');
 $node->init;
-$node->append_conf('postgresql.conf', "shared_preload_libraries = 'batchdedup'\nautovacuum_naptime = 5s\nbatchdedup.retry_backoff = 20ms");
+$node->append_conf('postgresql.conf', "shared_preload_libraries = 'batchdedup'\nautovacuum_naptime = 5s\nbatchdedup.retry_backoff = 20ms\nbatchdedup.retry_limit = 1000");
 $node->start;
 my $runner = RandomTroubleRunner->new(node => $node);
 

@@ -102,6 +102,20 @@ $node->restart;
 is(sql("SELECT buffered_rows FROM batchdedup.stat_target WHERE target = 'paused'::regclass"),
 	100, 'two restarts: rows are still there');
 
+# A row that a foreign key refused before the restart.
+sql(<<'SQL');
+CREATE TABLE parent (k int PRIMARY KEY);
+CREATE TABLE child (k int PRIMARY KEY, p int REFERENCES parent);
+SELECT batchdedup.create_target(t, flush_interval => '0') FROM unnest('{parent,child}'::regclass[]) t;
+SELECT batchdedup.upsert('child', '{"k": 1, "p": 1}');
+SELECT batchdedup.flush('child');
+SQL
+is(sql("SELECT key FROM batchdedup.dead_letter"), '{"k": 1}', 'refused before a restart');
+$node->restart;
+sql("SELECT batchdedup.upsert('parent', '{\"k\": 1}'); SELECT batchdedup.flush('parent')");
+is(sql("SELECT p FROM child"), 1, 'and accepted afterwards, when its parent is there');
+sql("DROP TABLE child, parent");
+
 # ---------- a file that cannot be believed ----------
 
 $node->stop('fast');

@@ -69,16 +69,23 @@ my %variants = (
 	rows => "flush_interval => '0', flush_rows => 2",
 );
 
-sub tables_sql { return @{ $tables{ $_[0]{kind} } }; }
+sub tables_sql { return @{ $tables{ $_[0]{program}{kind} } }; }
+sub tables { return table($_[0]{world}); }
 
 sub target_sql
 {
-	my ($program) = @_;
+	my ($self) = @_;
+	my $program = $self->{program};
 	my @update = map { $_->{name} } grep { $_->{upd} } @{ $worlds{ $program->{kind} } };
 	return "SELECT batchdedup.create_target('t', "
 	  . ($program->{explicit} ? "update_columns => '" . join(', ', @update) . "', " : '')
 	  . "$variants{$program->{variant}}, guard => 'off')";
 }
+
+# Steps after which everything can be flushed.
+sub ending { return ({ s => 1, op => 'resume' }, { s => 1, op => 'create_index', how => 'index' }); }
+
+sub model_of { my ($program) = @_; return $program->{kind} eq 'foreign' ? RandomForeign->new($program) : RandomTrouble->new($program); }
 
 sub new
 {
@@ -323,12 +330,15 @@ sub plan_upsert
 	return undef if grep { $_->{alone} } $self->others($session);
 	my $direct = $world->{mode} eq 'direct' || $session->{off};
 	return undef if $direct && (grep { $_->{used} } $self->others($session) or $world->{paused} || $self->{world}{paused});
+	return undef if $direct && $self->{program}{kind} eq 'bad' && ($session->{tx} || !$self->may_flush);
 	# a direct write of a table that its own transaction has altered
 	return $self->plan_without_index($session, $world, $step) unless $world->{index};
 	my @rows = map { row_of($world, $step, $_) } @{ $step->{rows} };
 	@rows = @rows[ 0 .. 0 ] if ($step->{form} // '') eq 'prepared_row';
 	my ($sql, @params) = call($world, $step, @rows);
 	my @ops = map { operation($world, $step, $_) } @rows;
+	# what it does depends on the rows that are there
+	return { flush => 1, sql => $sql, params => \@params, check => 'direct', ops => \@ops } if $direct && $self->{program}{kind} eq 'bad';
 	my $tx = $session->{tx} // { ops => [], script => [] };
 	# the server itself looks at a row type as it was when the transaction
 	# began, until the table is locked
@@ -361,10 +371,10 @@ sub may_flush
 
 sub plan_flush
 {
-	my ($self, $session) = @_;
+	my ($self, $session, $step) = @_;
 	return undef unless $self->may_flush && $self->world($session)->{index};
 	$session->{tx}{used} = 1 if $session->{tx};
-	return { sql => "SELECT batchdedup.flush('" . table($self->world($session)) . "')", check => 'flushed' };
+	return { sql => "SELECT batchdedup.flush('" . table($self->world($session)) . "')", check => 'flushed', $session->{tx} ? () : (point => $step->{point}) };
 }
 
 sub plan_get
@@ -533,6 +543,7 @@ sub plan_mode
 	return undef if $world->{paused} || !$world->{index} || $session->{tx} || !$self->may_flush;
 	my $plan = $self->alone($session, sub { $_[0]{mode} = $step->{mode} }) or return undef;
 	$plan->{sql} = "SELECT batchdedup.alter_target('" . table($world) . "', mode => '$step->{mode}')";
+	$plan->{flush} = 1 if $self->{program}{kind} eq 'bad';
 	return $plan;
 }
 
@@ -625,6 +636,18 @@ sub supersede
 	return;
 }
 
+# A letter that a retry has written.
+sub accepted
+{
+	my ($self, $letter) = @_;
+	$self->{letters} = [ grep { $_ != $letter } @{ $self->{letters} } ];
+	for my $older (grep { $_->{key} == $letter->{key} && $_->{generation} < $letter->{generation} } @{ $self->{letters} })
+	{
+		$older->{superseded} = 1 if $letter->{op} ne 'upsert' || !grep { !$letter->{upd}{$_} } keys %{ $older->{upd} };
+	}
+	return;
+}
+
 # The rows of a generation, one per key.
 sub combined
 {
@@ -645,7 +668,8 @@ my %weights = (
 	},
 	bad => {
 		begin => 20, commit => 20, rollback => 3, savepoint => 6, rollback_to => 6, release => 2, upsert => 70, delete => 15, flush => 14,
-		retry => 4, discard => 0.5, mend => 3, pause => 1, resume => 4, truncate => 0.7, kill_worker => 0.3, kill_writer => 0.3, restart => 0.15
+		retry => 4, discard => 0.5, mend => 3, pause => 1, resume => 4, mode => 1.5, enabled => 3, truncate => 0.7,
+		kill_worker => 0.3, kill_writer => 0.3, restart => 0.15
 	},
 );
 
@@ -672,12 +696,15 @@ sub random_row
 	return { k => 1 + int rand 4, v => \%v };
 }
 
+sub random_point { return pick('quiet', 'apply', 'applied') . ':' . pick('exit', 'error'); }
+
 my %details = (
 	upsert => sub { (form => pick(qw(json json json prepared prepared_row row row array)), rows => [ map { random_row($_[0]) } 1 .. pick(1, 1, 2, 3) ]) },
 	delete => sub { (form => 'json', rows => [ map { random_row($_[0]) } 1 .. pick(1, 1, 2) ]) },
 	savepoint => sub { (name => pick('a', 'b')) },
 	rollback_to => sub { (name => pick('a', 'b')) },
 	release => sub { (name => pick('a', 'b')) },
+	flush => sub { chance(0.03) ? (point => random_point()) : () },
 	get => sub { (k => 1 + int rand 4) },
 	add_column => sub { (id => 5 + int rand 7, type => pick('int', 'text'), chance(0.5) ? (default => pick(5, 6)) : ()) },
 	drop_column => sub { (id => 1 + int rand 11) },
@@ -697,11 +724,12 @@ sub generate
 {
 	my ($seed, $kind) = @_;
 	srand($seed);
-	$kind //= pick('ddl', 'bad');
+	$kind //= pick('ddl', 'bad', 'foreign');
 	my $program = {
 		seed => $seed, kind => $kind, sessions => 1 + int rand 3, explicit => chance(0.5) || $kind eq 'bad' ? 1 : 0,
 		variant => $kind eq 'bad' ? 'slow' : pick('slow', 'slow', 'fast', 'rows'), steps => []
 	};
+	return RandomForeign::generate($program) if $kind eq 'foreign';
 	my $model = __PACKAGE__->new($program);
 	my $wanted = 8 + int rand pick(15, 40, 60);
 	for (1 .. 6 * $wanted)
@@ -718,8 +746,8 @@ sub generate
 sub to_text
 {
 	my ($program) = @_;
-	my $model = __PACKAGE__->new($program);
-	my @lines = map { s/\s+/ /gr . ';' } 'CREATE EXTENSION batchdedup', 'CREATE SCHEMA other', tables_sql($program), target_sql($program);
+	my $model = model_of($program);
+	my @lines = map { s/\s+/ /gr . ';' } 'CREATE EXTENSION batchdedup', 'CREATE SCHEMA other', $model->tables_sql, $model->target_sql;
 	my $i = -1;
 	for my $step (@{ $program->{steps} })
 	{
@@ -727,7 +755,8 @@ sub to_text
 		my $plan = $model->plan($step) or next;
 		my $sql = $plan->{sql} // "-- $plan->{action}" . ($plan->{locked} ? " while a session holds LOCK TABLE $plan->{locked} IN SHARE MODE" : '');
 		my $params = @{ $plan->{params} // [] } ? '  -- as prepared statement: ' . join(', ', @{ $plan->{params} }) : '';
-		push @lines, "/* step $i, session $step->{s} */ " . join('', map { "$_; " } $plan->{flush} ? 'SELECT batchdedup.flush()' : (), @{ $plan->{before} // [] }) . "$sql;$params";
+		my $point = $plan->{point} ? "  -- with the worker's batchdedup.debug_point = '$plan->{point}'" : '';
+		push @lines, "/* step $i, session $step->{s} */ " . join('', map { "$_; " } $plan->{flush} ? 'SELECT batchdedup.flush()' : (), @{ $plan->{before} // [] }) . "$sql;$params$point";
 		$model->seal if ($plan->{check} // '') eq 'flushed' || $plan->{flush};
 	}
 	return join("\n", @lines, '');

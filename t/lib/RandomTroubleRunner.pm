@@ -7,7 +7,10 @@ package RandomTroubleRunner;
 use strict;
 use warnings;
 use DBI;
+use DBD::Pg qw(:async);
+use RandomForeign;
 use RandomTrouble;
+use Time::HiRes qw(sleep);
 
 sub new
 {
@@ -210,7 +213,8 @@ sub check_letters
 # What flush() promises.
 sub check_flushed
 {
-	my ($self, $model) = @_;
+	my ($self, $model, @tables) = @_;
+	return RandomForeign::check_flushed($self, $model, @tables) if $model->{worlds};
 	if ($model->{program}{kind} eq 'bad')
 	{
 		$model->seal;
@@ -239,7 +243,7 @@ sub check_retried
 	{
 		next if $self->try(RandomTrouble::plain_sql($model->{world}, $letter), 1);
 		$expected++;
-		$model->{letters} = [ grep { $_ != $letter } @{ $model->{letters} } ];
+		$model->accepted($letter);
 	}
 	$self->oracle->do('COMMIT');
 	failure('retry', "retry_dead_letters(): expected $expected, returned $count") if $count != $expected;
@@ -247,11 +251,53 @@ sub check_retried
 	return $self->check_table($model, 'retried');
 }
 
+# ---- rows that are written directly ------------------------------------
+
+# The same statements in the oracle's database succeed, or fail alike.
+sub check_direct
+{
+	my ($self, $model, $plan, $result) = @_;
+	my ($error, $op);
+	$self->oracle->do('BEGIN');
+	for my $next (@{ $plan->{ops} })
+	{
+		$op = $next;
+		last if $error = $self->try(RandomTrouble::plain_sql($model->{worlds} ? $model->{worlds}{ $op->{table} } : $model->{world}, $op), 1);
+	}
+	$self->oracle->do($error ? 'ROLLBACK' : 'COMMIT');
+	my ($expected, $actual) = map { $_ && $_->{state} || 'none' } $error, $result;
+	my $unordered = qr/^23(503|505)$/;
+	failure("error $actual", "$plan->{sql}: expected $expected " . ($error->{message} // ''), 'is: ' . ($result->{message} // ''))
+	  if $expected ne $actual && !($expected =~ $unordered && $actual =~ $unordered);
+	$model->supersede(@{ $plan->{ops} }) unless $error;
+	return $self->check_flushed($model, ref $plan->{flush} ? @{ $plan->{flush} } : ());
+}
+
 # ---- steps -------------------------------------------------------------
+
+# A flush in which the worker may end at a debug point.
+sub flush_in_trouble
+{
+	my ($self, $dbh, $sql, $point) = @_;
+	my $worker = q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'batchdedup worker' AND datname = current_database()};
+	my $admin = $self->admin;
+	my $set = sub { $admin->do($_) for 'ALTER SYSTEM ' . ($_[0] ? "SET batchdedup.debug_point = '$_[0]'" : 'RESET batchdedup.debug_point'), 'SELECT pg_reload_conf()', $worker; };
+	$set->($point);
+	$dbh = $self->connect_to($self->{dbname}) if $dbh == $admin;
+	$dbh->do($sql, { pg_async => PG_ASYNC });
+	sleep 0.05;
+	$set->();
+	my $ok = eval { $dbh->pg_result; 1 };
+	$self->{count}{point}++;
+	# an error that does not pass by itself: it says so, and is over now
+	return $self->execute($dbh, $sql) if !$ok && $dbh->errstr =~ /debug point/;
+	return $ok ? { rows => [] } : { state => $dbh->state, message => $dbh->errstr };
+}
 
 sub flush
 {
-	my ($self, $model) = @_;
+	my ($self, $model, @tables) = @_;
+	return RandomForeign::flush($self, $model, @tables) if $model->{worlds};
 	my $result = $self->execute($self->admin, "SELECT batchdedup.flush('" . RandomTrouble::table($model->{world}) . "')");
 	failure("error $result->{state}", "flush(): $result->{message}") if defined $result->{state};
 	return $self->check_flushed($model);
@@ -268,7 +314,7 @@ sub act
 		$self->{node}->restart;
 		forget($_) for grep { $_ } @{ $self->{sessions} }, $self->{oracle}, $locker;
 		@$self{qw(sessions oracle)} = ([], undef);
-		$self->flush($model) if $model->{program}{kind} eq 'bad' && $model->may_flush;
+		$self->flush($model) if $model->{worlds} || $model->{program}{kind} eq 'bad' && $model->may_flush;
 		return;
 	}
 	if ($action eq 'kill_worker')
@@ -290,11 +336,13 @@ sub run_step
 	my $plan = $model->plan($step) or return;
 	$self->{count}{ $step->{op} }++;
 	return $self->act($model, $step, $plan) if $plan->{action};
-	$self->flush($model) if $plan->{flush};
-	my @tried = ($plan->{check} // '') eq 'retried' ? $self->letters_to_retry($model, $plan->{force}) : ();
+	$self->flush($model, ref $plan->{flush} ? @{ $plan->{flush} } : ()) if $plan->{flush};
+	my @tried = ($plan->{check} // '') eq 'retried' && !$model->{worlds} ? $self->letters_to_retry($model, $plan->{force}) : ();
 	my $dbh = $self->session($step->{s});
 	$dbh->do($_) for @{ $plan->{before} // [] };
-	my $result = $self->execute($dbh, $plan->{sql}, @{ $plan->{params} // [] });
+	my $result = $plan->{point} ? $self->flush_in_trouble($dbh, $plan->{sql}, $plan->{point}) :
+	  $self->execute($dbh, $plan->{sql}, @{ $plan->{params} // [] });
+	return $self->check_direct($model, $plan, $result) if ($plan->{check} // '') eq 'direct';
 	my $state = $result->{state};
 	my $wanted = $plan->{error} // 'none';
 	failure("error $state", "$plan->{sql}: $result->{message}") if defined $state && $state !~ /^($wanted)$/;
@@ -309,7 +357,9 @@ sub look
 	my ($self, $model, $step, $plan, $result, @tried) = @_;
 	my $check = $plan->{check} // '';
 	my $value = @{ $result->{rows} } ? $result->{rows}[0][0] : undef;
-	return $self->check_flushed($model) if $check eq 'flushed';
+	return $self->flush($model, @{ $plan->{flushed} }) if $plan->{resumed};
+	return $self->check_flushed($model, @{ $plan->{flushed} // [] }) if $check eq 'flushed';
+	return RandomForeign::check_retried($self, $model, $plan, $value) if $check eq 'retried' && $model->{worlds};
 	return $self->check_retried($model, $value, @tried) if $check eq 'retried';
 	if ($check eq 'get')
 	{
@@ -333,10 +383,9 @@ sub finish
 {
 	my ($self, $model) = @_;
 	my @ends = map { my $s = $_; $model->session($s)->{tx} ? { s => $s, op => 'rollback' } : () } 1 .. $model->{program}{sessions};
-	$self->run_step($model, $_) for @ends, { s => 1, op => 'resume' }, { s => 1, op => 'create_index', how => 'index' };
+	$self->run_step($model, $_) for @ends, $model->ending;
 	$self->flush($model);
-	my $table = RandomTrouble::table($model->{world});
-	$_->do("DROP TABLE $table; DROP TABLE IF EXISTS parent; DROP FUNCTION IF EXISTS refuse") for $self->admin, $self->oracle;
+	$_->do(join('; ', map { "DROP TABLE IF EXISTS $_" } $model->tables, 'parent') . '; DROP FUNCTION IF EXISTS refuse') for $self->admin, $self->oracle;
 	# a statement prepared with the type of a table that is gone is of no use
 	%{ $_->{CachedKids} } = () for grep { $_ } @{ $self->{sessions} };
 	$_->do('RESET ALL; SET client_min_messages = error; SET statement_timeout = \'20s\'') for grep { $_ } @{ $self->{sessions} };
@@ -346,11 +395,11 @@ sub finish
 sub run
 {
 	my ($self, $program) = @_;
-	my $model = RandomTrouble->new($program);
+	my $model = RandomTrouble::model_of($program);
 	my $i;
 	my $ok = eval {
-		$_->do(join('; ', RandomTrouble::tables_sql($program))) for $self->admin, $self->oracle;
-		$self->admin->do(RandomTrouble::target_sql($program));
+		$_->do(join('; ', $model->tables_sql)) for $self->admin, $self->oracle;
+		$self->admin->do(join('; ', $model->target_sql));
 		for my $step (@{ $program->{steps} })
 		{
 			$i = defined $i ? $i + 1 : 0;
