@@ -22,6 +22,7 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_opclass.h"
+#include "catalog/pg_opfamily_d.h"
 #include "catalog/pg_type_d.h"
 #include "commands/defrem.h"
 #include "common/hashfn.h"
@@ -131,7 +132,8 @@ key_form(BddKeyColumn *column, Oid base_type, int32 typmod, BddKey *key)
 	BddKeyForm form = varlena ? BDD_KEY_VARLENA : BDD_KEY_FIXED;
 
 	/* The normal forms are those of the types' own operator classes. */
-	if (GetDefaultOpClass(base_type, BTREE_AM_OID) != column->opclass)
+	if (GetDefaultOpClass(base_type, BTREE_AM_OID) != column->opclass &&
+		column->opfamily != BPCHAR_PATTERN_BTREE_FAM_OID)
 		base_type = InvalidOid;
 	switch (base_type)
 	{
@@ -148,7 +150,8 @@ key_form(BddKeyColumn *column, Oid base_type, int32 typmod, BddKey *key)
 			form = BDD_KEY_INTERVAL;
 			break;
 		case BPCHAROID:
-			if (!equality_is_image_equality(column))
+			/* Up to 18 its classes claim image equality, despite the blanks. */
+			if (!get_collation_isdeterministic(column->collation))
 				key->exact = false;
 			form = BDD_KEY_BPCHAR;
 			break;
