@@ -12,7 +12,7 @@
 #   make coverage      the lines of src/ that the tests run
 #   make replay DATA=file.csv KEY=col,...   any CSV through the buffer
 #   make replay-prices DATA=file.csv   running figures of daily stock prices
-#   make bench         how fast rows are taken, beside plain SQL
+#   make bench [QUICK=1] [OUT=file.json]    how fast it is, beside plain SQL
 #   make format, make lint
 
 EXTENSION = batchdedup
@@ -61,14 +61,13 @@ demo check-all check-assert coverage replay replay-prices lint:
 check-version:
 	@dev/check-version $(V)
 
-# BENCH_SECONDS for each of BENCH_ROUNDS measurements, see bench/
 bench:
-	@dev/with-server -c fsync=on -- bench/enqueue $(BENCH_SECONDS) $(BENCH_ROUNDS)
+	@bench/run
 
 prove:
 	@dev/check-all build install tap
 
 format:
-	clang-format -i src/*.c src/*.h
+	clang-format -i src/*.c src/*.h bench/*.c
 
 .PHONY: bench demo check-all check-assert check-version coverage replay replay-prices lint prove format

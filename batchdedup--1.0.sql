@@ -274,7 +274,7 @@ AS 'MODULE_PATHNAME', 'bdd_overlay_support';
 COMMENT ON FUNCTION batchdedup.overlay_support_internal IS
     'tells the planner how many rows overlay_rows returns';
 
-CREATE FUNCTION batchdedup.overlay_rows(row_type anyelement) RETURNS SETOF anyelement
+CREATE FUNCTION batchdedup.overlay_rows(target regclass) RETURNS SETOF record
 LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100 SUPPORT batchdedup.overlay_support_internal
 AS 'MODULE_PATHNAME', 'bdd_overlay_rows';
 COMMENT ON FUNCTION batchdedup.overlay_rows IS

@@ -109,9 +109,8 @@ build_and_install()
 	(cd "$1" && pg_make install) || return 1
 }
 
-# Installs, and runs a command beside a server of its own: the arguments of
-# dev/with-server. Does not return.
-on_own_server()
+# The same from a scratch copy of its own, with all that it needs.
+build_and_install_here()
 {
 	"$root/dev/install-deps"
 	make_scratch
@@ -120,5 +119,12 @@ on_own_server()
 	build_and_install "$scratch/batchdedup"
 	remove_scratch
 	trap - EXIT
+}
+
+# Installs, and runs a command beside a server of its own: the arguments of
+# dev/with-server. Does not return.
+on_own_server()
+{
+	build_and_install_here
 	exec "$root/dev/with-server" "$@"
 }

@@ -524,9 +524,9 @@ SELECT * FROM own_buffered;
 \echo :SQLSTATE
 SELECT * FROM own_buffered WHERE k = 2;
 \echo :SQLSTATE
-SELECT * FROM batchdedup.overlay_rows(NULL::own);
+SELECT * FROM batchdedup.overlay_rows('own') b(k int, v int, w int);
 \echo :SQLSTATE
-SELECT * FROM batchdedup.overlay_rows(NULL::own) WHERE k = 2;
+SELECT * FROM batchdedup.overlay_rows('own') b(k int, v int, w int) WHERE k = 2;
 \echo :SQLSTATE
 SELECT batchdedup.overlaid('own', 1);
 \echo :SQLSTATE
@@ -639,11 +639,11 @@ SELECT batchdedup.overlaid('scale', 1::bigint);
 SELECT batchdedup.overlaid('scale', VARIADIC ARRAY[1]);
 \echo :SQLSTATE
 SELECT batchdedup.overlaid('scale', NULL::int), batchdedup.overlaid(NULL, 1), batchdedup.overlaid('pg_class', 1);
-SELECT * FROM batchdedup.overlay_rows(NULL::int);
+SELECT * FROM batchdedup.overlay_rows('scale') b(k text, v int);
 \echo :SQLSTATE
-SELECT * FROM batchdedup.overlay_rows(NULL::pair);
+SELECT * FROM batchdedup.overlay_rows(NULL) b(k int);
 \echo :SQLSTATE
-SELECT b, b.k FROM batchdedup.overlay_rows(NULL::scale) b WHERE k = 1;
+SELECT b, b.k FROM batchdedup.overlay_rows('scale') b(k int, n numeric) WHERE k = 1;
 
 --
 -- Ends

@@ -399,6 +399,25 @@ find_letter_row(void *arg)
 	bdd_become_again(&saved);
 }
 
+/*
+ * Letters are written by applies, which need a slot; without one there are at
+ * most those from before the server's start.
+ */
+static bool
+may_have_letters(BddTarget *target)
+{
+	BddSharedSlot *slot = bdd_target_find_slot(target);
+
+	if (slot != NULL)
+		return slot->has_letters;
+	if (!target->letters_known)
+	{
+		target->has_letters = bdd_has_dead_letters(target->relid);
+		target->letters_known = true;
+	}
+	return target->has_letters;
+}
+
 /* Whether one of the key's rows, from "row" on, supersedes the letter. */
 static bool
 any_supersedes(BddTarget *target, const BddRows *rows, const BddRow *row,
@@ -422,8 +441,7 @@ bdd_supersede_dead_letters(BddTarget *target, BddRows *rows, List *refused)
 {
 	ListCell *cell;
 
-	if (rows->count == 0 || target->key.count == 0 ||
-		(target->slot != NULL && !target->slot->has_letters))
+	if (rows->count == 0 || target->key.count == 0 || !may_have_letters(target))
 		return;
 	bdd_spi_connect();
 	foreach(cell, read_letters(target, OPEN_LETTERS, rows))

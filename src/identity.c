@@ -121,6 +121,15 @@ equality_is_image_equality(const BddKeyColumn *column)
 											 ObjectIdGetDatum(column->input_type)));
 }
 
+static bool
+is_deterministic_bpchar(const BddKeyColumn *column)
+{
+	return (column->opfamily == BPCHAR_BTREE_FAM_OID ||
+			column->opfamily == BPCHAR_PATTERN_BTREE_FAM_OID) &&
+		   (!OidIsValid(column->collation) ||
+			get_collation_isdeterministic(column->collation));
+}
+
 /*
  * The form for a column of a base type.  A type modifier fixes the scale of
  * a numeric and the length of a char, so there is one spelling only.
@@ -131,7 +140,10 @@ key_form(BddKeyColumn *column, Oid base_type, int32 typmod, BddKey *key)
 	bool varlena = column->length == -1;
 	BddKeyForm form = varlena ? BDD_KEY_VARLENA : BDD_KEY_FIXED;
 
-	/* The normal forms are those of the types' own operator classes. */
+	/*
+	 * The normal forms are those of the types' own operator classes; and
+	 * bpchar_pattern_ops does not look at trailing blanks, either.
+	 */
 	if (GetDefaultOpClass(base_type, BTREE_AM_OID) != column->opclass &&
 		column->opfamily != BPCHAR_PATTERN_BTREE_FAM_OID)
 		base_type = InvalidOid;
@@ -150,8 +162,8 @@ key_form(BddKeyColumn *column, Oid base_type, int32 typmod, BddKey *key)
 			form = BDD_KEY_INTERVAL;
 			break;
 		case BPCHAROID:
-			/* Up to 18 its classes claim image equality, despite the blanks. */
-			if (!get_collation_isdeterministic(column->collation))
+			/* Without their blanks, equal values have equal bytes. */
+			if (!is_deterministic_bpchar(column))
 				key->exact = false;
 			form = BDD_KEY_BPCHAR;
 			break;

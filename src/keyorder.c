@@ -154,59 +154,58 @@ sort_rows(BddTarget *target, BddRows *rows, BddSorter *sorter)
 	return sorted;
 }
 
-/* Rows of one key, oldest first, as few as there can be. */
-static void
-fold_key(BddTarget *target, BddRows *rows, bool may_call, uint64 *stale)
-{
-	*stale += bdd_rows_fold(&target->shape, rows, may_call);
-	for (uint64 i = 0; i < rows->count; i++)
-		rows->rows[i].round = i;
-}
-
 typedef struct BddFolding
 {
 	BddTarget *target;
 	BddSorter *sorter;
 	const BddSortRow *sorted;
 	uint64 count;
+	uint64 next;  /* first row of the key that comes next */
 	BddRow *kept; /* result; room for all */
 	uint64 kept_count;
 	uint64 stale;
-	bool may_call;
 } BddFolding;
 
+/* Rows of the next key, oldest first, as few as there can be. */
 static void
-fold_sorted(void *arg)
+fold_key(BddFolding *folding, bool may_call)
+{
+	uint64 first = folding->next;
+	uint64 end = first + 1;
+	uint64 stale;
+	BddRows key;
+
+	while (end < folding->count &&
+		   compare_keys(&folding->sorted[first], &folding->sorted[end],
+						folding->sorter) == 0)
+		end++;
+	key.rows = &folding->kept[folding->kept_count];
+	key.count = end - first;
+	for (uint64 i = 0; i < key.count; i++)
+		key.rows[i] = folding->sorted[first + i].row;
+	stale = bdd_rows_fold(&folding->target->shape, &key, may_call);
+	for (uint64 i = 0; i < key.count; i++)
+		key.rows[i].round = i;
+	folding->stale += stale;
+	folding->kept_count += key.count;
+	folding->next = end;
+}
+
+static void
+fold_keys(void *arg)
 {
 	BddFolding *folding = arg;
-	uint64 first = 0;
 
-	folding->kept_count = 0;
-	folding->stale = 0;
-	for (uint64 i = 1; i <= folding->count; i++)
-	{
-		BddRows key;
-
-		if (i < folding->count &&
-			compare_keys(&folding->sorted[first], &folding->sorted[i],
-						 folding->sorter) == 0)
-			continue;
-		key.rows = &folding->kept[folding->kept_count];
-		key.count = i - first;
-		for (uint64 j = 0; j < key.count; j++)
-			key.rows[j] = folding->sorted[first + j].row;
-		fold_key(folding->target, &key, folding->may_call, &folding->stale);
-		folding->kept_count += key.count;
-		first = i;
-	}
+	while (folding->next < folding->count)
+		fold_key(folding, true);
 }
 
 /*
  * Sorts the rows by key and leaves as few as there can be for each: one that
  * says what all rows of the key say in sequence order, or several that must
  * meet the table one after the other, in "round" 0, 1, ...  Returns how many
- * were stale.  Where a sum or the like fails, rows are left apart, and the
- * table will say which it refuses.
+ * were stale.  Where a sum or the like fails, rows of the key are left apart,
+ * and the table will say which it refuses.
  */
 uint64
 bdd_rows_fold_equal(BddTarget *target, BddRows *rows)
@@ -220,14 +219,11 @@ bdd_rows_fold_equal(BddTarget *target, BddRows *rows)
 	folding.sorted = sort_rows(target, rows, &sorter);
 	folding.count = rows->count;
 	folding.kept = rows->rows;
-	folding.may_call = true;
 	if (!target->shape.calls)
-		fold_sorted(&folding);
-	else if (bdd_in_subtransaction(fold_sorted, &folding) != NULL)
-	{
-		folding.may_call = false;
-		fold_sorted(&folding);
-	}
+		fold_keys(&folding);
+	else
+		while (bdd_in_subtransaction(fold_keys, &folding) != NULL)
+			fold_key(&folding, false);
 	rows->count = folding.kept_count;
 	pfree(unconstify(BddSortRow *, folding.sorted));
 	return folding.stale;

@@ -340,7 +340,10 @@ add_lookups(PlannerInfo *root, RelOptInfo *rel, BddTarget *target)
 
 	for (int i = 0; i < count; i++)
 	{
-		by_column[i] = conditions_of(root, rel, &target->key.columns[i]);
+		BddKeyColumn column = target->key.columns[i];
+
+		column.attnum = bdd_live_columns(target->shape.desc, column.attnum);
+		by_column[i] = conditions_of(root, rel, &column);
 		if (by_column[i] == NIL)
 			return;
 	}
@@ -376,19 +379,16 @@ static Oid
 table_of_overlay(RangeTblEntry *rte)
 {
 	RangeTblFunction *function;
-	FuncExpr *call;
 
 	if (rte->rtekind != RTE_FUNCTION || list_length(rte->functions) != 1 ||
 		rte->funcordinality)
 		return InvalidOid;
 	function = linitial_node(RangeTblFunction, rte->functions);
-	call = (FuncExpr *) function->funcexpr;
-	if (!IsA(call, FuncExpr) || !call->funcretset || list_length(call->args) != 1)
+	if (!IsA(function->funcexpr, FuncExpr) ||
+		!bdd_is_function(((FuncExpr *) function->funcexpr)->funcid,
+						 "bdd_overlay_rows"))
 		return InvalidOid;
-	if (!OidIsValid(get_typ_typrelid(call->funcresulttype)) ||
-		!bdd_is_function(call->funcid, "bdd_overlay_rows"))
-		return InvalidOid;
-	return get_typ_typrelid(call->funcresulttype);
+	return bdd_overlay_argument(function->funcexpr);
 }
 
 static void
@@ -416,23 +416,24 @@ consider_lookups(PlannerInfo *root, RelOptInfo *rel, Index rti,
 
 /* All columns of the function's rows, as a scan returns them. */
 static List *
-scan_columns(Oid relid, Index rti)
+scan_columns(Oid relid, RelOptInfo *rel)
 {
 	TupleDesc desc = bdd_target_lookup(relid)->shape.desc;
 	List *columns = NIL;
+	int live = 0;
 
-	for (int i = 0; i < desc->natts; i++)
+	for (int i = 0; i < desc->natts && live < rel->max_attr; i++)
 	{
 		Form_pg_attribute attribute = TupleDescAttr(desc, i);
 		Expr *column;
 
 		if (attribute->attisdropped)
-			column = (Expr *) makeNullConst(INT4OID, -1, InvalidOid);
-		else
-			column = (Expr *) makeVar(rti, i + 1, attribute->atttypid,
-									  attribute->atttypmod,
-									  attribute->attcollation, 0);
-		columns = lappend(columns, makeTargetEntry(column, i + 1, NULL, false));
+			continue;
+		live++;
+		column = (Expr *) makeVar(rel->relid, live, attribute->atttypid,
+								  attribute->atttypmod,
+								  attribute->attcollation, 0);
+		columns = lappend(columns, makeTargetEntry(column, live, NULL, false));
 	}
 	return columns;
 }
@@ -461,7 +462,7 @@ plan_lookup(PlannerInfo *root, RelOptInfo *rel, CustomPath *path, List *tlist,
 	scan->custom_private = list_make2(lsecond(path->custom_private),
 									  lthird(path->custom_private));
 	scan->custom_scan_tlist = scan_columns(intVal(lsecond(path->custom_private)),
-										   rel->relid);
+										   rel);
 	scan->methods = &scan_methods;
 	return &scan->scan.plan;
 }
@@ -602,11 +603,12 @@ fetch(ScanState *node)
 		start_lookup(state, overlay);
 	while (state->next < state->count && TupIsNull(slot))
 	{
-		int natts = bdd_overlay_target(overlay)->shape.desc->natts;
+		int natts = slot->tts_tupleDescriptor->natts;
 		BddValues row;
 
 		if (!bdd_overlay_row(overlay, state->keys[state->next++], &row))
 			continue;
+		bdd_overlay_pack(overlay, &row);
 		memcpy(slot->tts_values, row.values, natts * sizeof(Datum));
 		memcpy(slot->tts_isnull, row.isnull, natts * sizeof(bool));
 		ExecStoreVirtualTuple(slot);

@@ -521,6 +521,23 @@ bdd_overlay_row(BddOverlay *overlay, const BddOverlaid *key, BddValues *row)
 	return bdd_read_fold(target, &key->rows, stored, row);
 }
 
+/* Leaves dropped columns out. */
+void
+bdd_overlay_pack(const BddOverlay *overlay, BddValues *row)
+{
+	TupleDesc desc = overlay->target->shape.desc;
+	int live = 0;
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		if (TupleDescAttr(desc, i)->attisdropped)
+			continue;
+		row->values[live] = row->values[i];
+		row->isnull[live] = row->isnull[i];
+		live++;
+	}
+}
+
 typedef struct BddEmission
 {
 	BddOverlay *overlay;
@@ -540,9 +557,12 @@ emit(BddEmission *emission, BddOverlaid *key, HeapTupleHeader stored)
 
 	key->emitted = true;
 	if (bdd_read_fold(emission->overlay->target, &key->rows, stored, &row))
+	{
+		bdd_overlay_pack(emission->overlay, &row);
 		tuplestore_putvalues(emission->result->setResult,
 							 emission->result->setDesc, row.values,
 							 row.isnull);
+	}
 	MemoryContextSwitchTo(old_context);
 	MemoryContextReset(emission->context);
 }
@@ -632,37 +652,69 @@ emit_all(BddOverlay *overlay, ReturnSetInfo *result)
 
 /* ---------- SQL functions ---------- */
 
-/* The table whose row type the argument has. */
-static Oid
-row_type_argument(Oid row_type)
+/* The caller has named the table's columns, or the first of them. */
+static void
+check_columns(TupleDesc named, const BddTarget *target)
 {
-	Oid relid = get_typ_typrelid(row_type);
+	TupleDesc desc = target->shape.desc;
+	int live = 0;
 
-	if (!OidIsValid(relid) || get_rel_relkind(relid) == RELKIND_COMPOSITE_TYPE)
+	for (int i = 0; i < desc->natts && live < named->natts; i++)
+	{
+		if (TupleDescAttr(desc, i)->attisdropped)
+			continue;
+		if (TupleDescAttr(desc, i)->atttypid != TupleDescAttr(named, live)->atttypid)
+			break;
+		live++;
+	}
+	if (live < named->natts)
 		ereport(ERROR,
-				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("type %s is not the row type of a table",
-						format_type_be(row_type))));
-	return relid;
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("the columns are not those of table \"%s\"",
+						get_rel_name(target->relid)),
+				 errhint("Use the view that batchdedup.create_view makes.")));
 }
 
 /*
- * overlay_rows(NULL::t): a row for each key that is buffered or pending, as
- * it is on top of the table's
+ * overlay_rows(regclass): a row for each key that is buffered or pending, as
+ * it is on top of the table's.  Its columns are the table's, or the first of
+ * them: columns that were added since the view was made are left out.  (The
+ * row type is not used for that: a view that mentions it keeps others from
+ * altering the table.)
  */
 Datum
 bdd_overlay_rows(PG_FUNCTION_ARGS)
 {
-	Oid relid = row_type_argument(get_fn_expr_argtype(fcinfo->flinfo, 0));
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	BddOverlay *overlay;
 
+	bdd_check_preloaded();
 	InitMaterializedSRF(fcinfo, 0);
-	overlay = bdd_overlay_of(fcinfo->flinfo->fn_mcxt, relid);
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("target must not be null")));
+	overlay = bdd_overlay_of(fcinfo->flinfo->fn_mcxt, PG_GETARG_OID(0));
 	if (overlay == NULL)
 		return (Datum) 0;
+	check_columns(result->setDesc, overlay->target);
 	complete(overlay);
-	emit_all(overlay, (ReturnSetInfo *) fcinfo->resultinfo);
+	emit_all(overlay, result);
 	return (Datum) 0;
+}
+
+/* The table that a call of overlay_rows() names, or InvalidOid. */
+Oid
+bdd_overlay_argument(Node *call)
+{
+	Const *argument;
+
+	if (!IsA(call, FuncExpr) || list_length(((FuncExpr *) call)->args) != 1)
+		return InvalidOid;
+	argument = linitial(((FuncExpr *) call)->args);
+	return IsA(argument, Const) && !argument->constisnull ?
+			   DatumGetObjectId(argument->constvalue) :
+			   InvalidOid;
 }
 
 /* overlay_rows() returns as many rows as there are keys in the buffer. */
@@ -674,10 +726,9 @@ bdd_overlay_support(PG_FUNCTION_ARGS)
 	BddTarget *target;
 	Oid relid;
 
-	if (!bdd_preloaded || !IsA(request, SupportRequestRows) ||
-		!IsA(rows->node, FuncExpr))
+	if (!bdd_preloaded || !IsA(request, SupportRequestRows))
 		PG_RETURN_POINTER(NULL);
-	relid = get_typ_typrelid(exprType(linitial(((FuncExpr *) rows->node)->args)));
+	relid = bdd_overlay_argument(rows->node);
 	if (!OidIsValid(relid))
 		PG_RETURN_POINTER(NULL);
 	LockRelationOid(relid, AccessShareLock);

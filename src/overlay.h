@@ -39,6 +39,8 @@ extern BddOverlaid *bdd_overlay_find(BddOverlay *overlay,
 									 const Datum *values);
 extern bool bdd_overlay_row(BddOverlay *overlay, const BddOverlaid *key,
 							BddValues *row);
+extern void bdd_overlay_pack(const BddOverlay *overlay, BddValues *row);
+extern Oid bdd_overlay_argument(Node *call);
 extern uint64 bdd_overlay_estimate(BddTarget *target);
 
 #endif /* BDD_OVERLAY_H */

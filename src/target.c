@@ -74,6 +74,17 @@ bdd_qualified_name(Oid relid)
 		get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid));
 }
 
+/* How many of the first columns are not dropped. */
+int
+bdd_live_columns(TupleDesc desc, AttrNumber up_to)
+{
+	int count = 0;
+
+	for (int i = 0; i < up_to; i++)
+		count += !TupleDescAttr(desc, i)->attisdropped;
+	return count;
+}
+
 AttrNumber
 bdd_column_number(TupleDesc desc, const char *name)
 {

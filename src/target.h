@@ -80,7 +80,9 @@ typedef struct BddTarget
 	MemoryContext json_context;
 	void *json;                      /* encode.c: state for jsonb rows */
 	struct BddStatement *statements; /* apply_sql.c */
-	Oid trusted_role;                /* may INSERT and UPDATE every column */
+	bool letters_known;              /* dead_letter.c: before there is a slot */
+	bool has_letters;
+	Oid trusted_role; /* may INSERT and UPDATE every column */
 } BddTarget;
 
 extern BddTarget *bdd_target_lookup(Oid relid);
@@ -102,6 +104,7 @@ extern bool bdd_is_redirect(const Trigger *trigger);
 extern bool bdd_redirects(const BddTarget *target);
 extern bool bdd_may_read(Oid relid);
 extern char *bdd_qualified_name(Oid relid);
+extern int bdd_live_columns(TupleDesc desc, AttrNumber up_to);
 extern AttrNumber bdd_column_number(TupleDesc desc, const char *name);
 extern void bdd_target_default(BddTarget *target, int column, Datum *value,
 							   bool *isnull);

@@ -8,7 +8,7 @@
  *		SELECT u.columns FROM (
  *			SELECT t.columns, true AS stored FROM ONLY t
  *			UNION ALL
- *			SELECT b.columns, false FROM batchdedup.overlay_rows(NULL::t) b) u
+ *			SELECT b.columns, false FROM batchdedup.overlay_rows('t') b(columns)) u
  *		WHERE NOT (u.stored AND batchdedup.overlaid('t', u.key columns))
  *
  * In this form the planner takes the view apart: what a query asks of it comes
@@ -192,6 +192,31 @@ append_columns(StringInfo sql, TupleDesc desc, const char *prefix)
 	}
 }
 
+/* The columns as those of a function that returns records. */
+static void
+append_column_types(StringInfo sql, TupleDesc desc)
+{
+	const char *comma = "";
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(desc, i);
+
+		if (attribute->attisdropped)
+			continue;
+		appendStringInfo(sql, "%s%s %s", comma, column_name(desc, i),
+						 format_type_extended(attribute->atttypid,
+											  attribute->atttypmod,
+											  FORMAT_TYPE_TYPEMOD_GIVEN |
+												  FORMAT_TYPE_FORCE_QUALIFY));
+		if (OidIsValid(attribute->attcollation) &&
+			attribute->attcollation != get_typcollation(attribute->atttypid))
+			appendStringInfo(sql, " COLLATE %s",
+							 generate_collation_name(attribute->attcollation));
+		comma = ", ";
+	}
+}
+
 /* A name for the column that tells the branches apart. */
 static char *
 unused_name(TupleDesc desc)
@@ -221,9 +246,12 @@ view_sql(BddTarget *target, const char *view)
 					 get_rel_relkind(target->relid) == RELKIND_PARTITIONED_TABLE ? "" : "ONLY ",
 					 table);
 	append_columns(&sql, desc, "b.");
-	appendStringInfo(&sql, ", false FROM " BDD_SCHEMA ".overlay_rows(NULL::%s) b) u "
+	appendStringInfo(&sql, ", false FROM " BDD_SCHEMA ".overlay_rows(%s::pg_catalog.regclass) b(",
+					 quote_literal_cstr(table));
+	append_column_types(&sql, desc);
+	appendStringInfo(&sql, ")) u "
 						   "WHERE NOT (u.%s AND " BDD_SCHEMA ".overlaid(%s::pg_catalog.regclass",
-					 table, stored, quote_literal_cstr(table));
+					 stored, quote_literal_cstr(table));
 	for (int i = 0; i < target->key.count; i++)
 		appendStringInfo(&sql, ", u.%s",
 						 column_name(desc, target->key.columns[i].attnum - 1));
