@@ -82,6 +82,8 @@ SELECT * FROM outcome();
 -- bpchar: a char without a length keeps its blanks
 CALL write_keys('bpchar', '{a,"a  ","a ",b,"","   "}');
 SELECT '<' || k || '>' AS k, n, whole, part, apart FROM (SELECT k, n, whole, part, apart FROM outcome()) o;
+CALL write_keys('bpchar', '{a,"a  ",b,A}', 'bpchar_pattern_ops');
+SELECT '<' || k || '>' AS k, n, whole, part, apart FROM (SELECT k, n, whole, part, apart FROM outcome()) o;
 CALL write_keys('varchar(5)', '{a,"a ",A}');
 SELECT '<' || k || '>' AS k, n, whole, part, apart FROM outcome();
 CALL write_keys('text', '{a,"a ",A,á,""}');

@@ -140,8 +140,12 @@ key_form(BddKeyColumn *column, Oid base_type, int32 typmod, BddKey *key)
 	bool varlena = column->length == -1;
 	BddKeyForm form = varlena ? BDD_KEY_VARLENA : BDD_KEY_FIXED;
 
-	/* The normal forms are those of the types' own operator classes. */
-	if (GetDefaultOpClass(base_type, BTREE_AM_OID) != column->opclass)
+	/*
+	 * The normal forms are those of the types' own operator classes; and
+	 * bpchar_pattern_ops does not look at trailing blanks, either.
+	 */
+	if (GetDefaultOpClass(base_type, BTREE_AM_OID) != column->opclass &&
+		column->opfamily != BPCHAR_PATTERN_BTREE_FAM_OID)
 		base_type = InvalidOid;
 	switch (base_type)
 	{
