@@ -11,7 +11,8 @@
 #   make prove         the TAP tests alone
 #   make coverage      the lines of src/ that the tests run
 #   make replay DATA=file.csv KEY=col,...   any CSV through the buffer
-#   make bench         how fast rows are taken, beside plain SQL
+#   make replay-prices DATA=file.csv   running figures of daily stock prices
+#   make bench [QUICK=1] [OUT=file.json]    how fast it is, beside plain SQL
 #   make format, make lint
 
 EXTENSION = batchdedup
@@ -54,20 +55,19 @@ endif
 
 export PG_CONFIG
 
-demo check-all check-assert coverage replay lint:
+demo check-all check-assert coverage replay replay-prices lint:
 	@dev/$@
 
 check-version:
 	@dev/check-version $(V)
 
-# BENCH_SECONDS for each of BENCH_ROUNDS measurements, see bench/
 bench:
-	@dev/with-server -c fsync=on -- bench/enqueue $(BENCH_SECONDS) $(BENCH_ROUNDS)
+	@bench/run
 
 prove:
 	@dev/check-all build install tap
 
 format:
-	clang-format -i src/*.c src/*.h
+	clang-format -i src/*.c src/*.h bench/*.c
 
-.PHONY: bench demo check-all check-assert check-version coverage replay lint prove format
+.PHONY: bench demo check-all check-assert check-version coverage replay replay-prices lint prove format

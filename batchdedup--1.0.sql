@@ -20,6 +20,11 @@ CREATE TABLE batchdedup.target_option (
     mode text NOT NULL DEFAULT 'buffered' CHECK (mode IN ('buffered', 'direct')),
     on_full text NOT NULL DEFAULT 'wait' CHECK (on_full IN ('wait', 'error', 'direct')),
     guard text NOT NULL DEFAULT 'warn' CHECK (guard IN ('off', 'warn', 'flush', 'error')),
+    merge_columns text[],
+    merge_rules text[],
+    version_column text,
+    coalesce_rows boolean NOT NULL DEFAULT true,
+    flush_group text CHECK (flush_group <> ''),
     paused boolean NOT NULL DEFAULT false,
     CONSTRAINT target_option_target_key UNIQUE (target)
 );
@@ -138,21 +143,21 @@ COMMENT ON FUNCTION batchdedup.resume IS
 
 CREATE VIEW batchdedup.target AS
 SELECT o.target,
-       (SELECT pg_catalog.string_agg(pg_catalog.quote_ident(c.name), ', ' ORDER BY c.position)
+       (SELECT coalesce(pg_catalog.string_agg(pg_catalog.quote_ident(c.name), ', ' ORDER BY c.position), '')
           FROM pg_catalog.unnest(o.key_columns) WITH ORDINALITY AS c(name, position)) AS key,
        CASE WHEN o.update_columns IS NOT NULL THEN
        (SELECT coalesce(pg_catalog.string_agg(pg_catalog.quote_ident(c.name), ', ' ORDER BY c.position), '')
           FROM pg_catalog.unnest(o.update_columns) WITH ORDINALITY AS c(name, position)) END AS update_columns,
-       NULL::jsonb AS merge,
-       NULL::text AS version_column,
+       pg_catalog.jsonb_object(o.merge_columns, o.merge_rules) AS merge,
+       o.version_column,
        false AS logged,
        o.mode,
        o.flush_interval,
        o.flush_rows,
        o.on_full,
        o.guard,
-       NULL::text AS flush_group,
-       true AS coalesce_rows,
+       o.flush_group,
+       o.coalesce_rows,
        o.paused,
        o.target_id
   FROM batchdedup.target_option o
@@ -269,7 +274,7 @@ AS 'MODULE_PATHNAME', 'bdd_overlay_support';
 COMMENT ON FUNCTION batchdedup.overlay_support_internal IS
     'tells the planner how many rows overlay_rows returns';
 
-CREATE FUNCTION batchdedup.overlay_rows(row_type anyelement) RETURNS SETOF anyelement
+CREATE FUNCTION batchdedup.overlay_rows(target regclass) RETURNS SETOF record
 LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100 SUPPORT batchdedup.overlay_support_internal
 AS 'MODULE_PATHNAME', 'bdd_overlay_rows';
 COMMENT ON FUNCTION batchdedup.overlay_rows IS
@@ -310,7 +315,7 @@ COMMENT ON FUNCTION batchdedup.discard_dead_letters IS
 
 CREATE FUNCTION batchdedup.stat_target_internal(
     OUT target_id integer, OUT target regclass,
-    OUT received bigint, OUT coalesced bigint,
+    OUT received bigint, OUT coalesced bigint, OUT stale bigint,
     OUT inserted bigint, OUT updated bigint, OUT unchanged bigint, OUT deleted bigint,
     OUT dead_lettered bigint, OUT flushes bigint, OUT failed_flushes bigint,
     OUT buffered_rows bigint, OUT buffered_bytes bigint, OUT oldest_row_at timestamptz,
@@ -325,7 +330,7 @@ COMMENT ON FUNCTION batchdedup.stat_target_internal IS 'see the view stat_target
 
 CREATE VIEW batchdedup.stat_target AS
 SELECT o.target,
-       coalesce(s.received, 0) AS received, coalesce(s.coalesced, 0) AS coalesced,
+       coalesce(s.received, 0) AS received, coalesce(s.coalesced, 0) AS coalesced, coalesce(s.stale, 0) AS stale,
        coalesce(s.inserted, 0) AS inserted, coalesce(s.updated, 0) AS updated,
        coalesce(s.unchanged, 0) AS unchanged, coalesce(s.deleted, 0) AS deleted,
        coalesce(s.dead_lettered, 0) AS dead_lettered,

@@ -7,10 +7,11 @@ package Bench;
 # of two variants in the same round; of the ratios of all rounds the median
 # is told.
 #
-# Environment: QUICK=1, BENCH_ROUNDS, BENCH_SECONDS, CLIENTS, KEYS (hot,
-# uniform), VARIANTS: take fewer; OUT: JSON file, results of other benchmarks
-# in it stay. libpq's variables say where the server is; it must run on this
-# machine, for its CPU time to be seen.
+# Environment: QUICK=1 for all of it; BENCH_ROUNDS; BENCH_SECONDS, or BENCH_ROWS
+# for runs of so many rows; CLIENTS, KEYS (hot, uniform), VARIANTS take some
+# only; OUT: JSON file, where results of other benchmarks stay. libpq's
+# variables say where the server is; it must run on this machine, for its CPU
+# time to be seen.
 
 use strict;
 use warnings;
@@ -24,8 +25,8 @@ use POSIX ();
 use Time::HiRes qw(time usleep);
 
 our @EXPORT = qw(quick rounds seconds clients key_sets wanted sql value connect_to_server
-  prepare_database create_table columns assignments compare run_pgbench run_client measure set_title row_of
-  finish);
+  prepare_database create_table columns assignments compare run_pgbench run_client measure set_title
+  row_of parameters_list on_conflict finish);
 
 use constant ZIPFIAN => 1.1;    # exponent of the hot keys
 
@@ -79,6 +80,15 @@ sub prepare_database
 # ---- table -------------------------------------------------------------
 
 sub columns { return qw(id name status price at attributes) }
+
+# ($1, $2, ...), ($7, ...), ...: parameters for the values of 100 rows
+sub parameters_list
+{
+	my $n = 0;
+	return join ', ', map { '(' . join(', ', map { '$' . ++$n } columns()) . ')' } 1 .. 100;
+}
+
+sub on_conflict { return 'ON CONFLICT (id) DO UPDATE SET ' . assignments('EXCLUDED') }
 
 # "a = EXCLUDED.a, ..." of all but the key
 sub assignments
@@ -153,6 +163,7 @@ sub client
 sub run_client
 {
 	my ($format, $statement, $clients, $set, $keys, $commit, $rows) = @_;
+	$rows //= $ENV{BENCH_ROWS};
 	local $ENV{PGOPTIONS} = "-c client_min_messages=warning -c synchronous_commit=$commit";
 	open my $client, '-|', client(), $format, $statement, $clients, $rows ? 0 : seconds(), $rows // 0, $keys,
 	  $set eq 'hot' ? ZIPFIAN : 0
@@ -178,6 +189,7 @@ sub measure
 sub run_pgbench
 {
 	my ($statement, $clients, $set, $keys, $commit, $rows) = @_;
+	$rows //= $ENV{BENCH_ROWS};
 	my $random = $set eq 'hot' ? "random_zipfian(1, $keys, @{[ZIPFIAN]})" : "random(1, $keys)";
 	my $limit = $rows ? '-t ' . int($rows / $clients) : '-T ' . seconds();
 	my $file = "$scratch/pgbench.sql";
@@ -250,10 +262,13 @@ sub print_record
 {
 	my ($record) = @_;
 	my ($rate, $cpu) = @$record{qw(rate cpu)};
-	my $line = sprintf '  %-24s %10s/s (%s-%s)', $record->{variant}, map { number($_) } @$rate{qw(median lowest highest)};
-	$line = sprintf '%-64s', $line;
-	$line .= sprintf ' %7s us', number($cpu->{median}) if $cpu;
-	$line .= sprintf '  %s: %s', $_, number($record->{ratio}{$_}{median}) for sort keys %{ $record->{ratio} };
+	my $line = sprintf '  %-11s %9s/s (%s-%s)', $record->{variant}, map { number($_) } @$rate{qw(median lowest highest)};
+	$line = sprintf '%-46s', $line;
+	$line .= sprintf ' %6s us (%s-%s)', map { number($_) } @$cpu{qw(median lowest highest)} if $cpu;
+	$line = sprintf '%-68s', $line;
+	$line .= "  $_: " . number($record->{$_}{median})
+	  for sort grep { !/^(setting|variant|rate|cpu|ratio)$/ } keys %$record;
+	$line .= "  /$_: " . number($record->{ratio}{$_}{median}) for sort keys %{ $record->{ratio} };
 	print "$line\n";
 	return;
 }

@@ -1,10 +1,30 @@
 # shellcheck shell=bash
-# Rows of a CSV file as statements of several clients. Sourced by replay and
-# demo, which set: work (a schema of ours), key (array of the key columns),
-# scratch, connections.
+# Rows of a CSV file as statements of several clients. Sourced by replay,
+# replay-prices and demo, which set: work (a schema of ours), key (array of the
+# key columns), scratch, connections.
 
 export PGCLIENTENCODING=UTF8 PGAPPNAME=batchdedup-replay
 export PGOPTIONS="${PGOPTIONS:-} -c client_min_messages=warning"
+
+# The process that a script may have in the background, the schema and the
+# files go when it ends, however it ends.
+helper=
+clean_up_at_exit()
+{
+	trap finish EXIT
+	trap 'exit 130' INT
+	trap 'exit 143' TERM
+}
+
+finish()
+{
+	status=$?
+	trap '' INT TERM
+	[ -z "$helper" ] || kill "$helper" 2>/dev/null || true
+	sql -c "DROP SCHEMA IF EXISTS $work CASCADE" >/dev/null 2>&1 || true
+	rm -rf "$scratch"
+	exit "$status"
+}
 
 # psql that stops at an error and prints bare values
 sql()
@@ -12,9 +32,11 @@ sql()
 	psql -X -q -A -t -v ON_ERROR_STOP=1 "$@"
 }
 
+# An archive is one of CSV files that all begin with the same header.
 unpack()
 {
 	case $1 in
+		*.tar.* | *.tar) tar -xOf "$1" | awk 'NR == 1 { header = $0; print } $0 != header' ;;
 		*.xz) xz -dc -- "$1" ;;
 		*.gz) gzip -dc -- "$1" ;;
 		*) cat -- "$1" ;;
@@ -89,19 +111,26 @@ load_csv()
 	SQL
 }
 
+# The file's column $2, quoted; $1 is the setting that names it.
+column()
+{
+	local there
+	there=$(sql -v c="$2" <<-SQL
+		SELECT 1 FROM pg_attribute WHERE attrelid = '$work.source'::regclass
+		AND attnum > 1 AND attname = :'c'
+	SQL
+	)
+	[ -n "$there" ] || die "$1: the file has no column \"$2\""
+	echo "\"${2//\"/\"\"}\""
+}
+
 # Sets key_list ("a", "b") from the array key; refuses a key that is not there.
 check_key()
 {
 	local k bad
 	key_list=
 	for k in "${key[@]}"; do
-		bad=$(sql -v k="$k" <<-SQL
-			SELECT 1 FROM pg_attribute WHERE attrelid = '$work.source'::regclass
-			AND attnum > 1 AND attname = :'k'
-		SQL
-		)
-		[ -n "$bad" ] || die "KEY: the file has no column \"$k\""
-		k=\"${k//\"/\"\"}\"
+		k=$(column KEY "$k")
 		bad=$(sql -c "SELECT count(*) || ' rows, the first is row ' || min(\"batchdedup line\")
 			FROM $work.source WHERE $k IS NULL OR $k::text = '' HAVING count(*) > 0")
 		[ -z "$bad" ] || die "KEY: column $k is empty in $bad"
@@ -131,7 +160,9 @@ column_list()
 
 # Writes a file of statements per client, $scratch/$1.<n>: format string $2
 # gets the row's columns as literals, joined by commas, for its one %s. All
-# rows of a key go to one client and keep their order there.
+# rows that agree in the columns $together, of a key unless set, go to one
+# client, and each client sends them in the order of $send_order, that of the
+# file unless set.
 write_statements()
 {
 	local n pids=()
@@ -139,8 +170,8 @@ write_statements()
 		sql -v f="$2" -o "$scratch/$1.$n" <<-SQL &
 			SELECT format(:'f', concat_ws(', ', $literals))
 			FROM $work.source
-			WHERE abs(hash_record_extended(ROW($key_list), 0) % $connections) = $n
-			ORDER BY "batchdedup line";
+			WHERE abs(hash_record_extended(ROW(${together:-$key_list}), 0) % $connections) = $n
+			ORDER BY ${send_order:+$send_order,} "batchdedup line";
 		SQL
 		pids+=($!)
 	done
@@ -163,13 +194,14 @@ run_clients()
 }
 
 # How many rows of $1 are not the ones that plain SQL ends with, or the other
-# way round: the last row of each key. Compared as text too, since 1.0 = 1.00.
+# way round: the last row of each key, or the last one of its newest $version,
+# if that is set. Compared as text, since 1.0 = 1.00.
 differences()
 {
 	sql <<-SQL
 		CREATE TEMP TABLE want AS
 			SELECT DISTINCT ON ($key_list) $columns FROM $work.source
-			ORDER BY $key_list, "batchdedup line" DESC;
+			ORDER BY $key_list, ${version:+$version DESC NULLS LAST,} "batchdedup line" DESC;
 		SELECT (SELECT count(*) FROM (SELECT $texts FROM want EXCEPT ALL SELECT $texts FROM $1) AS a)
 			+ (SELECT count(*) FROM (SELECT $texts FROM $1 EXCEPT ALL SELECT $texts FROM want) AS b);
 	SQL

@@ -108,3 +108,23 @@ build_and_install()
 		"or set PG_CONFIG to an installation of yours"
 	(cd "$1" && pg_make install) || return 1
 }
+
+# The same from a scratch copy of its own, with all that it needs.
+build_and_install_here()
+{
+	"$root/dev/install-deps"
+	make_scratch
+	trap remove_scratch EXIT
+	copy_sources "$scratch/batchdedup"
+	build_and_install "$scratch/batchdedup"
+	remove_scratch
+	trap - EXIT
+}
+
+# Installs, and runs a command beside a server of its own: the arguments of
+# dev/with-server. Does not return.
+on_own_server()
+{
+	build_and_install_here
+	exec "$root/dev/with-server" "$@"
+}

@@ -52,5 +52,13 @@ SELECT batchdedup.flush('by_index_too');
 SELECT batchdedup.get('by_index_too', '{"k":"A"}');
 SELECT * FROM by_index_too ORDER BY v;
 
+-- outside the key, too, another spelling is a change
+CREATE TABLE spelled (k int PRIMARY KEY, v text COLLATE ignore_case);
+SELECT batchdedup.create_target('spelled', flush_interval => '0');
+INSERT INTO spelled VALUES (1, 'a');
+SELECT batchdedup.upsert(ROW(1, 'A')::spelled);
+SELECT batchdedup.flush('spelled');
+SELECT * FROM spelled;
+
 SET client_min_messages = warning;
 DROP SCHEMA regress_keys_icu CASCADE;

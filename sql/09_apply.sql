@@ -114,6 +114,29 @@ CREATE TEMP TABLE before AS SELECT id, xmin AS xid FROM t;
 SELECT batchdedup.upsert(ARRAY[ROW(1, 1.0, 'a', '{"a":1}'), ROW(2, 2.0, 'changed', NULL), ROW(3, NULL, NULL, NULL)]::t[]);
 SELECT batchdedup.flush('t');
 SELECT t.id, v, b.xid = t.xmin AS same, b.xid <> t.xmin OR t.xmax = 0 AS unlocked FROM t JOIN before b USING (id) ORDER BY id;
+-- what = takes for equal is a change all the same, if it looks different
+CREATE TYPE mood AS ENUM ('sad', 'happy');
+CREATE DOMAIN code AS text;
+CREATE TABLE kinds (
+    id int PRIMARY KEY, n numeric, f float8, i interval, c bpchar, t text, d code, m mood,
+    b bool, u uuid, z timestamptz, y bytea, r int4range, a numeric[], j jsonb);
+SELECT batchdedup.create_target('kinds', flush_interval => '0');
+INSERT INTO kinds SELECT nr, 1.0, 0, '1 day', 'x', 't', 'd', 'sad', true, 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11',
+    '2026-01-01 12:00+00', 'y', '[1,2]', '{1.0}', '{"k": 1.0}' FROM generate_series(1, 15) nr;
+CREATE TEMP TABLE kinds_before AS SELECT id, to_jsonb(k) AS row FROM kinds k;
+SELECT batchdedup.upsert('kinds', jsonb_agg(row || change))
+  FROM kinds_before JOIN jsonb_array_elements('[{"n": 1.00}, {"f": "-0"}, {"i": "24:00:00"}, {"c": "x  "}, {"a": [1.00]},
+    {"j": {"k": 1.00}}, {"t": "T"}, {"d": null}, {"m": "happy"}, {"b": false}, {"r": "[1,4)"}, {"y": "\\x7a"},
+    {"u": "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a12"}, {"z": "2026-01-01 13:00+00"}, {}]')
+    WITH ORDINALITY AS changes(change, nr) ON id = nr;
+SELECT batchdedup.flush('kinds');
+SELECT o.key, o.value AS was, n.value AS is_now
+  FROM kinds_before b JOIN kinds k USING (id), jsonb_each_text(b.row) o JOIN jsonb_each_text(to_jsonb(k)) n USING (key)
+ WHERE o.value IS DISTINCT FROM n.value ORDER BY k.id;
+SELECT updated, unchanged FROM batchdedup.stat_target WHERE target = 'kinds'::regclass;
+DROP TABLE kinds, kinds_before;
+DROP TYPE mood;
+DROP DOMAIN code;
 -- also when given in part
 SELECT batchdedup.upsert('t', '[{"id":1,"v":"a"},{"id":3}]');
 SELECT batchdedup.flush('t');

@@ -178,6 +178,7 @@ ROLLBACK;
 BEGIN;
 INSERT INTO n_buffered VALUES (1, 11);
 DECLARE c CURSOR FOR SELECT * FROM n_buffered WHERE k <> 0;
+DECLARE d CURSOR WITH HOLD FOR SELECT * FROM n_buffered WHERE k = 1;
 FETCH 1 FROM c;
 INSERT INTO n_buffered VALUES (1, 111), (2, 222), (6, 666), (9, 999);
 DELETE FROM n_buffered WHERE k = 4;
@@ -189,6 +190,9 @@ SELECT * FROM n_buffered ORDER BY k;
 ROLLBACK TO s;
 SELECT * FROM n_buffered ORDER BY k;
 COMMIT;
+-- which is when it was declared
+FETCH ALL FROM d;
+CLOSE d;
 SELECT * FROM n_buffered ORDER BY k;
 SELECT batchdedup.flush('n');
 SELECT * FROM n ORDER BY k;
@@ -262,6 +266,12 @@ EXECUTE by_key(NULL);
 EXECUTE by_key(99);
 SELECT * FROM n_buffered WHERE k IN (101, 2, 1, 101, NULL, 102) ORDER BY k;
 SELECT b.* FROM (VALUES (101), (2), (1), (101)) o(k) JOIN n_buffered b ON b.k = o.k ORDER BY k;
+-- a key named twice, and met by another scan in between
+SET enable_hashjoin = off;
+SET enable_mergejoin = off;
+SELECT a.k, b.v FROM n_buffered a JOIN n_buffered b ON b.k = a.k WHERE a.k = ANY ('{101,101,102,101}');
+RESET enable_hashjoin;
+RESET enable_mergejoin;
 SELECT o.k, b.v FROM (VALUES (101), (2), (1), (NULL)) o(k) LEFT JOIN n_buffered b ON b.k = o.k ORDER BY 1;
 UPDATE n_buffered SET v = 12345 WHERE k = 101 RETURNING *;
 DELETE FROM n_buffered WHERE k = 102;
@@ -499,9 +509,9 @@ SELECT * FROM own_buffered;
 \echo :SQLSTATE
 SELECT * FROM own_buffered WHERE k = 2;
 \echo :SQLSTATE
-SELECT * FROM batchdedup.overlay_rows(NULL::own);
+SELECT * FROM batchdedup.overlay_rows('own') b(k int, v int, w int);
 \echo :SQLSTATE
-SELECT * FROM batchdedup.overlay_rows(NULL::own) WHERE k = 2;
+SELECT * FROM batchdedup.overlay_rows('own') b(k int, v int, w int) WHERE k = 2;
 \echo :SQLSTATE
 SELECT batchdedup.overlaid('own', 1);
 \echo :SQLSTATE
@@ -543,6 +553,27 @@ GRANT DELETE ON own TO regress_bdd_user;
 SET ROLE regress_bdd_user;
 DELETE FROM own_buffered WHERE k = 2;
 SELECT * FROM own_buffered ORDER BY k;
+-- a cursor has the rights of who opened it
+RESET ROLE;
+REVOKE SELECT ON own FROM regress_bdd_user;
+CREATE FUNCTION open_own() RETURNS refcursor LANGUAGE plpgsql SECURITY DEFINER SET search_path = regress_view AS
+$$ DECLARE c refcursor := 'c'; BEGIN OPEN c FOR SELECT * FROM own_buffered ORDER BY k; RETURN c; END $$;
+SET ROLE regress_bdd_user;
+BEGIN;
+SELECT open_own();
+FETCH ALL FROM c;
+COMMIT;
+-- what a function has learned in one role it does not tell another
+RESET ROLE;
+CREATE FUNCTION is_overlaid(k int) RETURNS boolean LANGUAGE plpgsql SET search_path = regress_view AS
+$$ BEGIN RETURN batchdedup.overlaid('own', k); END $$;
+BEGIN;
+SELECT is_overlaid(1);
+SET ROLE regress_bdd_user;
+SELECT is_overlaid(1);
+\echo :SQLSTATE
+ROLLBACK;
+GRANT SELECT ON own TO regress_bdd_user;
 -- without its grants on the view he is back where he was
 RESET ROLE;
 REVOKE ALL ON own_buffered FROM regress_bdd_user;
@@ -591,11 +622,11 @@ SELECT batchdedup.overlaid('scale', 1::bigint);
 SELECT batchdedup.overlaid('scale', VARIADIC ARRAY[1]);
 \echo :SQLSTATE
 SELECT batchdedup.overlaid('scale', NULL::int), batchdedup.overlaid(NULL, 1), batchdedup.overlaid('pg_class', 1);
-SELECT * FROM batchdedup.overlay_rows(NULL::int);
+SELECT * FROM batchdedup.overlay_rows('scale') b(k text, v int);
 \echo :SQLSTATE
-SELECT * FROM batchdedup.overlay_rows(NULL::pair);
+SELECT * FROM batchdedup.overlay_rows(NULL) b(k int);
 \echo :SQLSTATE
-SELECT b, b.k FROM batchdedup.overlay_rows(NULL::scale) b WHERE k = 1;
+SELECT b, b.k FROM batchdedup.overlay_rows('scale') b(k int, n numeric) WHERE k = 1;
 
 --
 -- Ends

@@ -226,8 +226,33 @@ SELECT * FROM batchdedup.buffered(NULL::p) ORDER BY k, r;
 SELECT batchdedup.flush('p');
 SELECT tableoid::regclass, k, r, v FROM p ORDER BY k, r;
 INSERT INTO p2 (k, r, v) VALUES (1, 2, 'x') ON CONFLICT (k, r) DO UPDATE SET v = EXCLUDED.v || p2.v RETURNING v;
+-- a row that UPDATE moves to another partition stays in the table
+UPDATE p SET r = 2, v = 'moved' WHERE k = 3 RETURNING tableoid::regclass, k, r, v;
+SELECT count(*) FROM batchdedup.buffered(NULL::p);
+-- what MERGE inserts does, too
+MERGE INTO p USING (VALUES (3, 2), (6, 2)) s(k, r) ON (s.k, s.r) = (p.k, p.r)
+    WHEN MATCHED THEN UPDATE SET r = 3 WHEN NOT MATCHED THEN INSERT (k, r, v) VALUES (s.k, s.r, 'merged');
+SELECT count(*) FROM batchdedup.buffered(NULL::p);
+SELECT tableoid::regclass, k, r, v FROM p WHERE k IN (3, 6) ORDER BY k;
 SELECT batchdedup.drop_redirect('p');
 INSERT INTO p (k, r, v) VALUES (9, 1, 'plain') RETURNING v;
+
+-- before the table was a target the trigger did nothing
+CREATE TABLE late (k int PRIMARY KEY) PARTITION BY RANGE (k);
+CREATE TABLE late1 PARTITION OF late DEFAULT;
+CREATE TRIGGER "!batchdedup_redirect" BEFORE INSERT ON late FOR EACH ROW EXECUTE FUNCTION batchdedup.redirect();
+INSERT INTO late VALUES (1) RETURNING k;
+SELECT batchdedup.create_target('late', flush_interval => '0');
+INSERT INTO late VALUES (2) RETURNING k;
+SELECT * FROM batchdedup.buffered(NULL::late);
+-- COPY has no ON CONFLICT, also inside of a statement that has
+CREATE FUNCTION copy_late() RETURNS int LANGUAGE plpgsql AS $$ BEGIN COPY late2 FROM PROGRAM 'echo 1 copied'  (DELIMITER ' '); RETURN 2; END $$;
+CREATE TABLE late2 (k int PRIMARY KEY, v text);
+INSERT INTO late2 VALUES (1, 'old');
+SELECT batchdedup.create_target('late2', flush_interval => '0');
+SELECT batchdedup.create_redirect('late2');
+INSERT INTO late2 SELECT copy_late(), 'new' ON CONFLICT DO NOTHING;
+SELECT batchdedup.get('late2', '{"k": 1}'), batchdedup.get('late2', '{"k": 2}');
 
 --
 -- Privileges: those of upsert()

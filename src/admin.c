@@ -25,6 +25,7 @@
 #include "spi_util.h"
 #include "storage/lmgr.h"
 #include "target.h"
+#include "rule.h"
 #include "target_check.h"
 #include "utils/acl.h"
 #include "utils/array.h"
@@ -32,6 +33,7 @@
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
 #include "utils/inval.h"
+#include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
@@ -74,11 +76,7 @@ static const struct
 	const char *name;
 	const char *allowed; /* NULL: none */
 } later_arguments[] = {
-	{ARG_MERGE, "merge", NULL},
-	{ARG_VERSION_COLUMN, "version_column", NULL},
 	{ARG_LOGGED, "logged", "false"},
-	{ARG_FLUSH_GROUP, "flush_group", NULL},
-	{ARG_COALESCE_ROWS, "coalesce_rows", "true"},
 };
 
 /* Arguments with a list of values; the first is the default. */
@@ -97,11 +95,8 @@ static const struct
 static const char *
 argument_text(FunctionCallInfo fcinfo, int position)
 {
-	if (position == ARG_LOGGED || position == ARG_COALESCE_ROWS)
+	if (position == ARG_LOGGED)
 		return PG_GETARG_BOOL(position) ? "true" : "false";
-	if (position == ARG_MERGE)
-		return DatumGetCString(DirectFunctionCall1(jsonb_out,
-												   PG_GETARG_DATUM(position)));
 	return text_to_cstring(PG_GETARG_TEXT_PP(position));
 }
 
@@ -210,6 +205,130 @@ columns_argument(FunctionCallInfo fcinfo, int position, const char *argument)
 						 text_to_cstring(PG_GETARG_TEXT_PP(position)));
 }
 
+/* {"column": "rule", ...} */
+static void
+parse_merge(Jsonb *merge, List **columns, List **rules)
+{
+	JsonbIterator *iterator = JsonbIteratorInit(&merge->root);
+	JsonbValue value;
+	JsonbIteratorToken token;
+
+	if (!JB_ROOT_IS_OBJECT(merge))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument merge must be a JSON object"),
+				 errhint("Write for instance '{\"fill_count\": \"sum\"}'.")));
+	while ((token = JsonbIteratorNext(&iterator, &value, true)) != WJB_DONE)
+	{
+		if (token == WJB_KEY)
+			*columns = lappend(*columns, pnstrdup(value.val.string.val,
+												  value.val.string.len));
+		else if (token == WJB_VALUE && value.type == jbvString)
+			*rules = lappend(*rules, pnstrdup(value.val.string.val,
+											  value.val.string.len));
+		else if (token == WJB_VALUE)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("the merge rule of column \"%s\" must be a string",
+							(char *) llast(*columns))));
+	}
+}
+
+/* Functions by a name that means the same under every search_path. */
+static List *
+qualified_rules(Relation rel, List *columns, List *rules)
+{
+	List *qualified = NIL;
+	ListCell *column;
+	ListCell *rule;
+
+	forboth(column, columns, rule, rules)
+	{
+		AttrNumber attnum = bdd_column_number(RelationGetDescr(rel),
+											  lfirst(column));
+		Oid type = TupleDescAttr(RelationGetDescr(rel), attnum - 1)->atttypid;
+
+		qualified = lappend(qualified,
+							bdd_rule_qualified_name(lfirst(rule), type));
+	}
+	return qualified;
+}
+
+/*
+ * What an upsert means: columns and their rules, as create_target and
+ * alter_target were told or as they are.
+ */
+typedef struct BddMeaning
+{
+	List *key;
+	List *update;
+	bool default_update;
+	List *merge_columns;
+	List *merge_rules;
+	char *version_column;
+	bool coalesce_rows;
+} BddMeaning;
+
+static char *
+version_argument(FunctionCallInfo fcinfo)
+{
+	List *names = columns_argument(fcinfo, ARG_VERSION_COLUMN,
+								   "version_column");
+
+	if (list_length(names) != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument version_column must name one column")));
+	return linitial(names);
+}
+
+/* Replaces what arguments give. */
+static void
+take_meaning(FunctionCallInfo fcinfo, BddMeaning *meaning)
+{
+	if (!PG_ARGISNULL(ARG_KEY))
+		meaning->key = columns_argument(fcinfo, ARG_KEY, "key");
+	if (!PG_ARGISNULL(ARG_UPDATE_COLUMNS))
+	{
+		meaning->update = columns_argument(fcinfo, ARG_UPDATE_COLUMNS,
+										   "update_columns");
+		meaning->default_update = false;
+	}
+	if (!PG_ARGISNULL(ARG_MERGE))
+	{
+		meaning->merge_columns = NIL;
+		meaning->merge_rules = NIL;
+		parse_merge(PG_GETARG_JSONB_P(ARG_MERGE), &meaning->merge_columns,
+					&meaning->merge_rules);
+	}
+	if (!PG_ARGISNULL(ARG_VERSION_COLUMN))
+		meaning->version_column = version_argument(fcinfo);
+	if (!PG_ARGISNULL(ARG_COALESCE_ROWS))
+		meaning->coalesce_rows = PG_GETARG_BOOL(ARG_COALESCE_ROWS);
+}
+
+/* Checks it as a whole; returns the key's index. */
+static Oid
+check_meaning(Relation rel, BddMeaning *meaning)
+{
+	Oid index = bdd_check_key(rel, meaning->key, meaning->coalesce_rows);
+
+	if (!meaning->default_update)
+		bdd_check_update_columns(rel, meaning->key, meaning->update);
+	bdd_check_rules(rel, meaning->key, meaning->update,
+					meaning->default_update, meaning->merge_columns,
+					meaning->merge_rules, meaning->version_column);
+	if (meaning->key == NIL &&
+		(meaning->merge_columns != NIL || meaning->version_column != NULL))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a target without a key has neither merge rules nor a version column"),
+				 errdetail("Its rows are inserted and never change.")));
+	meaning->merge_rules = qualified_rules(rel, meaning->merge_columns,
+										   meaning->merge_rules);
+	return index;
+}
+
 /* ---------- the catalog ---------- */
 
 static Datum
@@ -260,6 +379,12 @@ check_flush_arguments(FunctionCallInfo fcinfo)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("argument flush_rows must not be negative")));
+	if (!PG_ARGISNULL(ARG_FLUSH_GROUP) &&
+		VARSIZE_ANY_EXHDR(PG_GETARG_TEXT_PP(ARG_FLUSH_GROUP)) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument flush_group must not be empty"),
+				 errhint("reset => 'flush_group' takes a target out of its group.")));
 }
 
 static Oid
@@ -295,20 +420,25 @@ already_there(Relation rel, bool if_not_exists)
 }
 
 static void
-insert_target(FunctionCallInfo fcinfo, Oid relid, List *key, List *update,
-			  bool default_update)
+insert_target(FunctionCallInfo fcinfo, Oid relid, const BddMeaning *meaning)
 {
 	Oid types[] = {REGCLASSOID, TEXTARRAYOID, TEXTARRAYOID,
-				   INTERVALOID, INT4OID, TEXTOID, TEXTOID, TEXTOID};
-	Datum values[] = {ObjectIdGetDatum(relid), names_datum(key),
-					  names_datum(update), PG_GETARG_DATUM(ARG_FLUSH_INTERVAL),
+				   INTERVALOID, INT4OID, TEXTOID, TEXTOID, TEXTOID,
+				   TEXTARRAYOID, TEXTARRAYOID, TEXTOID, BOOLOID, TEXTOID};
+	Datum values[] = {ObjectIdGetDatum(relid), names_datum(meaning->key),
+					  names_datum(meaning->update),
+					  PG_GETARG_DATUM(ARG_FLUSH_INTERVAL),
 					  PG_GETARG_DATUM(ARG_FLUSH_ROWS),
 					  PG_GETARG_DATUM(ARG_MODE), PG_GETARG_DATUM(ARG_ON_FULL),
-					  PG_GETARG_DATUM(ARG_GUARD)};
-	char nulls[] = "        ";
+					  PG_GETARG_DATUM(ARG_GUARD),
+					  names_datum(meaning->merge_columns),
+					  names_datum(meaning->merge_rules), (Datum) 0,
+					  BoolGetDatum(meaning->coalesce_rows),
+					  PG_GETARG_DATUM(ARG_FLUSH_GROUP)};
+	char nulls[] = "             ";
 	BddOptions options;
 
-	if (default_update)
+	if (meaning->default_update)
 		nulls[2] = 'n';
 	if (PG_ARGISNULL(ARG_FLUSH_INTERVAL))
 		nulls[3] = 'n';
@@ -320,10 +450,22 @@ insert_target(FunctionCallInfo fcinfo, Oid relid, List *key, List *update,
 		nulls[6] = 'n';
 	if (PG_ARGISNULL(ARG_GUARD))
 		nulls[7] = 'n';
+	if (meaning->merge_columns == NIL)
+		nulls[8] = nulls[9] = 'n';
+	nulls[10] = 'n';
+	if (meaning->version_column != NULL)
+	{
+		nulls[10] = ' ';
+		values[10] = CStringGetTextDatum(meaning->version_column);
+	}
+	if (PG_ARGISNULL(ARG_FLUSH_GROUP))
+		nulls[12] = 'n';
 	change_catalog(relid,
 				   "INSERT INTO batchdedup.target_option "
-				   "(target, key_columns, update_columns, flush_interval, flush_rows, mode, on_full, guard) "
-				   "VALUES ($1, $2, $3, $4, $5, coalesce($6, 'buffered'), coalesce($7, 'wait'), coalesce($8, 'warn'))",
+				   "(target, key_columns, update_columns, flush_interval, flush_rows, mode, on_full, guard, "
+				   "merge_columns, merge_rules, version_column, coalesce_rows, flush_group) "
+				   "VALUES ($1, $2, $3, $4, $5, coalesce($6, 'buffered'), coalesce($7, 'wait'), coalesce($8, 'warn'), "
+				   "$9, $10, $11, $12, $13)",
 				   lengthof(types), types, values, nulls);
 	if (!bdd_options_read(relid, &options))
 		elog(ERROR, "target of table %u is not there", relid);
@@ -342,10 +484,8 @@ Datum
 bdd_create_target(PG_FUNCTION_ARGS)
 {
 	Oid relid = check_target_argument(fcinfo);
-	bool default_update = PG_ARGISNULL(ARG_UPDATE_COLUMNS);
+	BddMeaning meaning = {.default_update = true, .coalesce_rows = true};
 	Relation rel;
-	List *key;
-	List *update = NIL;
 	Oid key_index;
 
 	check_later_arguments(fcinfo);
@@ -358,14 +498,13 @@ bdd_create_target(PG_FUNCTION_ARGS)
 	if (!already_there(rel, !PG_ARGISNULL(ARG_LAST) &&
 								PG_GETARG_BOOL(ARG_LAST)))
 	{
-		key = PG_ARGISNULL(ARG_KEY) ? bdd_primary_key(rel) :
-									  columns_argument(fcinfo, ARG_KEY, "key");
-		key_index = bdd_check_key(rel, key);
-		if (!default_update)
-			update = columns_argument(fcinfo, ARG_UPDATE_COLUMNS, "update_columns");
-		bdd_check_update_columns(rel, key, update);
-		bdd_notice_other_indexes(rel, key_index, key);
-		insert_target(fcinfo, relid, key, update, default_update);
+		take_meaning(fcinfo, &meaning);
+		if (PG_ARGISNULL(ARG_KEY))
+			meaning.key = bdd_primary_key(rel);
+		key_index = check_meaning(rel, &meaning);
+		if (OidIsValid(key_index))
+			bdd_notice_other_indexes(rel, key_index, meaning.key);
+		insert_target(fcinfo, relid, &meaning);
 		bdd_views_make_anew(relid);
 	}
 	relation_close(rel, NoLock);
@@ -426,8 +565,8 @@ typedef struct BddChanges
 {
 	StringInfoData set;
 	int count; /* of parameters, $1 included */
-	Oid types[12];
-	Datum values[12];
+	Oid types[16];
+	Datum values[16];
 } BddChanges;
 
 static void
@@ -452,6 +591,19 @@ static const char *const argument_names[] = {
 	"mode", "flush_interval", "flush_rows", "on_full", "guard", "flush_group",
 	"coalesce_rows"};
 
+/* Options of BddMeaning. */
+static bool
+is_meaning(const char *name)
+{
+	static const char *const names[] = {"key", "update_columns", "merge",
+										"version_column", "coalesce_rows"};
+
+	for (int i = 0; i < lengthof(names); i++)
+		if (strcmp(name, names[i]) == 0)
+			return true;
+	return false;
+}
+
 /* An option is reset once, and not set as well. */
 static void
 check_reset(FunctionCallInfo fcinfo, List *names, int position)
@@ -472,21 +624,21 @@ check_reset(FunctionCallInfo fcinfo, List *names, int position)
 							name)));
 }
 
-/* Options that go back to their default; tells what they mean for the key. */
+/* Options that go back to their default, other than those of BddMeaning. */
 static void
-collect_resets(FunctionCallInfo fcinfo, List *names, BddChanges *changes,
-			   bool *reset_key, bool *reset_update)
+collect_resets(FunctionCallInfo fcinfo, List *names, BddChanges *changes)
 {
 	ListCell *cell;
 
 	foreach(cell, names)
 	{
 		const char *name = lfirst(cell);
-		bool known = false;
+		bool known = is_meaning(name);
 
 		check_reset(fcinfo, names, foreach_current_index(cell));
 		if (strcmp(name, "flush_interval") == 0 ||
-			strcmp(name, "flush_rows") == 0)
+			strcmp(name, "flush_rows") == 0 ||
+			strcmp(name, "flush_group") == 0)
 		{
 			add_reset(changes, name);
 			continue;
@@ -498,10 +650,6 @@ collect_resets(FunctionCallInfo fcinfo, List *names, BddChanges *changes,
 						   CStringGetTextDatum(choices[i].values[0]));
 				known = true;
 			}
-		if (strcmp(name, "key") == 0)
-			*reset_key = known = true;
-		else if (strcmp(name, "update_columns") == 0)
-			*reset_update = known = true;
 		for (int i = 0; i < lengthof(later_arguments); i++)
 			known = known || strcmp(name, later_arguments[i].name) == 0;
 		if (!known)
@@ -511,36 +659,83 @@ collect_resets(FunctionCallInfo fcinfo, List *names, BddChanges *changes,
 	}
 }
 
-/* A new key or new update columns, checked together with what stays. */
 static void
-collect_columns(FunctionCallInfo fcinfo, BddTarget *target, bool reset_key,
-				bool reset_update, BddChanges *changes)
+reset_meaning(Relation rel, List *resets, BddMeaning *meaning)
+{
+	ListCell *cell;
+
+	foreach(cell, resets)
+	{
+		const char *name = lfirst(cell);
+
+		if (strcmp(name, "key") == 0)
+			meaning->key = bdd_primary_key(rel);
+		else if (strcmp(name, "update_columns") == 0)
+			meaning->default_update = true;
+		else if (strcmp(name, "merge") == 0)
+			meaning->merge_columns = meaning->merge_rules = NIL;
+		else if (strcmp(name, "version_column") == 0)
+			meaning->version_column = NULL;
+		else if (strcmp(name, "coalesce_rows") == 0)
+			meaning->coalesce_rows = true;
+	}
+}
+
+/* Whether alter_target changes what an upsert means. */
+static bool
+changes_meaning(FunctionCallInfo fcinfo, List *resets)
+{
+	ListCell *cell;
+
+	for (int i = ARG_KEY; i < ARG_LAST; i++)
+		if (is_meaning(argument_names[i]) && !PG_ARGISNULL(i))
+			return true;
+	foreach(cell, resets)
+		if (is_meaning(lfirst(cell)))
+			return true;
+	return false;
+}
+
+static void
+add_names(BddChanges *changes, const char *column, List *names, bool none)
+{
+	if (none)
+		add_reset(changes, column);
+	else
+		add_change(changes, column, TEXTARRAYOID, names_datum(names));
+}
+
+/* A new meaning, checked together with what stays. */
+static void
+collect_meaning(FunctionCallInfo fcinfo, BddTarget *target, List *resets,
+				BddChanges *changes)
 {
 	Relation rel = relation_open(target->relid, NoLock);
-	List *key = target->options.key_columns;
-	List *update = target->options.update_columns;
-	bool default_update = target->options.default_update || reset_update;
+	const BddOptions *options = &target->options;
+	BddMeaning meaning = {options->key_columns, options->update_columns,
+						  options->default_update, options->merge_columns,
+						  options->merge_rules, options->version_column,
+						  options->coalesce_rows};
 
-	if (!PG_ARGISNULL(ARG_KEY))
-		key = columns_argument(fcinfo, ARG_KEY, "key");
-	else if (reset_key)
-		key = bdd_primary_key(rel);
-	if (!PG_ARGISNULL(ARG_UPDATE_COLUMNS))
-	{
-		update = columns_argument(fcinfo, ARG_UPDATE_COLUMNS, "update_columns");
-		default_update = false;
-	}
-	(void) bdd_check_key(rel, key);
-	if (!default_update)
-		bdd_check_update_columns(rel, key, update);
+	reset_meaning(rel, resets, &meaning);
+	take_meaning(fcinfo, &meaning);
+	(void) check_meaning(rel, &meaning);
 	relation_close(rel, NoLock);
 
-	add_change(changes, "key_columns", TEXTARRAYOID, names_datum(key));
-	if (default_update)
-		add_reset(changes, "update_columns");
+	add_change(changes, "key_columns", TEXTARRAYOID, names_datum(meaning.key));
+	add_names(changes, "update_columns", meaning.update,
+			  meaning.default_update);
+	add_names(changes, "merge_columns", meaning.merge_columns,
+			  meaning.merge_columns == NIL);
+	add_names(changes, "merge_rules", meaning.merge_rules,
+			  meaning.merge_columns == NIL);
+	if (meaning.version_column != NULL)
+		add_change(changes, "version_column", TEXTOID,
+				   CStringGetTextDatum(meaning.version_column));
 	else
-		add_change(changes, "update_columns", TEXTARRAYOID,
-				   names_datum(update));
+		add_reset(changes, "version_column");
+	add_change(changes, "coalesce_rows", BOOLOID,
+			   BoolGetDatum(meaning.coalesce_rows));
 }
 
 Datum
@@ -550,8 +745,6 @@ bdd_alter_target(PG_FUNCTION_ARGS)
 	BddTarget *target;
 	BddChanges changes = {.count = 1};
 	List *resets = NIL;
-	bool reset_key = false;
-	bool reset_update = false;
 
 	check_later_arguments(fcinfo);
 	check_choices(fcinfo);
@@ -560,12 +753,11 @@ bdd_alter_target(PG_FUNCTION_ARGS)
 	initStringInfo(&changes.set);
 	if (!PG_ARGISNULL(ARG_LAST))
 		resets = columns_argument(fcinfo, ARG_LAST, "reset");
-	collect_resets(fcinfo, resets, &changes, &reset_key, &reset_update);
-	if (!PG_ARGISNULL(ARG_KEY) || !PG_ARGISNULL(ARG_UPDATE_COLUMNS) ||
-		reset_key || reset_update)
+	collect_resets(fcinfo, resets, &changes);
+	if (changes_meaning(fcinfo, resets))
 	{
 		target = bdd_close_target(relid);
-		collect_columns(fcinfo, target, reset_key, reset_update, &changes);
+		collect_meaning(fcinfo, target, resets, &changes);
 	}
 	else if (!PG_ARGISNULL(ARG_MODE))
 		target = bdd_close_target(relid);
@@ -577,6 +769,9 @@ bdd_alter_target(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(ARG_FLUSH_ROWS))
 		add_change(&changes, "flush_rows", INT4OID,
 				   PG_GETARG_DATUM(ARG_FLUSH_ROWS));
+	if (!PG_ARGISNULL(ARG_FLUSH_GROUP))
+		add_change(&changes, "flush_group", TEXTOID,
+				   PG_GETARG_DATUM(ARG_FLUSH_GROUP));
 	for (int i = 0; i < lengthof(choices); i++)
 		if (!PG_ARGISNULL(choices[i].position))
 			add_change(&changes, choices[i].name, TEXTOID,
@@ -592,7 +787,7 @@ bdd_alter_target(PG_FUNCTION_ARGS)
 					   changes.count, changes.types, changes.values, NULL);
 		wake_worker_at_commit(target);
 	}
-	if (!PG_ARGISNULL(ARG_KEY) || reset_key)
+	if (changes_meaning(fcinfo, resets))
 		bdd_views_make_anew(relid);
 	PG_RETURN_VOID();
 }

@@ -187,7 +187,7 @@ bdd_upsert_json(PG_FUNCTION_ARGS)
 static void
 push_named_key(BddTarget *target, BddValues *row)
 {
-	bdd_check_key_alone(target, row);
+	bdd_check_key_alone(target, row, true);
 	bdd_push_delete(target, row);
 }
 

@@ -6,7 +6,8 @@
  * A generation is applied in one transaction, in key order, together with the
  * mark that says so: whoever finds the mark already set has nothing to do.
  * Deletes come first, then upserts, one or two statements for each set of
- * columns that rows give.
+ * columns that rows give.  Rows of one key that do not combine are written in
+ * rounds.
  *
  *-------------------------------------------------------------------------
  */
@@ -67,8 +68,12 @@ group_of(BddTarget *target, List **groups, const BddImage *image)
 	const BddColumns *insert = bdd_image_insert(shape, image);
 	BddGroup *group;
 	ListCell *cell;
+	int first = 0;
 
-	foreach(cell, *groups)
+	/* Rows that are only appended stay in order. */
+	if (target->key.count == 0 && *groups != NIL)
+		first = list_length(*groups) - 1;
+	for_each_from(cell, *groups, first)
 	{
 		group = lfirst(cell);
 		if (memcmp(group->update, update, shape->set_bytes) == 0 &&
@@ -111,8 +116,9 @@ write_group(BddTarget *target, const BddWriteRules *rules, BddGroup *group)
 	 * CONFLICT.  Otherwise rows given in part are first tried as updates: an
 	 * insert of them might lack a NOT NULL column, or use up a sequence.
 	 */
-	else if (group->full || (rules->insert_triggers &&
-							 gives_required(target, group->insert)))
+	else if (group->full || target->key.count == 0 ||
+			 (rules->insert_triggers &&
+			  gives_required(target, group->insert)))
 		bdd_run_on_rows(target,
 						bdd_sql_upsert(target, rules, group->update,
 									   group->insert),
@@ -131,25 +137,30 @@ write_group(BddTarget *target, const BddWriteRules *rules, BddGroup *group)
 	tuplestore_end(group->rows);
 }
 
+/* Deletes that carry a version and those that do not are two statements. */
 static void
 delete_rows(BddTarget *target, const BddRow *rows, uint64 count,
-			TupleTableSlot *slot)
+			TupleTableSlot *slot, bool versioned)
 {
 	Tuplestorestate *store = NULL;
 	uint64 deletes = 0;
 
 	for (uint64 i = 0; i < count; i++)
 	{
-		if (rows[i].image.op == BDD_UPSERT)
+		const BddImage *image = &rows[i].image;
+
+		if (image->op == BDD_UPSERT ||
+			bdd_image_is_versioned_delete(&target->shape, image) != versioned)
 			continue;
 		if (store == NULL)
 			store = new_store();
-		put_row(store, slot, target, &rows[i].image);
+		put_row(store, slot, target, image);
 		deletes++;
 	}
 	if (store == NULL)
 		return;
-	bdd_run_on_rows(target, bdd_sql_delete(target), store, deletes, false);
+	bdd_run_on_rows(target, bdd_sql_delete(target, versioned), store, deletes,
+					false);
 	tuplestore_end(store);
 }
 
@@ -207,37 +218,103 @@ read_table_counts(Oid relid, BddApplyCounts *counts)
 	}
 }
 
+/* The rows in the order of their rounds. */
+BddRounds
+bdd_split_rounds(const BddRow *rows, uint64 count)
+{
+	BddRounds rounds = {0};
+	uint64 *next;
+
+	for (uint64 i = 0; i < count; i++)
+		rounds.count = Max(rounds.count, rows[i].round + 1);
+	rounds.starts = palloc0((rounds.count + 1) * sizeof(uint64));
+	for (uint64 i = 0; i < count; i++)
+		rounds.starts[rows[i].round + 1]++;
+	for (uint32 i = 0; i < rounds.count; i++)
+		rounds.starts[i + 1] += rounds.starts[i];
+	rounds.rows = MemoryContextAllocHuge(CurrentMemoryContext,
+										 Max(count, 1) * sizeof(BddRow));
+	next = palloc((rounds.count + 1) * sizeof(uint64));
+	memcpy(next, rounds.starts, (rounds.count + 1) * sizeof(uint64));
+	for (uint64 i = 0; i < count; i++)
+		rounds.rows[next[rows[i].round]++] = rows[i];
+	pfree(next);
+	return rounds;
+}
+
+/* Rows that are older than what the table has. */
+static uint64
+count_stale(BddTarget *target, const BddRow *rows, uint64 count,
+			TupleTableSlot *slot)
+{
+	Tuplestorestate *store;
+	bool isnull;
+	uint64 stale;
+
+	if (target->shape.version < 0 || !bdd_am_worker)
+		return 0;
+	store = new_store();
+	for (uint64 i = 0; i < count; i++)
+		if (rows[i].image.op == BDD_UPSERT ||
+			bdd_image_is_versioned_delete(&target->shape, &rows[i].image))
+			put_row(store, slot, target, &rows[i].image);
+	bdd_run_on_rows(target, bdd_sql_count_stale(target), store, count, false);
+	stale = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+										SPI_tuptable->tupdesc, 1, &isnull));
+	tuplestore_end(store);
+	return stale;
+}
+
+/* Deletes first, then upserts. */
+static void
+write_round(BddTarget *target, const BddRow *rows, uint64 count, bool merge,
+			TupleTableSlot *slot, BddApplyCounts *counts)
+{
+	BddApplyCounts before = {0};
+	BddApplyCounts after = {0};
+	uint64 stale;
+	uint64 upserts;
+
+	read_table_counts(target->relid, &before);
+	stale = count_stale(target, rows, count, slot);
+	delete_rows(target, rows, count, slot, false);
+	if (target->shape.version >= 0)
+		delete_rows(target, rows, count, slot, true);
+	upserts = upsert_rows(target, rows, count, merge, slot);
+	read_table_counts(target->relid, &after);
+
+	counts->rows += count;
+	counts->stale += stale;
+	counts->inserted += after.inserted - before.inserted;
+	counts->updated += after.updated - before.updated;
+	counts->deleted += after.deleted - before.deleted;
+	upserts -= Min(upserts, stale + after.inserted - before.inserted +
+								after.updated - before.updated);
+	counts->unchanged += upserts;
+}
+
 /*
- * Writes rows, one per key, to the table as the current user: deletes first,
- * then upserts.  "merge": quicker where the table allows it, but with an error
- * if another transaction inserts a key meanwhile.  The caller holds
- * RowExclusiveLock on the table.  Adds to "counts".
+ * Writes rows to the table as the current user, round by round.  "merge":
+ * quicker where the table allows it, but with an error if another transaction
+ * inserts a key meanwhile.  The caller holds RowExclusiveLock on the table.
+ * Adds to "counts".
  */
 void
 bdd_write_rows(BddTarget *target, const BddRow *rows, uint64 count, bool merge,
 			   BddApplyCounts *counts)
 {
-	BddApplyCounts before = {0};
-	BddApplyCounts after = {0};
+	BddRounds rounds = bdd_split_rounds(rows, count);
 	TupleTableSlot *slot;
-	uint64 upserts;
 
 	bdd_spi_connect();
 	slot = MakeSingleTupleTableSlot(target->shape.desc, &TTSOpsMinimalTuple);
-	read_table_counts(target->relid, &before);
-	delete_rows(target, rows, count, slot);
-	upserts = upsert_rows(target, rows, count, merge, slot);
-	read_table_counts(target->relid, &after);
+	for (uint32 i = 0; i < rounds.count; i++)
+		write_round(target, &rounds.rows[rounds.starts[i]],
+					rounds.starts[i + 1] - rounds.starts[i], merge, slot, counts);
 	ExecDropSingleTupleTableSlot(slot);
 	bdd_spi_finish();
-
-	counts->rows += count;
-	counts->inserted += after.inserted - before.inserted;
-	counts->updated += after.updated - before.updated;
-	counts->deleted += after.deleted - before.deleted;
-	upserts -= Min(upserts, after.inserted - before.inserted +
-								after.updated - before.updated);
-	counts->unchanged += upserts;
+	pfree(rounds.rows);
+	pfree(rounds.starts);
 }
 
 /* ---------- generations ---------- */
@@ -316,37 +393,25 @@ bdd_constraints_immediate(BddTarget *target)
 	bdd_spi_finish();
 }
 
-/*
- * As the owner, with constraints checked while we still are the owner.  Rows
- * that the table refuses are left out and returned.
- */
-static List *
-write_as_owner(BddTarget *target, BddRows *rows, BddApplyCounts *counts)
+void
+bdd_apply_begin(BddApply *apply, BddTarget *target)
 {
-	List *refused = NIL;
-	BddIdentity saved;
-
-	bdd_become_owner_of(target->owner, &saved);
-	bdd_constraints_immediate(target);
-	bdd_rows_fold_equal(target, rows);
-	refused = bdd_write_tolerantly(target, rows, counts);
-	bdd_become_again(&saved);
-	return refused;
+	memset(apply, 0, sizeof(*apply));
+	apply->target = target;
+	apply->context = AllocSetContextCreate(CurrentMemoryContext,
+										   "batchdedup apply",
+										   ALLOCSET_DEFAULT_SIZES);
 }
 
 /*
- * Applies a quiet generation in the current transaction; false: its mark was
- * there already, it only has to be freed.  The caller holds RowExclusiveLock
- * on the table, or a stronger one.
+ * Takes the rows of a quiet generation and sets its mark; false: the mark was
+ * there already, it only has to be freed.
  */
 bool
-bdd_apply_generation(BddTarget *target, BddSharedGeneration *generation,
-					 BddApplyCounts *counts)
+bdd_apply_add(BddApply *apply, BddSharedGeneration *generation)
 {
-	MemoryContext context;
+	BddTarget *target = apply->target;
 	MemoryContext old_context;
-	BddRows rows = {0};
-	List *refused;
 
 	Assert(generation->state == BDD_SEALED);
 	if (!set_mark(target->options.target_id, generation->number))
@@ -358,22 +423,136 @@ bdd_apply_generation(BddTarget *target, BddSharedGeneration *generation,
 						get_rel_name(target->relid)),
 				 errdetail("The table was changed while batchdedup was not loaded."),
 				 errhint("Change the table's columns back, or TRUNCATE it to discard the rows.")));
-	context = AllocSetContextCreate(CurrentMemoryContext, "batchdedup apply",
-									ALLOCSET_DEFAULT_SIZES);
-	old_context = MemoryContextSwitchTo(context);
+	old_context = MemoryContextSwitchTo(apply->context);
 	bdd_generation_applying(target->slot, generation,
 							GetCurrentTransactionId());
 	for (int i = 0; i < BDD_PARTITIONS; i++)
-		bdd_collect_partition(generation, i, true, &rows);
-	refused = write_as_owner(target, &rows, counts);
-	bdd_supersede_dead_letters(target, &rows, refused);
-	bdd_store_dead_letters(target, generation->number, refused);
-	bdd_retry_waiting_letters(target);
-	counts->dead_lettered += list_length(refused);
-	bdd_debug_point("apply");
+		bdd_collect_partition(generation, i, true, &apply->rows);
+	apply->number = generation->number;
 	MemoryContextSwitchTo(old_context);
-	MemoryContextDelete(context);
 	return true;
+}
+
+/*
+ * Writes rows as the owner, with constraints checked while we still are the
+ * owner.  Those that the table refuses are left out.
+ */
+static void
+write_as_owner(BddApply *apply, BddRows *rows)
+{
+	BddIdentity saved;
+	List *refused;
+
+	bdd_become_owner_of(apply->target->owner, &saved);
+	bdd_constraints_immediate(apply->target);
+	refused = bdd_write_tolerantly(apply->target, rows, &apply->counts);
+	bdd_become_again(&saved);
+	apply->refused = list_concat(apply->refused, refused);
+}
+
+/* Leaves as few rows for each key as there can be. */
+void
+bdd_apply_fold(BddApply *apply)
+{
+	MemoryContext old_context = MemoryContextSwitchTo(apply->context);
+	BddIdentity saved;
+
+	bdd_become_owner_of(apply->target->owner, &saved);
+	apply->counts.stale += bdd_rows_fold_equal(apply->target, &apply->rows);
+	bdd_become_again(&saved);
+	MemoryContextSwitchTo(old_context);
+}
+
+/* All rows, of a target that is applied alone. */
+void
+bdd_apply_all(BddApply *apply)
+{
+	MemoryContext old_context = MemoryContextSwitchTo(apply->context);
+
+	write_as_owner(apply, &apply->rows);
+	MemoryContextSwitchTo(old_context);
+}
+
+static bool
+is_plain_delete(const BddRow *row)
+{
+	return row->image.op == BDD_DELETE && row->round == 0;
+}
+
+static void
+write_some(BddApply *apply, bool deletes)
+{
+	MemoryContext old_context = MemoryContextSwitchTo(apply->context);
+	BddRows rows = {0};
+
+	for (uint64 i = 0; i < apply->rows.count; i++)
+	{
+		BddRow *row = &apply->rows.rows[i];
+
+		if (is_plain_delete(row) != deletes)
+			continue;
+		bdd_rows_add(&rows, row->sequence, &row->image);
+		rows.rows[rows.count - 1].round = row->round;
+	}
+	write_as_owner(apply, &rows);
+	MemoryContextSwitchTo(old_context);
+}
+
+/* Of targets that are applied together, deletes come before the rest. */
+void
+bdd_apply_deletes(BddApply *apply)
+{
+	write_some(apply, true);
+}
+
+void
+bdd_apply_rest(BddApply *apply)
+{
+	write_some(apply, false);
+}
+
+static void
+settle_letters(BddApply *apply)
+{
+	bdd_supersede_dead_letters(apply->target, &apply->rows, apply->refused);
+	bdd_store_dead_letters(apply->target, apply->number, apply->refused);
+	bdd_retry_waiting_letters(apply->target);
+	apply->counts.dead_lettered += list_length(apply->refused);
+}
+
+/* The rows have been written: what becomes of dead letters. */
+void
+bdd_apply_end(BddApply *apply)
+{
+	MemoryContext old_context = MemoryContextSwitchTo(apply->context);
+
+	if (apply->number > 0)
+	{
+		settle_letters(apply);
+		bdd_debug_point("apply");
+	}
+	MemoryContextSwitchTo(old_context);
+	MemoryContextDelete(apply->context);
+}
+
+/* One generation of one target; false: see bdd_apply_add. */
+bool
+bdd_apply_generation(BddTarget *target, BddSharedGeneration *generation,
+					 BddApplyCounts *counts)
+{
+	BddApply apply;
+	bool taken;
+
+	bdd_apply_begin(&apply, target);
+	taken = bdd_apply_add(&apply, generation);
+	if (taken)
+	{
+		bdd_apply_fold(&apply);
+		bdd_apply_all(&apply);
+	}
+	bdd_apply_end(&apply);
+	*counts = apply.counts;
+	return taken;
 }
 
 /* Adds what was applied to the target's counters. */
@@ -392,6 +571,7 @@ bdd_apply_count(BddSharedSlot *slot, int32 target_id,
 	slot->counts.inserted += counts->inserted;
 	slot->counts.updated += counts->updated;
 	slot->counts.unchanged += counts->unchanged;
+	slot->counts.stale += counts->stale;
 	slot->counts.deleted += counts->deleted;
 	slot->counts.dead_lettered += counts->dead_lettered;
 	slot->counts.applied_rows += counts->rows;

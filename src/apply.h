@@ -20,13 +20,44 @@ typedef struct BddApplyCounts
 	uint64 inserted;
 	uint64 updated;
 	uint64 unchanged;
+	uint64 stale; /* older than the row they met */
 	uint64 deleted;
 	uint64 dead_lettered;
 } BddApplyCounts;
 
+/*
+ * What is applied to one target in the current transaction.  The caller holds
+ * RowExclusiveLock on the table, or a stronger one, until its end.
+ */
+typedef struct BddApply
+{
+	BddTarget *target;
+	MemoryContext context;
+	uint64 number; /* of the newest generation; 0: none */
+	BddRows rows;
+	List *refused; /* of BddRefused */
+	BddApplyCounts counts;
+} BddApply;
+
+/* Rows by round: those of round i are rows[starts[i]] to rows[starts[i + 1]]. */
+typedef struct BddRounds
+{
+	BddRow *rows;
+	uint64 *starts;
+	uint32 count;
+} BddRounds;
+
+extern BddRounds bdd_split_rounds(const BddRow *rows, uint64 count);
 extern void bdd_write_rows(BddTarget *target, const BddRow *rows, uint64 count,
 						   bool merge, BddApplyCounts *counts);
 extern void bdd_constraints_immediate(BddTarget *target);
+extern void bdd_apply_begin(BddApply *apply, BddTarget *target);
+extern bool bdd_apply_add(BddApply *apply, BddSharedGeneration *generation);
+extern void bdd_apply_fold(BddApply *apply);
+extern void bdd_apply_all(BddApply *apply);
+extern void bdd_apply_deletes(BddApply *apply);
+extern void bdd_apply_rest(BddApply *apply);
+extern void bdd_apply_end(BddApply *apply);
 extern bool bdd_apply_generation(BddTarget *target,
 								 BddSharedGeneration *generation,
 								 BddApplyCounts *counts);

@@ -15,7 +15,6 @@
 #include "access/nbtree.h"
 #include "access/relation.h"
 #include "access/xact.h"
-#include "catalog/pg_am_d.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_inherits.h"
@@ -24,7 +23,6 @@
 #include "catalog/pg_operator.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
-#include "commands/defrem.h"
 #include "commands/trigger.h"
 #include "common/hashfn.h"
 #include "guard.h"
@@ -37,6 +35,7 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/hsearch.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/plancache.h"
@@ -44,6 +43,7 @@
 #include "utils/rel.h"
 #include "utils/resowner.h"
 #include "utils/syscache.h"
+#include "utils/typcache.h"
 
 /* ---------- triggers ---------- */
 
@@ -93,7 +93,8 @@ bdd_write_rules(BddTarget *target)
 
 	foreach(cell, relids)
 		add_rules(lfirst_oid(cell), &rules);
-	rules.merge = !rules.insert_triggers && !old_snapshot && may_read;
+	rules.merge = target->key.count > 0 && !rules.insert_triggers &&
+				  !old_snapshot && may_read;
 
 	/*
 	 * What an old snapshot shows as unchanged may have been changed since; and
@@ -217,21 +218,112 @@ append_columns(StringInfo sql, BddTarget *target, const BddColumns *columns,
 		}
 }
 
-/* "c1 = prefix.c1, ..." */
+static const BddRule *
+rule_of(BddTarget *target, int i)
+{
+	return target->shape.rules != NULL ? &target->shape.rules[i] : NULL;
+}
+
+/* "IS NULL" would be true of a composite value whose fields are all NULL. */
+#define IS_NULL " IS NOT DISTINCT FROM NULL"
+
+/* f(old, new), as its strictness has it. */
+static void
+append_function(StringInfo sql, const BddRule *rule, const char *old,
+				const char *new)
+{
+	const char *schema = get_namespace_name(get_func_namespace(rule->function));
+	const char *function = get_func_name(rule->function);
+	char *call = psprintf("%s(%s, %s)",
+						  quote_qualified_identifier(schema, function), old,
+						  new);
+
+	if (rule->strict)
+		appendStringInfo(sql, "CASE WHEN %s" IS_NULL " THEN %s WHEN %s" IS_NULL " THEN %s ELSE %s END",
+						 old, new, new, old, call);
+	else
+		appendStringInfoString(sql, call);
+}
+
+/*
+ * What the column's rule makes of "table.c" and "row.c", as a value of the
+ * column's type; its length is checked when it is assigned.
+ */
+static void
+append_result(StringInfo sql, BddTarget *target, int i, const char *table,
+			  const char *row)
+{
+	const BddRule *rule = rule_of(target, i);
+	Oid type = TupleDescAttr(target->shape.desc, i)->atttypid;
+	const char *name = column_name(target, i);
+	char *old = psprintf("%s.%s", table, name);
+	char *new = psprintf("%s.%s", row, name);
+
+	if (rule == NULL || rule->kind == BDD_LAST)
+	{
+		appendStringInfoString(sql, new);
+		return;
+	}
+	appendStringInfoChar(sql, '(');
+	switch (rule->kind)
+	{
+		case BDD_SUM:
+			appendStringInfo(sql, "coalesce(%s OPERATOR(pg_catalog.+) %s, %s, %s)",
+							 old, new, new, old);
+			break;
+		case BDD_CONCAT:
+			appendStringInfo(sql, "coalesce(%s OPERATOR(pg_catalog.||) %s, %s, %s)",
+							 old, new, new, old);
+			break;
+		case BDD_MIN:
+			appendStringInfo(sql, "least(%s, %s)", old, new);
+			break;
+		case BDD_MAX:
+			appendStringInfo(sql, "greatest(%s, %s)", old, new);
+			break;
+		case BDD_COALESCE:
+			appendStringInfo(sql, "coalesce(%s, %s)", new, old);
+			break;
+		default:
+			append_function(sql, rule, old, new);
+			break;
+	}
+	appendStringInfo(sql, ")::%s", format_type_be_qualified(type));
+}
+
+/* "c1 = ..., c2 = ...": what the rows make of the table's. */
 static void
 append_assignments(StringInfo sql, BddTarget *target,
-				   const BddColumns *columns, const char *prefix)
+				   const BddColumns *columns, const char *row)
 {
 	const char *comma = "";
 
 	for (int i = 0; i < target->shape.desc->natts; i++)
 		if (bdd_column_in(columns, i))
 		{
-			const char *name = column_name(target, i);
-
-			appendStringInfo(sql, "%s%s = %s%s", comma, name, prefix, name);
+			appendStringInfo(sql, "%s%s = ", comma, column_name(target, i));
+			append_result(sql, target, i, "t", row);
 			comma = ", ";
 		}
+}
+
+/* Whether the row's version is not older than the table's. */
+static void
+append_is_newer(StringInfo sql, BddTarget *target, const char *table,
+				const char *row)
+{
+	int column = target->shape.version;
+	const char *name = column_name(target, column);
+	Oid base = getBaseType(TupleDescAttr(target->shape.desc, column)->atttypid);
+	TypeCacheEntry *type = lookup_type_cache(base,
+											 TYPECACHE_BTREE_OPFAMILY);
+
+	appendStringInfo(sql, "(%s.%s" IS_NULL " OR %s.%s", table, name, row, name);
+	append_operator(sql, get_opfamily_member(type->btree_opf,
+											 type->btree_opintype,
+											 type->btree_opintype,
+											 BTGreaterEqualStrategyNumber));
+	appendStringInfo(sql, "%s.%s)", table, name);
 }
 
 static bool
@@ -243,6 +335,30 @@ is_empty(BddTarget *target, const BddColumns *columns)
 	return true;
 }
 
+/* Whether the row would change nothing can be told without its functions. */
+static bool
+can_tell_unchanged(BddTarget *target, const BddColumns *columns)
+{
+	for (int i = 0; i < target->shape.desc->natts; i++)
+		if (bdd_column_in(columns, i) && rule_of(target, i) != NULL &&
+			rule_of(target, i)->kind == BDD_FUNCTION)
+			return false;
+	return true;
+}
+
+static Oid
+get_type_namespace(Oid type)
+{
+	HeapTuple tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
+	Oid result;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for type %u", type);
+	result = ((Form_pg_type) GETSTRUCT(tuple))->typnamespace;
+	ReleaseSysCache(tuple);
+	return result;
+}
+
 /*
  * Whether values that the type's = takes for equal are the same to the byte,
  * and = is a quick function that is found under any search_path.
@@ -251,28 +367,21 @@ static bool
 equal_is_same(Form_pg_attribute attribute)
 {
 	Oid type = getBaseType(attribute->atttypid);
-	Oid opclass = GetDefaultOpClass(type, BTREE_AM_OID);
-	HeapTuple tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
-	bool built_in;
+	TypeCacheEntry *entry = lookup_type_cache(type, TYPECACHE_BTREE_OPFAMILY);
 	Oid proc;
 
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for type %u", type);
-	built_in = ((Form_pg_type) GETSTRUCT(tuple))->typnamespace == PG_CATALOG_NAMESPACE;
-	ReleaseSysCache(tuple);
-	if (!built_in || type == BPCHAROID || !OidIsValid(opclass) ||
-		get_opclass_input_type(opclass) != type)
+	if (get_type_namespace(type) != PG_CATALOG_NAMESPACE ||
+		type == BPCHAROID || entry->btree_opintype != type)
 		return false;
-	proc = get_opfamily_proc(get_opclass_family(opclass), type, type,
-							 BTEQUALIMAGE_PROC);
+	proc = get_opfamily_proc(entry->btree_opf, type, type, BTEQUALIMAGE_PROC);
 	return OidIsValid(proc) &&
 		   DatumGetBool(OidFunctionCall1Coll(proc, attribute->attcollation,
 											 ObjectIdGetDatum(type)));
 }
 
 /*
- * True if the columns of both are the same to the byte: equality of the type
- * would take 1.0 and 1.00 for unchanged.  Columns that are quick to compare
+ * True if the row leaves the columns as they are, to the byte: equality of the
+ * type would take 1.0 and 1.00 for unchanged.  Columns that are quick to compare
  * come first.
  */
 static void
@@ -281,6 +390,7 @@ append_same_image(StringInfo sql, BddTarget *target, const char *alias,
 {
 	BddColumns *slow = palloc0(target->shape.set_bytes);
 	char *prefix = psprintf("%s.", alias);
+	const char *comma = "";
 	const char *and = "";
 
 	for (int i = 0; i < target->shape.desc->natts; i++)
@@ -294,8 +404,9 @@ append_same_image(StringInfo sql, BddTarget *target, const char *alias,
 			bdd_column_add(slow, i);
 			continue;
 		}
-		appendStringInfo(sql, "%s%s%s IS NOT DISTINCT FROM r.%s", and,
-						 prefix, name, name);
+		appendStringInfo(sql, "%s%s%s IS NOT DISTINCT FROM ", and, prefix,
+						 name);
+		append_result(sql, target, i, alias, "r");
 		and = " AND ";
 	}
 	if (is_empty(target, slow))
@@ -303,7 +414,13 @@ append_same_image(StringInfo sql, BddTarget *target, const char *alias,
 	appendStringInfo(sql, "%sROW(", and);
 	append_columns(sql, target, slow, prefix);
 	appendStringInfoString(sql, ")::pg_catalog.record OPERATOR(pg_catalog.*=) ROW(");
-	append_columns(sql, target, slow, "r.");
+	for (int i = 0; i < target->shape.desc->natts; i++)
+		if (bdd_column_in(slow, i))
+		{
+			appendStringInfoString(sql, comma);
+			append_result(sql, target, i, alias, "r");
+			comma = ", ";
+		}
 	appendStringInfoString(sql, ")::pg_catalog.record");
 }
 
@@ -325,7 +442,12 @@ append_conflict(StringInfo sql, BddTarget *target, const BddColumns *update)
 	else
 	{
 		appendStringInfoString(sql, ") DO UPDATE SET ");
-		append_assignments(sql, target, update, "EXCLUDED.");
+		append_assignments(sql, target, update, "EXCLUDED");
+		if (target->shape.version >= 0)
+		{
+			appendStringInfoString(sql, " WHERE ");
+			append_is_newer(sql, target, "t", "EXCLUDED");
+		}
 	}
 }
 
@@ -357,8 +479,9 @@ append_insert(StringInfo sql, BddTarget *target, const BddColumns *insert)
 
 /* ---------- statements ---------- */
 
-char *
-bdd_sql_delete(BddTarget *target)
+/* "versioned": only what the rows are not older than. */
+static char *
+build_delete(BddTarget *target, bool versioned)
 {
 	StringInfoData sql;
 
@@ -366,6 +489,27 @@ bdd_sql_delete(BddTarget *target)
 	appendStringInfo(&sql, "DELETE FROM %s%s t USING " BDD_ROWS_NAME " r WHERE ",
 					 only(target), table_name(target));
 	append_same_key(&sql, target, "t");
+	if (versioned)
+	{
+		appendStringInfoString(&sql, " AND ");
+		append_is_newer(&sql, target, "t", "r");
+	}
+	return sql.data;
+}
+
+/* How many rows are older than the table's. */
+static char *
+build_count_stale(BddTarget *target)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "SELECT pg_catalog.count(*) FROM %s%s t, " BDD_ROWS_NAME " r WHERE ",
+					 only(target), table_name(target));
+	append_same_key(&sql, target, "t");
+	appendStringInfoString(&sql, " AND (");
+	append_is_newer(&sql, target, "t", "r");
+	appendStringInfoString(&sql, ") IS NOT TRUE");
 	return sql.data;
 }
 
@@ -374,23 +518,33 @@ bdd_sql_delete(BddTarget *target)
  * change nothing are left out before they are locked, unless a trigger is to
  * see them.
  */
-char *
-bdd_sql_upsert(BddTarget *target, const BddWriteRules *rules,
-			   const BddColumns *update, const BddColumns *insert)
+static char *
+build_upsert(BddTarget *target, const BddWriteRules *rules,
+			 const BddColumns *update, const BddColumns *insert)
 {
 	StringInfoData sql;
 
 	initStringInfo(&sql);
 	append_insert(&sql, target, insert);
-	if (!rules->insert_triggers && !rules->update_triggers)
+	if (target->key.count == 0)
+		return sql.data;
+	if (!rules->insert_triggers && !rules->update_triggers &&
+		can_tell_unchanged(target, update))
 	{
 		appendStringInfo(&sql, " WHERE NOT EXISTS (SELECT FROM %s%s x WHERE ",
 						 only(target), table_name(target));
 		append_same_key(&sql, target, "x");
 		if (!is_empty(target, update))
 		{
-			appendStringInfoString(&sql, " AND ");
+			appendStringInfoString(&sql, " AND (");
 			append_same_image(&sql, target, "x", update);
+			if (target->shape.version >= 0)
+			{
+				appendStringInfoString(&sql, " OR (");
+				append_is_newer(&sql, target, "x", "r");
+				appendStringInfoString(&sql, ") IS NOT TRUE");
+			}
+			appendStringInfoChar(&sql, ')');
 		}
 		appendStringInfoChar(&sql, ')');
 	}
@@ -403,9 +557,9 @@ bdd_sql_upsert(BddTarget *target, const BddWriteRules *rules,
  * row is not locked before it is updated.  A key that another transaction
  * inserts meanwhile is an error.
  */
-char *
-bdd_sql_merge(BddTarget *target, const BddWriteRules *rules,
-			  const BddColumns *update, const BddColumns *insert)
+static char *
+build_merge(BddTarget *target, const BddWriteRules *rules,
+			const BddColumns *update, const BddColumns *insert)
 {
 	StringInfoData sql;
 
@@ -416,14 +570,19 @@ bdd_sql_merge(BddTarget *target, const BddWriteRules *rules,
 	if (!is_empty(target, update))
 	{
 		appendStringInfoString(&sql, " WHEN MATCHED");
-		if (!rules->update_triggers)
+		if (target->shape.version >= 0)
+		{
+			appendStringInfoString(&sql, " AND ");
+			append_is_newer(&sql, target, "t", "r");
+		}
+		if (!rules->update_triggers && can_tell_unchanged(target, update))
 		{
 			appendStringInfoString(&sql, " AND NOT (");
 			append_same_image(&sql, target, "t", update);
 			appendStringInfoChar(&sql, ')');
 		}
 		appendStringInfoString(&sql, " THEN UPDATE SET ");
-		append_assignments(&sql, target, update, "r.");
+		append_assignments(&sql, target, update, "r");
 	}
 	appendStringInfoString(&sql, " WHEN NOT MATCHED THEN INSERT ");
 	append_insert_columns(&sql, target, insert);
@@ -434,9 +593,9 @@ bdd_sql_merge(BddTarget *target, const BddWriteRules *rules,
 }
 
 /* For rows given in part: first those whose key is there ... */
-char *
-bdd_sql_update_existing(BddTarget *target, const BddWriteRules *rules,
-						const BddColumns *update)
+static char *
+build_update_existing(BddTarget *target, const BddWriteRules *rules,
+					  const BddColumns *update)
 {
 	StringInfoData sql;
 
@@ -445,10 +604,15 @@ bdd_sql_update_existing(BddTarget *target, const BddWriteRules *rules,
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "UPDATE %s%s t SET ", only(target),
 					 table_name(target));
-	append_assignments(&sql, target, update, "r.");
+	append_assignments(&sql, target, update, "r");
 	appendStringInfoString(&sql, " FROM " BDD_ROWS_NAME " r WHERE ");
 	append_same_key(&sql, target, "t");
-	if (!rules->update_triggers)
+	if (target->shape.version >= 0)
+	{
+		appendStringInfoString(&sql, " AND ");
+		append_is_newer(&sql, target, "t", "r");
+	}
+	if (!rules->update_triggers && can_tell_unchanged(target, update))
 	{
 		appendStringInfoString(&sql, " AND NOT (");
 		append_same_image(&sql, target, "t", update);
@@ -458,9 +622,9 @@ bdd_sql_update_existing(BddTarget *target, const BddWriteRules *rules,
 }
 
 /* ... then the others; a key that appears meanwhile is updated after all. */
-char *
-bdd_sql_insert_missing(BddTarget *target, const BddColumns *update,
-					   const BddColumns *insert)
+static char *
+build_insert_missing(BddTarget *target, const BddColumns *update,
+					 const BddColumns *insert)
 {
 	StringInfoData sql;
 
@@ -475,8 +639,8 @@ bdd_sql_insert_missing(BddTarget *target, const BddColumns *update,
 }
 
 /* The table's row of the one key in the rows. */
-char *
-bdd_sql_select_row(BddTarget *target)
+static char *
+build_select_row(BddTarget *target)
 {
 	StringInfoData sql;
 
@@ -485,6 +649,173 @@ bdd_sql_select_row(BddTarget *target)
 					 table_name(target), only(target), table_name(target));
 	append_same_key(&sql, target, "t");
 	return sql.data;
+}
+
+/* ---------- statements that are made once ---------- */
+
+typedef enum BddStatementKind
+{
+	BDD_SQL_COUNT_STALE,
+	BDD_SQL_DELETE,
+	BDD_SQL_DELETE_VERSIONED,
+	BDD_SQL_UPSERT,
+	BDD_SQL_MERGE,
+	BDD_SQL_UPDATE_EXISTING,
+	BDD_SQL_INSERT_MISSING,
+	BDD_SQL_SELECT_ROW
+} BddStatementKind;
+
+/* A target's statements, newest first; they go with what is known of it. */
+typedef struct BddStatement
+{
+	struct BddStatement *next;
+	BddStatementKind kind;
+	BddWriteRules rules;
+	BddColumns *update;
+	BddColumns *insert;
+	uint64 names; /* names_changed when it was made */
+	char *sql;    /* NULL: there is nothing to do */
+} BddStatement;
+
+#define MAX_STATEMENTS 64
+
+/* Statements name schemas, operators, functions and types by their names. */
+static uint64 names_changed = 0;
+
+static void
+note_new_names(Datum arg, int cacheid, uint32 hashvalue)
+{
+	names_changed++;
+}
+
+static char *
+build(BddTarget *target, const BddStatement *wanted)
+{
+	switch (wanted->kind)
+	{
+		case BDD_SQL_COUNT_STALE:
+			return build_count_stale(target);
+		case BDD_SQL_DELETE:
+			return build_delete(target, false);
+		case BDD_SQL_DELETE_VERSIONED:
+			return build_delete(target, true);
+		case BDD_SQL_UPSERT:
+			return build_upsert(target, &wanted->rules, wanted->update,
+								wanted->insert);
+		case BDD_SQL_MERGE:
+			return build_merge(target, &wanted->rules, wanted->update,
+							   wanted->insert);
+		case BDD_SQL_UPDATE_EXISTING:
+			return build_update_existing(target, &wanted->rules,
+										 wanted->update);
+		case BDD_SQL_INSERT_MISSING:
+			return build_insert_missing(target, wanted->update,
+										wanted->insert);
+		case BDD_SQL_SELECT_ROW:
+			return build_select_row(target);
+	}
+	return NULL;
+}
+
+static bool
+is_same_statement(BddTarget *target, const BddStatement *a,
+				  const BddStatement *b)
+{
+	return a->kind == b->kind && a->names == b->names &&
+		   a->rules.insert_triggers == b->rules.insert_triggers &&
+		   a->rules.update_triggers == b->rules.update_triggers &&
+		   a->rules.merge == b->rules.merge &&
+		   memcmp(a->update, b->update, target->shape.set_bytes) == 0 &&
+		   memcmp(a->insert, b->insert, target->shape.set_bytes) == 0;
+}
+
+static BddColumns *
+copy_columns(BddTarget *target, const BddColumns *columns)
+{
+	BddColumns *copy = palloc(target->shape.set_bytes);
+
+	memcpy(copy, columns, target->shape.set_bytes);
+	return copy;
+}
+
+static char *
+statement(BddTarget *target, BddStatementKind kind, const BddWriteRules *rules,
+		  const BddColumns *update, const BddColumns *insert)
+{
+	BddStatement wanted = {.kind = kind, .names = names_changed};
+	BddStatement *made;
+	MemoryContext old_context;
+	int count = 0;
+
+	if (rules != NULL)
+		wanted.rules = *rules;
+	/* Where a set does not matter any will do. */
+	wanted.update = unconstify(BddColumns *, update != NULL ? update : target->shape.update);
+	wanted.insert = unconstify(BddColumns *, insert != NULL ? insert : target->shape.insert);
+	for (made = target->statements; made != NULL; made = made->next, count++)
+		if (is_same_statement(target, made, &wanted))
+			return made->sql;
+	wanted.sql = build(target, &wanted);
+	if (count >= MAX_STATEMENTS)
+		return wanted.sql;
+	old_context = MemoryContextSwitchTo(target->context);
+	made = palloc(sizeof(BddStatement));
+	*made = wanted;
+	made->update = copy_columns(target, wanted.update);
+	made->insert = copy_columns(target, wanted.insert);
+	made->sql = wanted.sql != NULL ? pstrdup(wanted.sql) : NULL;
+	made->next = target->statements;
+	target->statements = made;
+	MemoryContextSwitchTo(old_context);
+	return made->sql;
+}
+
+char *
+bdd_sql_count_stale(BddTarget *target)
+{
+	return statement(target, BDD_SQL_COUNT_STALE, NULL, NULL, NULL);
+}
+
+char *
+bdd_sql_delete(BddTarget *target, bool versioned)
+{
+	return statement(target,
+					 versioned ? BDD_SQL_DELETE_VERSIONED : BDD_SQL_DELETE,
+					 NULL, NULL, NULL);
+}
+
+char *
+bdd_sql_upsert(BddTarget *target, const BddWriteRules *rules,
+			   const BddColumns *update, const BddColumns *insert)
+{
+	return statement(target, BDD_SQL_UPSERT, rules, update, insert);
+}
+
+char *
+bdd_sql_merge(BddTarget *target, const BddWriteRules *rules,
+			  const BddColumns *update, const BddColumns *insert)
+{
+	return statement(target, BDD_SQL_MERGE, rules, update, insert);
+}
+
+char *
+bdd_sql_update_existing(BddTarget *target, const BddWriteRules *rules,
+						const BddColumns *update)
+{
+	return statement(target, BDD_SQL_UPDATE_EXISTING, rules, update, NULL);
+}
+
+char *
+bdd_sql_insert_missing(BddTarget *target, const BddColumns *update,
+					   const BddColumns *insert)
+{
+	return statement(target, BDD_SQL_INSERT_MISSING, NULL, update, insert);
+}
+
+char *
+bdd_sql_select_row(BddTarget *target)
+{
+	return statement(target, BDD_SQL_SELECT_ROW, NULL, NULL, NULL);
 }
 
 /* ---------- running ---------- */
@@ -581,6 +912,11 @@ static BDD_RELATION_HOOK(assume_large)
 void
 bdd_apply_sql_init(void)
 {
+	static const int caches[] = {NAMESPACEOID, OPEROID, CLAOID, COLLOID,
+								 PROCOID, TYPEOID};
+
+	for (int i = 0; i < lengthof(caches); i++)
+		CacheRegisterSyscacheCallback(caches[i], note_new_names, (Datum) 0);
 	previous_relation_hook = bdd_relation_hook;
 	bdd_relation_hook = assume_large;
 }

@@ -28,7 +28,8 @@ extern void bdd_apply_sql_init(void);
 
 extern BddWriteRules bdd_write_rules(BddTarget *target);
 
-extern char *bdd_sql_delete(BddTarget *target);
+extern char *bdd_sql_count_stale(BddTarget *target);
+extern char *bdd_sql_delete(BddTarget *target, bool versioned);
 extern char *bdd_sql_upsert(BddTarget *target, const BddWriteRules *rules,
 							const BddColumns *update,
 							const BddColumns *insert);

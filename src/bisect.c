@@ -251,33 +251,45 @@ raise_if_fault(BddTarget *target, BddRows *rows, ErrorData *error)
 
 /* Deletes to the front, in key order otherwise. */
 static BddRow *
-deletes_first(BddRows *rows, uint64 *deletes)
+deletes_first(const BddRow *rows, uint64 count, uint64 *deletes)
 {
 	BddRow *sorted = MemoryContextAllocHuge(CurrentMemoryContext,
-											rows->count * sizeof(BddRow));
+											count * sizeof(BddRow));
 	uint64 next = 0;
 
-	for (uint64 i = 0; i < rows->count; i++)
-		if (rows->rows[i].image.op == BDD_DELETE)
-			sorted[next++] = rows->rows[i];
+	for (uint64 i = 0; i < count; i++)
+		if (rows[i].image.op == BDD_DELETE)
+			sorted[next++] = rows[i];
 	*deletes = next;
-	for (uint64 i = 0; i < rows->count; i++)
-		if (rows->rows[i].image.op != BDD_DELETE)
-			sorted[next++] = rows->rows[i];
+	for (uint64 i = 0; i < count; i++)
+		if (rows[i].image.op != BDD_DELETE)
+			sorted[next++] = rows[i];
 	return sorted;
 }
 
+static List *
+write_round(BddTarget *target, const BddRow *rows, uint64 count,
+			BddApplyCounts *counts)
+{
+	uint64 deletes;
+	BddRow *sorted = deletes_first(rows, count, &deletes);
+	List *refused = bisect(target, sorted, deletes, counts, NIL);
+
+	refused = bisect(target, sorted + deletes, count - deletes, counts,
+					 refused);
+	return retry_refused(target, counts, refused);
+}
+
 /*
- * Writes the rows, one per key, and returns those that the table refuses (of
- * BddRefused), each with its error.
+ * Writes the rows, as bdd_rows_fold_equal leaves them, and returns those that
+ * the table refuses (of BddRefused), each with its error.
  */
 List *
 bdd_write_tolerantly(BddTarget *target, BddRows *rows, BddApplyCounts *counts)
 {
 	ErrorData *error;
-	BddRow *sorted;
-	uint64 deletes;
-	List *refused;
+	BddRounds rounds;
+	List *refused = NIL;
 
 	if (rows->count == 0)
 		return NIL;
@@ -289,9 +301,12 @@ bdd_write_tolerantly(BddTarget *target, BddRows *rows, BddApplyCounts *counts)
 		return NIL;
 	raise_if_fault(target, rows, error);
 
-	sorted = deletes_first(rows, &deletes);
-	refused = bisect(target, sorted, deletes, counts, NIL);
-	refused = bisect(target, sorted + deletes, rows->count - deletes, counts,
-					 refused);
-	return retry_refused(target, counts, refused);
+	rounds = bdd_split_rounds(rows->rows, rows->count);
+	for (uint32 i = 0; i < rounds.count; i++)
+		refused = list_concat(refused,
+							  write_round(target,
+										  &rounds.rows[rounds.starts[i]],
+										  rounds.starts[i + 1] - rounds.starts[i],
+										  counts));
+	return refused;
 }

@@ -15,14 +15,17 @@
 #include "catalog/dependency.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_database.h"
+#include "catalog/pg_proc_d.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "nodes/plannodes.h"
 #include "optimizer/pathnode.h"
 #include "optimizer/plancat.h"
+#include "parser/parsetree.h"
 #include "rewrite/rewriteHandler.h"
 #include "storage/lock.h"
+#include "parser/parse_relation.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
 #include "utils/acl.h"
@@ -116,6 +119,53 @@ bdd_written_tables(PlannedStmt *planned, List **inserts)
 	return relids;
 }
 
+/* OIDs of the views that a statement reads. */
+static inline List *
+bdd_read_views(PlannedStmt *planned)
+{
+	List *relids = NIL;
+	ListCell *cell;
+
+	foreach(cell, planned->rtable)
+	{
+		RangeTblEntry *entry = lfirst_node(RangeTblEntry, cell);
+		AclMode needed;
+
+		if (entry->relkind != RELKIND_VIEW || !OidIsValid(entry->relid))
+			continue;
+#if PG_VERSION_NUM >= 160000
+		if (entry->perminfoindex == 0)
+			continue;
+		needed = getRTEPermissionInfo(planned->permInfos, entry)->requiredPerms;
+#else
+		needed = entry->requiredPerms;
+#endif
+		if (needed & ACL_SELECT)
+			relids = list_append_unique_oid(relids, entry->relid);
+	}
+	return relids;
+}
+
+/* OIDs of the tables that it writes and that are not among those. */
+static inline List *
+bdd_written_children(PlannedStmt *planned, List *named)
+{
+	List *relids = NIL;
+
+#if PG_VERSION_NUM >= 190000
+	int i = -1;
+
+	while ((i = bms_next_member(planned->resultRelationRelids, i)) >= 0)
+		relids = lappend_oid(relids, rt_fetch(i, planned->rtable)->relid);
+#else
+	ListCell *cell;
+
+	foreach(cell, planned->resultRelations)
+		relids = lappend_oid(relids, rt_fetch(lfirst_int(cell), planned->rtable)->relid);
+#endif
+	return list_difference_oid(relids, named);
+}
+
 static inline bool
 bdd_holds_lock(Oid relid, LOCKMODE lockmode)
 {
@@ -156,6 +206,17 @@ bdd_owns_relation(Oid relid, Oid role)
 	return object_ownercheck(RelationRelationId, relid, role);
 #else
 	return pg_class_ownercheck(relid, role);
+#endif
+}
+
+static inline bool
+bdd_may_execute(Oid function, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(ProcedureRelationId, function, role,
+						   ACL_EXECUTE) == ACLCHECK_OK;
+#else
+	return pg_proc_aclcheck(function, role, ACL_EXECUTE) == ACLCHECK_OK;
 #endif
 }
 

@@ -29,6 +29,16 @@ bdd_running_statement(void)
 	return running;
 }
 
+/* For statements that the executor does not run; returns the outer one. */
+PlannedStmt *
+bdd_set_running_statement(PlannedStmt *planned)
+{
+	PlannedStmt *outer = running;
+
+	running = planned;
+	return outer;
+}
+
 static void
 executor_run(BDD_EXECUTOR_RUN_PARAMETERS)
 {
@@ -131,7 +141,10 @@ read_plan(ModifyTable *plan, Oid written, const BddTarget *target)
 {
 	BddConflict conflict = {BDD_CONFLICT_OTHER, NULL};
 
-	/* What MERGE does with a row depends on whether the table has it. */
+	/*
+	 * What MERGE does with a row depends on whether the table has it.  UPDATE
+	 * inserts the rows that it moves to another partition.
+	 */
 	if (plan->operation != CMD_INSERT)
 		return conflict;
 	switch (plan->onConflictAction)
@@ -173,13 +186,14 @@ bdd_conflict_of(PlannedStmt *planned, Oid relid, const BddTarget *target)
 {
 	BddConflict conflict = {BDD_CONFLICT_NONE, NULL};
 	List *named = list_make1_oid(relid);
+	bool is_partition = get_rel_relispartition(relid);
 	List *plans;
 	bool found = false;
 	ListCell *cell;
 
 	if (planned == NULL || planned->commandType == CMD_UTILITY)
 		return conflict;
-	if (get_rel_relispartition(relid))
+	if (is_partition)
 		named = list_concat(named, get_partition_ancestors(relid));
 	plans = lcons(planned->planTree, list_copy(planned->subplans));
 	foreach(cell, plans)
@@ -189,9 +203,13 @@ bdd_conflict_of(PlannedStmt *planned, Oid relid, const BddTarget *target)
 		Oid written;
 
 		if (plan == NULL || !IsA(plan, ModifyTable) ||
-			(plan->operation != CMD_INSERT && plan->operation != CMD_MERGE))
+			!(plan->operation == CMD_INSERT || plan->operation == CMD_MERGE ||
+			  (plan->operation == CMD_UPDATE && is_partition)))
 			continue;
-		written = rt_fetch(linitial_int(plan->resultRelations), planned->rtable)->relid;
+		written = rt_fetch(plan->rootRelation > 0 ? plan->rootRelation :
+													linitial_int(plan->resultRelations),
+						   planned->rtable)
+					  ->relid;
 		if (!list_member_oid(named, written))
 			continue;
 		other = read_plan(plan, written, target);

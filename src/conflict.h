@@ -30,6 +30,7 @@ typedef struct BddConflict
 
 extern void bdd_conflict_init(void);
 extern PlannedStmt *bdd_running_statement(void);
+extern PlannedStmt *bdd_set_running_statement(PlannedStmt *planned);
 extern BddConflict bdd_conflict_of(PlannedStmt *planned, Oid relid,
 								   const BddTarget *target);
 

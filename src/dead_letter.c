@@ -146,7 +146,7 @@ store_letter(BddTarget *target, uint64 generation, BddRefused *refused)
 	(void) bdd_spi_run("INSERT INTO batchdedup.dead_letter_row "
 					   "(target_id, target, key, row, update_columns, operation, "
 					   "sqlstate, message, detail, hint, attempts, generation, sequence, key_hash, waits) "
-					   "SELECT $1, $2, (SELECT pg_catalog.jsonb_object_agg(k, r.doc OPERATOR(pg_catalog.->) k) "
+					   "SELECT $1, $2, (SELECT coalesce(pg_catalog.jsonb_object_agg(k, r.doc OPERATOR(pg_catalog.->) k), '{}') "
 					   "FROM pg_catalog.unnest($3) k), "
 					   "r.doc OPERATOR(pg_catalog.-) $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $8 OPERATOR(pg_catalog.=) '23503' "
 					   "FROM (SELECT $4::pg_catalog.jsonb) AS r(doc)",
@@ -324,17 +324,25 @@ read_letters(BddTarget *target, bool superseded, const BddRows *of_rows)
 
 /* ---------- superseded letters ---------- */
 
-/* Whether the applied row leaves nothing of the letter. */
+/*
+ * Whether the applied row leaves nothing of the letter.  With a version column
+ * the table may have ignored it, and tells again when the letter is retried.
+ */
 static bool
 supersedes(BddTarget *target, const BddRow *row, const BddLetter *letter)
 {
-	const BddColumns *update = bdd_image_update(&target->shape, &row->image);
+	const BddShape *shape = &target->shape;
+	const BddColumns *update = bdd_image_update(shape, &row->image);
 	const BddColumns *wanted = columns_named(target, letter->update_columns);
 
 	if (row->image.op != BDD_UPSERT)
-		return true;
-	for (int i = 0; i < target->shape.set_bytes; i++)
-		if ((wanted[i] & ~update[i]) != 0)
+		return !bdd_image_is_versioned_delete(shape, &row->image);
+	if (shape->version >= 0)
+		return false;
+	for (int i = 0; i < shape->desc->natts; i++)
+		if (bdd_column_in(wanted, i) &&
+			(!bdd_column_in(update, i) ||
+			 (shape->rules != NULL && shape->rules[i].kind != BDD_LAST)))
 			return false;
 	return true;
 }
@@ -388,6 +396,39 @@ find_letter_row(void *arg)
 }
 
 /*
+ * Letters are written by applies, which need a slot; without one there are at
+ * most those from before the server's start.
+ */
+static bool
+may_have_letters(BddTarget *target)
+{
+	BddSharedSlot *slot = bdd_target_find_slot(target);
+
+	if (slot != NULL)
+		return slot->has_letters;
+	if (!target->letters_known)
+	{
+		target->has_letters = bdd_has_dead_letters(target->relid);
+		target->letters_known = true;
+	}
+	return target->has_letters;
+}
+
+/* Whether one of the key's rows, from "row" on, supersedes the letter. */
+static bool
+any_supersedes(BddTarget *target, const BddRows *rows, const BddRow *row,
+			   List *refused, const BddLetter *letter)
+{
+	const BddRow *end = rows->rows + rows->count;
+	const BddRow *first = row;
+
+	for (; row < end && (row == first || row->round > 0); row++)
+		if (!is_refused(refused, row) && supersedes(target, row, letter))
+			return true;
+	return false;
+}
+
+/*
  * Marks the letters that rows just applied make needless.  "rows" are sorted
  * by key; "refused" are those of them that were not applied.
  */
@@ -396,8 +437,7 @@ bdd_supersede_dead_letters(BddTarget *target, BddRows *rows, List *refused)
 {
 	ListCell *cell;
 
-	if (rows->count == 0 ||
-		(target->slot != NULL && !target->slot->has_letters))
+	if (rows->count == 0 || target->key.count == 0 || !may_have_letters(target))
 		return;
 	bdd_spi_connect();
 	foreach(cell, read_letters(target, false, rows))
@@ -406,8 +446,9 @@ bdd_supersede_dead_letters(BddTarget *target, BddRows *rows, List *refused)
 
 		/* A letter whose key is none any more is not looked for. */
 		if (bdd_in_subtransaction(find_letter_row, &wanted) == NULL &&
-			wanted.found != NULL && !is_refused(refused, wanted.found) &&
-			supersedes(target, wanted.found, wanted.letter))
+			wanted.found != NULL &&
+			any_supersedes(target, rows, wanted.found, refused,
+						   wanted.letter))
 			mark_superseded(wanted.letter->id);
 	}
 	bdd_spi_finish();
@@ -566,7 +607,8 @@ supersede_left_letters(BddTarget *target, List *letters)
 	BddAccepted accepted = {target, letters, {0}};
 	ListCell *cell;
 
-	if (bdd_in_subtransaction(collect_accepted, &accepted) != NULL ||
+	if (target->key.count == 0 ||
+		bdd_in_subtransaction(collect_accepted, &accepted) != NULL ||
 		accepted.rows.count == 0)
 		return;
 	foreach(cell, letters)

@@ -74,7 +74,7 @@ write_rows(BddTarget *target, BddRows *rows, bool others_rows)
 					 check_enable_rls(target->relid, InvalidOid,
 									  true) != RLS_ENABLED);
 
-	bdd_rows_fold_equal(target, rows);
+	(void) bdd_rows_fold_equal(target, rows);
 	if (as_owner)
 	{
 		bdd_become_owner_of(target->owner, &saved);

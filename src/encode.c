@@ -12,6 +12,7 @@
 
 #include "access/parallel.h"
 #include "access/xact.h"
+#include "common/hashfn.h"
 #include "commands/sequence.h"
 #include "direct.h"
 #include "flush_wait.h"
@@ -148,13 +149,29 @@ bdd_check_key_given(const BddTarget *target, const BddValues *row)
 	}
 }
 
-/* For who is to name a row, and not to give it. */
-void
-bdd_check_key_alone(const BddTarget *target, const BddValues *row)
+static void
+check_has_key(const BddTarget *target)
 {
+	if (target->key.count == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("target \"%s\" has no key", get_rel_name(target->relid)),
+				 errdetail("Its rows are inserted, and cannot be found again.")));
+}
+
+/*
+ * For who is to name a row, and not to give it; "version": it may carry the
+ * version column.
+ */
+void
+bdd_check_key_alone(const BddTarget *target, const BddValues *row,
+					bool version)
+{
+	check_has_key(target);
 	for (int i = 0; i < target->shape.desc->natts; i++)
 	{
-		if (bdd_column_in(row->given, i) && !bdd_is_key_column(target, i + 1))
+		if (bdd_column_in(row->given, i) && !bdd_is_key_column(target, i + 1) &&
+			!(version && i == target->shape.version))
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("column \"%s\" is not part of the key of target \"%s\"",
@@ -362,12 +379,26 @@ bdd_values_from_jsonb(BddTarget *target, Jsonb *object, BddValues *row)
 
 /* ---------- pushing ---------- */
 
+/* Without a key every row is another one. */
+static uint32
+unique_key(StringInfo bytes)
+{
+	static uint64 count = 0;
+	const uint64 parts[] = {(uint64) MyStartTimestamp, (uint64) MyProcPid,
+							++count};
+
+	appendBinaryStringInfo(bytes, (const char *) parts, sizeof(parts));
+	return hash_bytes((const unsigned char *) parts, sizeof(parts));
+}
+
 /* The key's bytes, appended; returns their hash. */
 uint32
 bdd_values_key(BddTarget *target, const BddValues *row, StringInfo bytes)
 {
 	Datum values[INDEX_MAX_KEYS];
 
+	if (target->key.count == 0)
+		return unique_key(bytes);
 	bdd_check_key_given(target, row);
 	for (int i = 0; i < target->key.count; i++)
 		values[i] = row->values[target->key.columns[i].attnum - 1];
@@ -479,6 +510,23 @@ add_defaults(BddTarget *target, BddValues *row, BddColumns *insert)
 	}
 }
 
+/* NULL is a version, the oldest; but one must be given. */
+static void
+check_version(const BddTarget *target, const BddValues *row)
+{
+	int version = target->shape.version;
+
+	if (version >= 0 && !bdd_column_in(row->given, version))
+		ereport(ERROR,
+				(errcode(ERRCODE_NOT_NULL_VIOLATION),
+				 errmsg("version column \"%s\" of target \"%s\" is not given",
+						NameStr(TupleDescAttr(target->shape.desc,
+											  version)
+									->attname),
+						get_rel_name(target->relid)),
+				 errdetail("Without it nobody can tell whether the row is newer than the one it meets.")));
+}
+
 static Oid
 sequence_of(BddTarget *target, int column)
 {
@@ -530,6 +578,7 @@ bdd_push_values(BddTarget *target, BddValues *row)
 	for (int i = 0; i < shape->set_bytes; i++)
 		update[i] = row->given[i] & shape->update[i];
 	check_may_upsert(target, update, row->given);
+	check_version(target, row);
 	if (row->take_identities)
 		take_identities(target, row);
 	for (int i = 0; i < shape->set_bytes; i++)
@@ -545,33 +594,46 @@ bdd_push_values(BddTarget *target, BddValues *row)
 	push(target, hash, key, image);
 }
 
-/* An image that carries the key alone; the other values are lost. */
-BddImage
-bdd_key_image(BddTarget *target, BddValues *row)
+static BddImage
+delete_image(BddTarget *target, BddValues *row, bool versioned)
 {
 	BddColumns *update = palloc0(2 * target->shape.set_bytes);
 	BddColumns *insert = update + target->shape.set_bytes;
 
 	for (int i = 0; i < target->key.count; i++)
 		bdd_column_add(insert, target->key.columns[i].attnum - 1);
+	if (versioned)
+		bdd_column_add(insert, target->shape.version);
 	return bdd_image_from_values(&target->shape, BDD_DELETE, row->values,
 								 row->isnull, update, insert);
 }
 
+/* An image that carries the key alone; the other values are lost. */
+BddImage
+bdd_key_image(BddTarget *target, BddValues *row)
+{
+	return delete_image(target, row, false);
+}
+
+/* A version that is given and not NULL limits what the delete may delete. */
 void
 bdd_push_delete(BddTarget *target, BddValues *row)
 {
 	StringInfo key = key_buffer();
 	MemoryContext old_context;
+	int version = target->shape.version;
 	BddImage image;
 	uint32 hash;
 
+	check_has_key(target);
 	check_transaction("delete()");
 	check_may_delete(target);
 	hash = bdd_values_key(target, row, key);
 	bdd_pending_init();
 	old_context = MemoryContextSwitchTo(bdd_pending_context);
-	image = bdd_key_image(target, row);
+	image = delete_image(target, row,
+						 version >= 0 && bdd_column_in(row->given, version) &&
+							 !row->isnull[version]);
 	MemoryContextSwitchTo(old_context);
 	push(target, hash, key, image);
 }
@@ -604,7 +666,8 @@ push_full_row(BddTarget *target, HeapTuple heap)
 	for (int i = 0; i < target->key.count; i++)
 		values[i] = heap_getattr(heap, target->key.columns[i].attnum,
 								 target->shape.desc, &isnull);
-	hash = bdd_key_encode(&target->key, values, key);
+	hash = target->key.count == 0 ? unique_key(key) :
+									bdd_key_encode(&target->key, values, key);
 	bdd_pending_init();
 	old_context = MemoryContextSwitchTo(bdd_pending_context);
 	image = bdd_image_from_full_row(heap);

@@ -44,7 +44,7 @@ extern uint32 bdd_values_key(BddTarget *target, const BddValues *row,
 extern BddImage bdd_key_image(BddTarget *target, BddValues *row);
 extern void bdd_check_key_given(const BddTarget *target, const BddValues *row);
 extern void bdd_check_key_alone(const BddTarget *target,
-								const BddValues *row);
+								const BddValues *row, bool version);
 extern void bdd_check_row_security(const BddTarget *target);
 
 #endif /* BDD_ENCODE_H */

@@ -139,6 +139,7 @@ report_paused(BddSharedSlot *slot)
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("target \"%s\" is paused", get_rel_name(slot->relid)),
+			 errdetail("It waits too if another target of its flush_group is paused."),
 			 errhint("Resume it with batchdedup.resume, and commit that.")));
 }
 

@@ -22,6 +22,7 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_opclass.h"
+#include "catalog/pg_opfamily_d.h"
 #include "catalog/pg_type_d.h"
 #include "commands/defrem.h"
 #include "common/hashfn.h"
@@ -120,6 +121,15 @@ equality_is_image_equality(const BddKeyColumn *column)
 											 ObjectIdGetDatum(column->input_type)));
 }
 
+static bool
+is_deterministic_bpchar(const BddKeyColumn *column)
+{
+	return (column->opfamily == BPCHAR_BTREE_FAM_OID ||
+			column->opfamily == BPCHAR_PATTERN_BTREE_FAM_OID) &&
+		   (!OidIsValid(column->collation) ||
+			get_collation_isdeterministic(column->collation));
+}
+
 /*
  * The form for a column of a base type.  A type modifier fixes the scale of
  * a numeric and the length of a char, so there is one spelling only.
@@ -148,7 +158,8 @@ key_form(BddKeyColumn *column, Oid base_type, int32 typmod, BddKey *key)
 			form = BDD_KEY_INTERVAL;
 			break;
 		case BPCHAROID:
-			if (!equality_is_image_equality(column))
+			/* Without their blanks, equal values have equal bytes. */
+			if (!is_deterministic_bpchar(column))
 				key->exact = false;
 			form = BDD_KEY_BPCHAR;
 			break;

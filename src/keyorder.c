@@ -11,6 +11,7 @@
 #include "keyorder.h"
 
 #include "access/nbtree.h"
+#include "bisect.h"
 #include "common/hashfn.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -52,6 +53,9 @@ init_sorter(BddTarget *target, BddSorter *sorter)
 static int
 compare_keys(const BddSortRow *a, const BddSortRow *b, BddSorter *sorter)
 {
+	/* Without a key every row is another one. */
+	if (sorter->count == 0)
+		return a->row.sequence < b->row.sequence ? -1 : 1;
 	for (int i = 0; i < sorter->count; i++)
 	{
 		int order = ApplySortComparator(a->keys[i], false,
@@ -166,36 +170,79 @@ bdd_rows_sort(BddTarget *target, BddRows *rows)
 	pfree(sorted);
 }
 
+typedef struct BddFolding
+{
+	BddTarget *target;
+	BddSorter *sorter;
+	const BddSortRow *sorted;
+	uint64 count;
+	uint64 next;  /* first row of the key that comes next */
+	BddRow *kept; /* result; room for all */
+	uint64 kept_count;
+	uint64 stale;
+} BddFolding;
+
+/* Rows of the next key, oldest first, as few as there can be. */
+static void
+fold_key(BddFolding *folding, bool may_call)
+{
+	uint64 first = folding->next;
+	uint64 end = first + 1;
+	uint64 stale;
+	BddRows key;
+
+	while (end < folding->count &&
+		   compare_keys(&folding->sorted[first], &folding->sorted[end],
+						folding->sorter) == 0)
+		end++;
+	key.rows = &folding->kept[folding->kept_count];
+	key.count = end - first;
+	for (uint64 i = 0; i < key.count; i++)
+		key.rows[i] = folding->sorted[first + i].row;
+	stale = bdd_rows_fold(&folding->target->shape, &key, may_call);
+	for (uint64 i = 0; i < key.count; i++)
+		key.rows[i].round = i;
+	folding->stale += stale;
+	folding->kept_count += key.count;
+	folding->next = end;
+}
+
+static void
+fold_keys(void *arg)
+{
+	BddFolding *folding = arg;
+
+	while (folding->next < folding->count)
+		fold_key(folding, true);
+}
+
 /*
- * Sorts the rows by key and leaves one for each, which says what all rows of
- * the key say in sequence order.
+ * Sorts the rows by key and leaves as few as there can be for each: one that
+ * says what all rows of the key say in sequence order, or several that must
+ * meet the table one after the other, in "round" 0, 1, ...  Returns how many
+ * were stale.  Where a sum or the like fails, rows of the key are left apart,
+ * and the table will say which it refuses.
  */
-void
+uint64
 bdd_rows_fold_equal(BddTarget *target, BddRows *rows)
 {
 	BddSorter sorter;
-	BddSortRow *sorted;
-	uint64 kept = 0;
+	BddFolding folding = {target, &sorter};
 
 	if (rows->count == 0)
-		return;
+		return 0;
 	init_sorter(target, &sorter);
-	sorted = sort_rows(target, rows, &sorter);
-	for (uint64 i = 0; i < rows->count; i++)
-	{
-		if (i > 0 && compare_keys(&sorted[i - 1], &sorted[i], &sorter) == 0)
-		{
-			BddRow *folded = &rows->rows[kept - 1];
-
-			folded->image = bdd_image_fold(&target->shape, &folded->image,
-										   &sorted[i].row.image);
-			folded->sequence = sorted[i].row.sequence;
-		}
-		else
-			rows->rows[kept++] = sorted[i].row;
-	}
-	rows->count = kept;
-	pfree(sorted);
+	folding.sorted = sort_rows(target, rows, &sorter);
+	folding.count = rows->count;
+	folding.kept = rows->rows;
+	if (!target->shape.calls)
+		fold_keys(&folding);
+	else
+		while (bdd_in_subtransaction(fold_keys, &folding) != NULL)
+			fold_key(&folding, false);
+	rows->count = folding.kept_count;
+	pfree(unconstify(BddSortRow *, folding.sorted));
+	return folding.stale;
 }
 
 /* Leaves the rows whose key equals that of "key". */
@@ -221,8 +268,9 @@ bdd_rows_keep_key(BddTarget *target, BddRows *rows, BddImage key)
 }
 
 /*
- * The first row with the key and a sequence not below "from", in rows that are
- * sorted by both; NULL: there is none.
+ * The first row of the key with a sequence not below "from", in rows that are
+ * sorted by both, as bdd_rows_fold_equal leaves them; NULL: there is none.
+ * Others of the key follow it.
  */
 BddRow *
 bdd_rows_find(BddTarget *target, BddRows *rows, BddImage *key, uint64 from)

@@ -340,7 +340,10 @@ add_lookups(PlannerInfo *root, RelOptInfo *rel, BddTarget *target)
 
 	for (int i = 0; i < count; i++)
 	{
-		by_column[i] = conditions_of(root, rel, &target->key.columns[i]);
+		BddKeyColumn column = target->key.columns[i];
+
+		column.attnum = bdd_live_columns(target->shape.desc, column.attnum);
+		by_column[i] = conditions_of(root, rel, &column);
 		if (by_column[i] == NIL)
 			return;
 	}
@@ -376,19 +379,16 @@ static Oid
 table_of_overlay(RangeTblEntry *rte)
 {
 	RangeTblFunction *function;
-	FuncExpr *call;
 
 	if (rte->rtekind != RTE_FUNCTION || list_length(rte->functions) != 1 ||
 		rte->funcordinality)
 		return InvalidOid;
 	function = linitial_node(RangeTblFunction, rte->functions);
-	call = (FuncExpr *) function->funcexpr;
-	if (!IsA(call, FuncExpr) || !call->funcretset || list_length(call->args) != 1)
+	if (!IsA(function->funcexpr, FuncExpr) ||
+		!bdd_is_function(((FuncExpr *) function->funcexpr)->funcid,
+						 "bdd_overlay_rows"))
 		return InvalidOid;
-	if (!OidIsValid(get_typ_typrelid(call->funcresulttype)) ||
-		!bdd_is_function(call->funcid, "bdd_overlay_rows"))
-		return InvalidOid;
-	return get_typ_typrelid(call->funcresulttype);
+	return bdd_overlay_argument(function->funcexpr);
 }
 
 static void
@@ -416,23 +416,24 @@ consider_lookups(PlannerInfo *root, RelOptInfo *rel, Index rti,
 
 /* All columns of the function's rows, as a scan returns them. */
 static List *
-scan_columns(Oid relid, Index rti)
+scan_columns(Oid relid, RelOptInfo *rel)
 {
 	TupleDesc desc = bdd_target_lookup(relid)->shape.desc;
 	List *columns = NIL;
+	int live = 0;
 
-	for (int i = 0; i < desc->natts; i++)
+	for (int i = 0; i < desc->natts && live < rel->max_attr; i++)
 	{
 		Form_pg_attribute attribute = TupleDescAttr(desc, i);
 		Expr *column;
 
 		if (attribute->attisdropped)
-			column = (Expr *) makeNullConst(INT4OID, -1, InvalidOid);
-		else
-			column = (Expr *) makeVar(rti, i + 1, attribute->atttypid,
-									  attribute->atttypmod,
-									  attribute->attcollation, 0);
-		columns = lappend(columns, makeTargetEntry(column, i + 1, NULL, false));
+			continue;
+		live++;
+		column = (Expr *) makeVar(rel->relid, live, attribute->atttypid,
+								  attribute->atttypmod,
+								  attribute->attcollation, 0);
+		columns = lappend(columns, makeTargetEntry(column, live, NULL, false));
 	}
 	return columns;
 }
@@ -461,7 +462,7 @@ plan_lookup(PlannerInfo *root, RelOptInfo *rel, CustomPath *path, List *tlist,
 	scan->custom_private = list_make2(lsecond(path->custom_private),
 									  lthird(path->custom_private));
 	scan->custom_scan_tlist = scan_columns(intVal(lsecond(path->custom_private)),
-										   rel->relid);
+										   rel);
 	scan->methods = &scan_methods;
 	return &scan->scan.plan;
 }
@@ -476,15 +477,13 @@ typedef struct BddLookupState
 	List *values; /* of ExprState, by column of the key */
 	Oid *types;   /* of the values or their elements */
 	bool started;
-	MemoryContext array_context;
-	Datum *elements; /* of the array */
-	bool *nulls;
+	MemoryContext keys_context;
+	BddOverlaid **keys; /* what was found, each key once */
 	int count;
 	int next;
-	uint32 number; /* of the lookup, for the overlay */
 } BddLookupState;
 
-static uint32 last_number = 0;
+static uint32 last_number = 0; /* of a lookup */
 
 static void
 begin_scan(CustomScanState *node, EState *estate, int flags)
@@ -498,9 +497,9 @@ begin_scan(CustomScanState *node, EState *estate, int flags)
 	state->is_array = intVal(lsecond(scan->custom_private)) != 0;
 	state->values = ExecInitExprList(scan->custom_exprs, &node->ss.ps);
 	state->types = palloc(list_length(scan->custom_exprs) * sizeof(Oid));
-	state->array_context = AllocSetContextCreate(estate->es_query_cxt,
-												 "batchdedup lookup",
-												 ALLOCSET_SMALL_SIZES);
+	state->keys_context = AllocSetContextCreate(estate->es_query_cxt,
+												"batchdedup lookup",
+												ALLOCSET_SMALL_SIZES);
 	foreach(cell, scan->custom_exprs)
 	{
 		Oid type = exprType(lfirst(cell));
@@ -509,64 +508,85 @@ begin_scan(CustomScanState *node, EState *estate, int flags)
 	}
 }
 
-/* The values of the key, as far as there are any. */
+/* Looks a key up, which may have been named before. */
 static void
-start_lookup(BddLookupState *state)
+add_key(BddLookupState *state, BddOverlay *overlay, Datum *values)
 {
-	ExprContext *econtext = state->custom.ss.ps.ps_ExprContext;
-	MemoryContext old_context;
-	Datum array;
-	bool isnull;
+	BddOverlaid *key = bdd_overlay_find(overlay, values);
+
+	if (key == NULL || key->lookup == last_number)
+		return;
+	key->lookup = last_number;
+	state->keys[state->count++] = key;
+}
+
+/* Looks the elements of the array up. */
+static void
+find_elements(BddLookupState *state, BddOverlay *overlay, ArrayType *array)
+{
+	const BddTarget *target = bdd_overlay_target(overlay);
+	Datum *elements;
+	bool *nulls;
+	int count;
 	int16 length;
 	bool by_value;
 	char align;
 
-	state->started = true;
-	state->next = 0;
-	state->count = 1;
-	state->number = ++last_number;
-	if (!state->is_array)
-		return;
-	state->count = 0;
-	array = ExecEvalExprSwitchContext(linitial(state->values), econtext, &isnull);
-	if (isnull)
-		return;
 	get_typlenbyvalalign(state->types[0], &length, &by_value, &align);
-	MemoryContextReset(state->array_context);
-	old_context = MemoryContextSwitchTo(state->array_context);
-	deconstruct_array(DatumGetArrayTypePCopy(array), state->types[0], length,
-					  by_value, align, &state->elements, &state->nulls,
-					  &state->count);
-	MemoryContextSwitchTo(old_context);
+	deconstruct_array(array, state->types[0], length, by_value, align,
+					  &elements, &nulls, &count);
+	state->keys = MemoryContextAlloc(state->keys_context,
+									 Max(count, 1) * sizeof(BddOverlaid *));
+	for (int i = 0; i < count; i++)
+		if (!nulls[i] && value_as_key(target, &target->key.columns[0],
+									  state->types[0], &elements[i]))
+			add_key(state, overlay, &elements[i]);
 }
 
-/* The next key to look up; false: it equals none. */
-static bool
-next_key(BddLookupState *state, const BddTarget *target, Datum *values)
+/* Looks the values up that give the key's columns. */
+static void
+find_values(BddLookupState *state, BddOverlay *overlay, ExprContext *econtext)
 {
-	ExprContext *econtext = state->custom.ss.ps.ps_ExprContext;
-	int position = state->next++;
+	const BddTarget *target = bdd_overlay_target(overlay);
+	Datum values[INDEX_MAX_KEYS];
 	ListCell *cell;
-	int i = 0;
 
-	if (state->is_array)
-	{
-		values[0] = state->elements[position];
-		return !state->nulls[position] &&
-			   value_as_key(target, &target->key.columns[0], state->types[0],
-							&values[0]);
-	}
 	foreach(cell, state->values)
 	{
+		int i = foreach_current_index(cell);
 		bool isnull;
 
 		values[i] = ExecEvalExpr(lfirst(cell), econtext, &isnull);
 		if (isnull || !value_as_key(target, &target->key.columns[i],
 									state->types[i], &values[i]))
-			return false;
-		i++;
+			return;
 	}
-	return true;
+	state->keys = MemoryContextAlloc(state->keys_context, sizeof(BddOverlaid *));
+	add_key(state, overlay, values);
+}
+
+static void
+start_lookup(BddLookupState *state, BddOverlay *overlay)
+{
+	ExprContext *econtext = state->custom.ss.ps.ps_ExprContext;
+	bool isnull;
+	Datum array;
+
+	state->started = true;
+	state->next = 0;
+	state->count = 0;
+	last_number++;
+	MemoryContextReset(state->keys_context);
+	if (overlay == NULL)
+		return;
+	if (!state->is_array)
+	{
+		find_values(state, overlay, econtext);
+		return;
+	}
+	array = ExecEvalExpr(linitial(state->values), econtext, &isnull);
+	if (!isnull)
+		find_elements(state, overlay, DatumGetArrayTypeP(array));
 }
 
 static TupleTableSlot *
@@ -580,42 +600,39 @@ fetch(ScanState *node)
 
 	ExecClearTuple(slot);
 	if (!state->started)
-		start_lookup(state);
-	while (overlay != NULL && state->next < state->count && TupIsNull(slot))
+		start_lookup(state, overlay);
+	while (state->next < state->count && TupIsNull(slot))
 	{
-		BddTarget *target = bdd_overlay_target(overlay);
-		Datum values[INDEX_MAX_KEYS];
-		BddOverlaid *key;
+		int natts = slot->tts_tupleDescriptor->natts;
 		BddValues row;
 
-		if (!next_key(state, target, values))
+		if (!bdd_overlay_row(overlay, state->keys[state->next++], &row))
 			continue;
-		key = bdd_overlay_find(overlay, values);
-		/* An array may name it twice. */
-		if (key == NULL || key->lookup == state->number ||
-			!bdd_overlay_row(overlay, key, &row))
-			continue;
-		key->lookup = state->number;
-		memcpy(slot->tts_values, row.values,
-			   target->shape.desc->natts * sizeof(Datum));
-		memcpy(slot->tts_isnull, row.isnull,
-			   target->shape.desc->natts * sizeof(bool));
+		bdd_overlay_pack(overlay, &row);
+		memcpy(slot->tts_values, row.values, natts * sizeof(Datum));
+		memcpy(slot->tts_isnull, row.isnull, natts * sizeof(bool));
 		ExecStoreVirtualTuple(slot);
 	}
 	MemoryContextSwitchTo(old_context);
 	return slot;
 }
 
+/*
+ * For a row that another transaction has changed meanwhile the server runs
+ * parts of the plan once more.  Of a scan that is not of one relation it asks
+ * for the next row here, and not by fetch().
+ */
 static bool
-recheck(ScanState *node, TupleTableSlot *slot)
+fetch_again(ScanState *node, TupleTableSlot *slot)
 {
-	return true;
+	(void) fetch(node);
+	return !TupIsNull(slot);
 }
 
 static TupleTableSlot *
 exec_scan(CustomScanState *node)
 {
-	return ExecScan(&node->ss, fetch, recheck);
+	return ExecScan(&node->ss, fetch, fetch_again);
 }
 
 static void

@@ -320,7 +320,7 @@ make_version(BddSharedTable *table, BddSharedBudget *budget,
 	version->op = image->op;
 	version->full = image->full;
 	version->split = split;
-	version->unused = 0;
+	version->apart = false;
 	if (!split)
 		memcpy(version->data, image->data, image->size);
 	else if (!store_pieces(table, budget, version, image))
@@ -390,66 +390,159 @@ drop_older(BddSharedTable *table, BddSharedVersion *version)
 	return deleted;
 }
 
-/* One image of the version and all that are older, in private memory. */
-static BddImage
-fold_versions(const BddShape *shape, BddSharedVersion *version)
+/*
+ * The versions that may combine: from "version" down to the first that is
+ * known not to, and the one below it.  Oldest first.
+ */
+static void
+collect_combinable(BddSharedVersion *version, BddRows *chain)
 {
-	BddRows chain = {0};
-	BddImage folded;
+	bool apart = false;
 
-	for (; version != NULL; version = version->older)
+	for (; version != NULL && !apart; version = version->older)
 	{
 		BddImage image = read_version(version, false);
 
-		bdd_rows_add(&chain, version->sequence, &image);
+		apart = chain->count > 0 && chain->rows[chain->count - 1].round > 0;
+		bdd_rows_add(chain, version->sequence, &image);
+		chain->rows[chain->count - 1].round = version->apart;
 	}
-	folded = chain.rows[chain.count - 1].image;
-	for (uint64 i = chain.count - 1; i-- > 0;)
+	for (uint64 i = 0; i < chain->count / 2; i++)
 	{
-		BddImage next = bdd_image_fold(shape, &folded,
-									   &chain.rows[i].image);
+		BddRow swap = chain->rows[i];
 
-		if (i + 2 < chain.count)
-			pfree(folded.data);
-		folded = next;
+		chain->rows[i] = chain->rows[chain->count - 1 - i];
+		chain->rows[chain->count - 1 - i] = swap;
 	}
-	pfree(chain.rows);
-	return folded;
 }
 
 /*
- * Replaces the versions that nobody can come between by one.  With keys that
- * are equal in several spellings the order matters across entries, so there
- * it is left to the reader.
+ * Folds rows of one key, oldest first, into as few as possible, in place;
+ * tells how many were stale.
  */
-static void
+uint64
+bdd_rows_fold(const BddShape *shape, BddRows *rows, bool may_call)
+{
+	uint64 kept = 0;
+	uint64 stale = 0;
+
+	for (uint64 i = 0; i < rows->count; i++)
+	{
+		rows->rows[kept++] = rows->rows[i];
+		while (kept > 1)
+		{
+			BddRow *older = &rows->rows[kept - 2];
+			BddRow *newer = &rows->rows[kept - 1];
+			BddImage folded;
+			BddFold how = bdd_image_fold(shape, &older->image, &newer->image,
+										 may_call, &folded);
+
+			if (how == BDD_APART)
+				break;
+			if (how == BDD_STALE)
+				stale++;
+			else
+				older->sequence = newer->sequence;
+			older->image = folded;
+			kept--;
+		}
+	}
+	rows->count = kept;
+	return stale;
+}
+
+/* Unlinked versions for the rows, newest first, or NULL: no memory. */
+static BddSharedVersion *
+make_versions(BddSharedTable *table, BddSharedBudget *budget,
+			  const BddRows *rows, BddSharedVersion **last)
+{
+	BddSharedVersion *newest = NULL;
+
+	*last = NULL;
+	for (uint64 i = 0; i < rows->count; i++)
+	{
+		BddSharedVersion *version = make_version(table, budget,
+												 &rows->rows[i].image);
+
+		if (version == NULL)
+		{
+			while (newest != NULL)
+			{
+				BddSharedVersion *older = newest->older;
+
+				free_version(table, newest);
+				newest = older;
+			}
+			return NULL;
+		}
+		version->sequence = rows->rows[i].sequence;
+		version->apart = i > 0;
+		version->older = newest;
+		newest = version;
+		if (*last == NULL)
+			*last = version;
+	}
+	return newest;
+}
+
+/*
+ * Replaces the versions that nobody can come between by as few as possible.
+ * With keys that are equal in several spellings the order matters across
+ * entries, so there it is left to the reader.
+ */
+static uint64
 combine_settled(BddSharedTable *table, BddSharedBudget *budget,
 				const BddShape *shape, BddSharedEntry *entry)
 {
 	BddSharedVersion **link = &entry->newest;
-	BddSharedVersion *settled;
-	BddSharedVersion *combined;
-	BddImage image;
+	BddSharedVersion *version;
+	BddSharedVersion *newest;
+	BddSharedVersion *oldest;
+	BddRows chain = {0};
+	MemoryContext context;
+	MemoryContext old_context;
+	uint64 count;
 	uint64 floor;
+	uint64 stale;
 
-	if (!shape->exact || entry->newest == NULL || entry->newest->older == NULL)
-		return;
+	if (!shape->exact || shape->keeps_all || entry->newest == NULL ||
+		entry->newest->older == NULL)
+		return 0;
 	floor = lowest_floor();
 	while (*link != NULL && (*link)->sequence >= floor)
 		link = &(*link)->older;
-	settled = *link;
-	if (settled == NULL || settled->older == NULL)
-		return;
+	if (*link == NULL || (*link)->older == NULL || (*link)->apart)
+		return 0;
 
-	image = fold_versions(shape, settled);
-	combined = make_version(table, budget, &image);
-	pfree(image.data);
-	if (combined == NULL)
-		return;
-	combined->sequence = settled->sequence;
-	*link = combined;
-	(void) drop_older(table, settled);
-	free_version(table, settled);
+	context = AllocSetContextCreate(CurrentMemoryContext,
+									"batchdedup combining",
+									ALLOCSET_SMALL_SIZES);
+	old_context = MemoryContextSwitchTo(context);
+	collect_combinable(*link, &chain);
+	count = chain.count;
+	stale = bdd_rows_fold(shape, &chain, false);
+	if (chain.count == count)
+		(*link)->apart = true;
+	else if ((newest = make_versions(table, budget, &chain, &oldest)) != NULL)
+	{
+		/* Those below keep what they know of each other. */
+		version = *link;
+		*link = newest;
+		for (; count > 0; count--)
+		{
+			BddSharedVersion *older = version->older;
+
+			oldest->apart = version->apart;
+			free_version(table, version);
+			version = older;
+		}
+		oldest->older = version;
+	}
+	else
+		stale = 0;
+	MemoryContextSwitchTo(old_context);
+	MemoryContextDelete(context);
+	return stale;
 }
 
 /* ---------- publishing ---------- */
@@ -465,19 +558,20 @@ bdd_reserve(BddSharedGeneration *generation, const BddShape *shape,
 {
 	int partition = partition_of(hash);
 	BddSharedTable *table = &generation->tables[partition];
-	LWLock *lock = &generation->partitions[partition].lock;
+	BddSharedPartition *shared = &generation->partitions[partition];
 	BddSharedEntry *entry;
 	BddSharedVersion *version = NULL;
 
-	LWLockAcquire(lock, LW_EXCLUSIVE);
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	entry = find_entry(table, hash, key, key_size);
 	if (entry != NULL)
-		combine_settled(table, generation->budget, shape, entry);
+		shared->stale += combine_settled(table, generation->budget, shape,
+										 entry);
 	else
 		entry = add_entry(table, generation->budget, hash, key, key_size);
 	if (entry != NULL)
 		version = make_version(table, generation->budget, image);
-	LWLockRelease(lock);
+	LWLockRelease(&shared->lock);
 
 	reservation->entry = entry;
 	reservation->version = version;
@@ -498,12 +592,14 @@ bdd_unreserve(BddSharedGeneration *generation,
 
 /*
  * Links a version at its place in sequence order and drops what is needless
- * then.  "received" counts the calls that made the row.  Cannot fail.
+ * then.  "received" counts the calls that made the row, "stale" those of them
+ * that were older than the row before.  Cannot fail.
  * Returns true if the key had no version before.
  */
 bool
 bdd_publish(BddSharedGeneration *generation, const BddShape *shape,
-			const BddReservation *reservation, uint64 received)
+			const BddReservation *reservation, uint64 received,
+			uint64 stale)
 {
 	BddSharedEntry *entry = reservation->entry;
 	BddSharedVersion *version = reservation->version;
@@ -530,7 +626,8 @@ bdd_publish(BddSharedGeneration *generation, const BddShape *shape,
 		cover->op = BDD_REPLACE;
 
 	shared->received += received;
-	shared->coalesced += received - (is_new ? 1 : 0);
+	shared->stale += stale;
+	shared->coalesced += received - (is_new || shape->keeps_all ? 1 : 0);
 	LWLockRelease(&shared->lock);
 	return is_new;
 }
@@ -550,6 +647,7 @@ bdd_rows_add(BddRows *rows, uint64 sequence, const BddImage *image)
 									   rows->room * sizeof(BddRow));
 	}
 	rows->rows[rows->count].sequence = sequence;
+	rows->rows[rows->count].round = 0;
 	rows->rows[rows->count].image = *image;
 	rows->count++;
 }

@@ -27,6 +27,7 @@ typedef union BddSharedPartition
 		LWLock lock;      /* guards the rest and the generations' tables */
 		uint64 received;  /* rows published */
 		uint64 coalesced; /* of these: met an older row of the key */
+		uint64 stale;     /* of these: were older by their version */
 	};
 	char pad[PG_CACHE_LINE_SIZE];
 } BddSharedPartition;
@@ -39,8 +40,8 @@ typedef struct BddSharedVersion
 	uint32 size; /* bytes of the image */
 	uint8 op;    /* BddOp */
 	bool full;
-	bool split; /* the image is in a chain of pieces */
-	uint8 unused;
+	bool split;                       /* the image is in a chain of pieces */
+	bool apart;                       /* it does not combine with the older one */
 	char data[FLEXIBLE_ARRAY_MEMBER]; /* image, or BddSharedPiece * */
 } BddSharedVersion;
 
@@ -120,6 +121,7 @@ typedef struct BddReservation
 typedef struct BddRow
 {
 	uint64 sequence;
+	uint32 round; /* of those of its key that do not combine: 0, 1, ... */
 	BddImage image;
 } BddRow;
 
@@ -152,10 +154,13 @@ extern void bdd_unreserve(BddSharedGeneration *generation,
 						  const BddReservation *reservation);
 extern bool bdd_publish(BddSharedGeneration *generation,
 						const BddShape *shape,
-						const BddReservation *reservation, uint64 received);
+						const BddReservation *reservation, uint64 received,
+						uint64 stale);
 
 extern void bdd_rows_add(BddRows *rows, uint64 sequence,
 						 const BddImage *image);
+extern uint64 bdd_rows_fold(const BddShape *shape, BddRows *rows,
+							bool may_call);
 extern void bdd_collect_key(BddSharedGeneration *generation, uint32 hash,
 							const char *key, uint32 key_size, BddRows *rows);
 extern void bdd_collect_partition(BddSharedGeneration *generation,

@@ -32,6 +32,11 @@ enum
 	OPTION_MODE,
 	OPTION_ON_FULL,
 	OPTION_GUARD,
+	OPTION_MERGE_COLUMNS,
+	OPTION_MERGE_RULES,
+	OPTION_VERSION_COLUMN,
+	OPTION_COALESCE_ROWS,
+	OPTION_FLUSH_GROUP,
 	OPTION_PAUSED
 };
 
@@ -126,6 +131,22 @@ parse_options(Relation rel, HeapTuple tuple, BddOptions *options)
 	options->mode = parse_mode(values[OPTION_MODE - 1]);
 	options->on_full = parse_on_full(values[OPTION_ON_FULL - 1]);
 	options->guard = parse_guard(values[OPTION_GUARD - 1]);
+	options->merge_columns = NIL;
+	options->merge_rules = NIL;
+	if (!isnull[OPTION_MERGE_COLUMNS - 1] && !isnull[OPTION_MERGE_RULES - 1])
+	{
+		options->merge_columns = names_of(values[OPTION_MERGE_COLUMNS - 1]);
+		options->merge_rules = names_of(values[OPTION_MERGE_RULES - 1]);
+	}
+	options->version_column = NULL;
+	if (!isnull[OPTION_VERSION_COLUMN - 1])
+		options->version_column =
+			TextDatumGetCString(values[OPTION_VERSION_COLUMN - 1]);
+	options->coalesce_rows = DatumGetBool(values[OPTION_COALESCE_ROWS - 1]);
+	options->flush_group = NULL;
+	if (!isnull[OPTION_FLUSH_GROUP - 1])
+		options->flush_group =
+			TextDatumGetCString(values[OPTION_FLUSH_GROUP - 1]);
 	options->paused = DatumGetBool(values[OPTION_PAUSED - 1]);
 }
 

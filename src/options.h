@@ -48,6 +48,11 @@ typedef struct BddOptions
 	BddMode mode;
 	BddOnFull on_full;
 	BddGuard guard;
+	List *merge_columns;  /* of char *, with merge_rules */
+	List *merge_rules;    /* of char * */
+	char *version_column; /* or NULL */
+	bool coalesce_rows;
+	char *flush_group; /* or NULL */
 	bool paused;
 } BddOptions;
 

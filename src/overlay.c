@@ -12,6 +12,9 @@
  * keys thus scans nothing, one that reads a table does not ask shared memory
  * for each of its rows, and both need no more memory than the buffer.
  *
+ * This begins with the statement: then its role is asked whether it may read
+ * the table.
+ *
  * The statement may write what it reads (UPDATE of the view).  As in a table,
  * it does not see what it has written itself: before a pending row changes,
  * what was pending is remembered as well.
@@ -82,6 +85,7 @@ struct BddOverlay
 	MemoryContext query;
 	MemoryContext context;
 	MemoryContextCallback callback;
+	Oid role; /* who may use it; InvalidOid: all that the statement is */
 	Oid relid;
 	BddTarget *target;
 	bool complete;  /* every key of the buffer is decided */
@@ -126,14 +130,8 @@ entry_of(BddOverlay *overlay, uint32 hash, const char *key, uint32 key_size)
 static void
 add_image(BddOverlay *overlay, BddOverlaid *key, const BddImage *image)
 {
-	BddImage older = key->image;
-
-	key->image = key->there ?
-					 bdd_image_fold(&overlay->target->shape, &older, image) :
-					 *image;
-	if (key->there)
-		pfree(older.data);
-	key->there = true;
+	bdd_rows_add(&key->rows, 0, image);
+	(void) bdd_rows_fold(&overlay->target->shape, &key->rows, false);
 }
 
 static int
@@ -144,6 +142,19 @@ compare_sequence(const void *a, const void *b)
 
 	return left < right ? -1 : left > right ? 1 :
 											  0;
+}
+
+/* The row and those that it hides, the oldest first. */
+static void
+save_rows(const BddPendingRow *row, BddRows *rows)
+{
+	BddImage copy;
+
+	if (row == NULL)
+		return;
+	save_rows(row->hides, rows);
+	copy = bdd_image_copy(&row->newest->image);
+	bdd_rows_add(rows, 0, &copy);
 }
 
 /* What of this transaction is pending; unless it is known, as it is now. */
@@ -157,11 +168,7 @@ save_own(BddOverlay *overlay, BddOverlaid *key)
 		return;
 	if (pending != NULL && !overlay->own_saved)
 		row = bdd_pending_lookup(pending, key->hash, key->key, key->key_size);
-	if (row != NULL)
-	{
-		key->own = bdd_image_copy(&row->newest->image);
-		key->has_own = true;
-	}
+	save_rows(row, &key->own);
 	key->saved = true;
 }
 
@@ -169,9 +176,9 @@ static void
 add_own(BddOverlay *overlay, BddOverlaid *key)
 {
 	save_own(overlay, key);
-	if (key->has_own)
-		add_image(overlay, key, &key->own);
-	key->has_own = false;
+	for (uint64 i = 0; i < key->own.count; i++)
+		add_image(overlay, key, &key->own.rows[i].image);
+	key->own.count = 0;
 	key->decided = true;
 }
 
@@ -271,17 +278,21 @@ decide_all_sorted(BddOverlay *overlay)
 	for (uint64 i = 0; i < overlay->rows.count; i++)
 		overlay->rows.rows[i].image = bdd_image_copy(&overlay->rows.rows[i].image);
 	bdd_become_owner_of(overlay->target->owner, &saved);
-	bdd_rows_fold_equal(overlay->target, &overlay->rows);
+	(void) bdd_rows_fold_equal(overlay->target, &overlay->rows);
 	bdd_become_again(&saved);
 	overlay->sorted = MemoryContextAllocHuge(overlay->context,
 											 Max(overlay->rows.count, 1) *
 												 sizeof(BddOverlaid));
 	for (uint64 i = 0; i < overlay->rows.count; i++)
 	{
+		BddRow *row = &overlay->rows.rows[i];
+		BddOverlaid *first = &overlay->sorted[i - row->round];
+
+		/* Only the first row of a key stands for it. */
 		memset(&overlay->sorted[i], 0, sizeof(BddOverlaid));
 		overlay->sorted[i].decided = true;
-		overlay->sorted[i].there = true;
-		overlay->sorted[i].image = overlay->rows.rows[i].image;
+		first->rows.rows = row - row->round;
+		first->rows.count = row->round + 1;
 	}
 	overlay->complete = true;
 }
@@ -366,6 +377,7 @@ start(MemoryContext query, BddTarget *target)
 
 	overlay->query = query;
 	overlay->context = context;
+	overlay->role = GetUserId();
 	overlay->relid = target->relid;
 	overlay->target = target;
 	overlay->few = Max(FEW_KEYS, bdd_overlay_estimate(target) / 4);
@@ -390,12 +402,14 @@ start(MemoryContext query, BddTarget *target)
 BddOverlay *
 bdd_overlay_of(MemoryContext query, Oid relid)
 {
+	Oid role = GetUserId();
 	BddTarget *target;
 
 	bdd_check_preloaded();
 	for (BddOverlay *overlay = overlays; overlay != NULL;
 		 overlay = overlay->next)
-		if (overlay->query == query && overlay->relid == relid)
+		if (overlay->query == query && overlay->relid == relid &&
+			(!OidIsValid(overlay->role) || overlay->role == role))
 			return overlay;
 	LockRelationOid(relid, AccessShareLock);
 	target = bdd_target_lookup(relid);
@@ -404,6 +418,20 @@ bdd_overlay_of(MemoryContext query, Oid relid)
 	bdd_check_usable(target);
 	bdd_read_begin(target);
 	return start(query, target);
+}
+
+/*
+ * A statement begins that reads the view.  As of a table it sees what is
+ * pending now, and the rights of who began it count, also if it is a cursor
+ * that another role fetches from.
+ */
+void
+bdd_overlay_begin(MemoryContext query, Oid relid)
+{
+	BddOverlay *overlay = bdd_overlay_of(query, relid);
+
+	if (overlay != NULL)
+		overlay->role = InvalidOid;
 }
 
 BddTarget *
@@ -474,13 +502,6 @@ bdd_overlay_find(BddOverlay *overlay, const Datum *values)
 
 /* ---------- rows ---------- */
 
-/* Whether the table's row shows through. */
-static bool
-needs_table_row(const BddTarget *target, const BddImage *image)
-{
-	return image->op == BDD_UPSERT && !(image->full && target->shape.covers);
-}
-
 /* The row that the view shows for the key; false: there is none. */
 bool
 bdd_overlay_row(BddOverlay *overlay, const BddOverlaid *key, BddValues *row)
@@ -489,16 +510,32 @@ bdd_overlay_row(BddOverlay *overlay, const BddOverlaid *key, BddValues *row)
 	HeapTupleHeader stored = NULL;
 	BddIdentity saved;
 
-	if (key == NULL || !key->there || key->image.op == BDD_DELETE)
+	if (key == NULL || key->rows.count == 0)
 		return false;
-	if (needs_table_row(target, &key->image))
+	if (bdd_read_needs_table(target, &key->rows))
 	{
 		bdd_become_owner_of(target->owner, &saved);
-		stored = bdd_read_table_row(target, &key->image);
+		stored = bdd_read_table_row(target, &key->rows.rows[0].image);
 		bdd_become_again(&saved);
 	}
-	bdd_read_fold(target, &key->image, stored, row);
-	return true;
+	return bdd_read_fold(target, &key->rows, stored, row);
+}
+
+/* Leaves dropped columns out. */
+void
+bdd_overlay_pack(const BddOverlay *overlay, BddValues *row)
+{
+	TupleDesc desc = overlay->target->shape.desc;
+	int live = 0;
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		if (TupleDescAttr(desc, i)->attisdropped)
+			continue;
+		row->values[live] = row->values[i];
+		row->isnull[live] = row->isnull[i];
+		live++;
+	}
 }
 
 typedef struct BddEmission
@@ -519,9 +556,13 @@ emit(BddEmission *emission, BddOverlaid *key, HeapTupleHeader stored)
 	BddValues row;
 
 	key->emitted = true;
-	bdd_read_fold(emission->overlay->target, &key->image, stored, &row);
-	tuplestore_putvalues(emission->result->setResult,
-						 emission->result->setDesc, row.values, row.isnull);
+	if (bdd_read_fold(emission->overlay->target, &key->rows, stored, &row))
+	{
+		bdd_overlay_pack(emission->overlay, &row);
+		tuplestore_putvalues(emission->result->setResult,
+							 emission->result->setDesc, row.values,
+							 row.isnull);
+	}
 	MemoryContextSwitchTo(old_context);
 	MemoryContextReset(emission->context);
 }
@@ -551,14 +592,14 @@ static void
 emit_or_wait(BddEmission *emission, BddOverlaid *key)
 {
 	key->emitted = false;
-	if (!key->there || key->image.op == BDD_DELETE)
+	if (key->rows.count == 0)
 		return;
-	if (!needs_table_row(emission->overlay->target, &key->image))
+	if (!bdd_read_needs_table(emission->overlay->target, &key->rows))
 	{
 		emit(emission, key, NULL);
 		return;
 	}
-	emission->partial[emission->partial_count] = &key->image;
+	emission->partial[emission->partial_count] = &key->rows.rows[0].image;
 	emission->partial_keys[emission->partial_count] = key;
 	emission->partial_count++;
 }
@@ -611,37 +652,69 @@ emit_all(BddOverlay *overlay, ReturnSetInfo *result)
 
 /* ---------- SQL functions ---------- */
 
-/* The table whose row type the argument has. */
-static Oid
-row_type_argument(Oid row_type)
+/* The caller has named the table's columns, or the first of them. */
+static void
+check_columns(TupleDesc named, const BddTarget *target)
 {
-	Oid relid = get_typ_typrelid(row_type);
+	TupleDesc desc = target->shape.desc;
+	int live = 0;
 
-	if (!OidIsValid(relid) || get_rel_relkind(relid) == RELKIND_COMPOSITE_TYPE)
+	for (int i = 0; i < desc->natts && live < named->natts; i++)
+	{
+		if (TupleDescAttr(desc, i)->attisdropped)
+			continue;
+		if (TupleDescAttr(desc, i)->atttypid != TupleDescAttr(named, live)->atttypid)
+			break;
+		live++;
+	}
+	if (live < named->natts)
 		ereport(ERROR,
-				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("type %s is not the row type of a table",
-						format_type_be(row_type))));
-	return relid;
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("the columns are not those of table \"%s\"",
+						get_rel_name(target->relid)),
+				 errhint("Use the view that batchdedup.create_view makes.")));
 }
 
 /*
- * overlay_rows(NULL::t): a row for each key that is buffered or pending, as
- * it is on top of the table's
+ * overlay_rows(regclass): a row for each key that is buffered or pending, as
+ * it is on top of the table's.  Its columns are the table's, or the first of
+ * them: columns that were added since the view was made are left out.  (The
+ * row type is not used for that: a view that mentions it keeps others from
+ * altering the table.)
  */
 Datum
 bdd_overlay_rows(PG_FUNCTION_ARGS)
 {
-	Oid relid = row_type_argument(get_fn_expr_argtype(fcinfo->flinfo, 0));
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	BddOverlay *overlay;
 
+	bdd_check_preloaded();
 	InitMaterializedSRF(fcinfo, 0);
-	overlay = bdd_overlay_of(fcinfo->flinfo->fn_mcxt, relid);
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("target must not be null")));
+	overlay = bdd_overlay_of(fcinfo->flinfo->fn_mcxt, PG_GETARG_OID(0));
 	if (overlay == NULL)
 		return (Datum) 0;
+	check_columns(result->setDesc, overlay->target);
 	complete(overlay);
-	emit_all(overlay, (ReturnSetInfo *) fcinfo->resultinfo);
+	emit_all(overlay, result);
 	return (Datum) 0;
+}
+
+/* The table that a call of overlay_rows() names, or InvalidOid. */
+Oid
+bdd_overlay_argument(Node *call)
+{
+	Const *argument;
+
+	if (!IsA(call, FuncExpr) || list_length(((FuncExpr *) call)->args) != 1)
+		return InvalidOid;
+	argument = linitial(((FuncExpr *) call)->args);
+	return IsA(argument, Const) && !argument->constisnull ?
+			   DatumGetObjectId(argument->constvalue) :
+			   InvalidOid;
 }
 
 /* overlay_rows() returns as many rows as there are keys in the buffer. */
@@ -653,10 +726,9 @@ bdd_overlay_support(PG_FUNCTION_ARGS)
 	BddTarget *target;
 	Oid relid;
 
-	if (!bdd_preloaded || !IsA(request, SupportRequestRows) ||
-		!IsA(rows->node, FuncExpr))
+	if (!bdd_preloaded || !IsA(request, SupportRequestRows))
 		PG_RETURN_POINTER(NULL);
-	relid = get_typ_typrelid(exprType(linitial(((FuncExpr *) rows->node)->args)));
+	relid = bdd_overlay_argument(rows->node);
 	if (!OidIsValid(relid))
 		PG_RETURN_POINTER(NULL);
 	LockRelationOid(relid, AccessShareLock);
@@ -696,7 +768,9 @@ begin_call(FunctionCallInfo fcinfo, Oid relid)
 {
 	BddOverlaidCall *call = fcinfo->flinfo->fn_extra;
 
-	if (call != NULL && call->relid == relid)
+	if (call != NULL && call->relid == relid &&
+		(call->overlay == NULL || !OidIsValid(call->overlay->role) ||
+		 call->overlay->role == GetUserId()))
 		return call;
 	if (call == NULL)
 		call = MemoryContextAlloc(fcinfo->flinfo->fn_mcxt,
@@ -730,5 +804,5 @@ bdd_overlaid(PG_FUNCTION_ARGS)
 		values[i] = PG_GETARG_DATUM(i + 1);
 	}
 	key = bdd_overlay_find(call->overlay, values);
-	PG_RETURN_BOOL(key != NULL && key->there);
+	PG_RETURN_BOOL(key != NULL && key->rows.count > 0);
 }

@@ -8,6 +8,9 @@
  * only while a row has a version of it: a hundred thousand subtransactions
  * that commit leave one level.
  *
+ * A row that does not combine with the one of its key hides it: that one is
+ * kept, and found through the new one.
+ *
  * Where keys can be equal with different bytes, a row that does not cover
  * older ones is kept beside them: only the reader, who compares keys by their
  * operator, can put them in order.
@@ -232,22 +235,36 @@ row_room(const BddPendingRow *row)
 
 /* ---------- adding ---------- */
 
+/* The row is not found by its key any more, or is again. */
+static void
+set_hashed(BddPendingRow *row, bool hashed)
+{
+	BddPendingSet *set = row->set;
+	bool found;
+
+	row->hashed = hashed;
+	if (set->hash == NULL)
+		return;
+	if (hashed)
+		bdd_row_insert(set->hash, row, &found)->row = row;
+	else
+		bdd_row_delete(set->hash, row);
+}
+
 static BddPendingRow *
 new_row(BddPending *pending, uint32 hash, const char *key, uint32 key_size,
 		bool hashed)
 {
 	BddPendingSet *set = pending->set;
 	BddPendingRow *row = palloc0(sizeof(BddPendingRow));
-	bool found;
 
 	row->set = set;
 	row->hash = hash;
 	row->key = palloc(key_size);
 	row->key_size = key_size;
 	memcpy(row->key, key, key_size);
-	row->hashed = hashed;
-	if (hashed && set->hash != NULL)
-		bdd_row_insert(set->hash, row, &found)->row = row;
+	if (hashed)
+		set_hashed(row, true);
 	dlist_push_tail(&set->rows, &row->set_link);
 	set->count++;
 	return row;
@@ -263,6 +280,8 @@ set_newest(BddPendingRow *row, BddPendingVersion *version)
 	BddPendingVersion *newest = row->newest;
 
 	version->calls = newest != NULL ? newest->calls + 1 : 1;
+	if (newest != NULL)
+		version->stale += newest->stale;
 	if (newest != NULL && newest->level == version->level)
 	{
 		version->below = newest->below;
@@ -275,6 +294,38 @@ set_newest(BddPendingRow *row, BddPendingVersion *version)
 		dlist_delete(&row->level_link);
 	dlist_push_tail(&version->level->rows, &row->level_link);
 	row->newest = version;
+}
+
+/* The version shall say what the row says, too; false: it cannot. */
+static bool
+combine(BddPending *pending, BddPendingRow *row, BddPendingVersion *version)
+{
+	BddImage image = version->image;
+	BddFold how = bdd_image_fold(pending->shape, &row->newest->image, &image,
+								 false, &version->image);
+
+	if (how == BDD_APART)
+		return false;
+	if (how == BDD_STALE)
+	{
+		version->stale = 1;
+		version->ordinal = row->newest->ordinal;
+	}
+	pfree(image.data);
+	pending->set->room -= row_room(row);
+	return true;
+}
+
+/* A new row of the same key, through which the old one is found. */
+static BddPendingRow *
+hide(BddPending *pending, BddPendingRow *old)
+{
+	BddPendingRow *row;
+
+	set_hashed(old, false);
+	row = new_row(pending, old->hash, old->key, old->key_size, true);
+	row->hides = old;
+	return row;
 }
 
 /*
@@ -300,14 +351,11 @@ bdd_pending_add(BddPending *pending, uint32 hash, const char *key,
 	version->level = level_at(GetCurrentTransactionNestLevel());
 	version->ordinal = bdd_pending_ordinal++;
 	version->image = image;
-	if (row == NULL)
+	version->stale = 0;
+	if (row != NULL && !combine(pending, row, version))
+		row = hide(pending, row);
+	else if (row == NULL)
 		row = new_row(pending, hash, key, key_size, merges);
-	else
-	{
-		version->image = bdd_image_fold(shape, &row->newest->image, &image);
-		pfree(image.data);
-		pending->set->room -= row_room(row);
-	}
 	set_newest(row, version);
 	pending->set->room += row_room(row);
 	MemoryContextSwitchTo(old_context);
@@ -381,8 +429,10 @@ remove_row(BddPendingRow *row)
 {
 	BddPendingSet *set = row->set;
 
-	if (row->hashed && set->hash != NULL)
-		bdd_row_delete(set->hash, row);
+	if (row->hashed)
+		set_hashed(row, false);
+	if (row->hides != NULL)
+		set_hashed(row->hides, true);
 	dlist_delete(&row->set_link);
 	set->count--;
 	pfree(row->key);
@@ -461,12 +511,13 @@ void
 bdd_pending_subabort(int nesting)
 {
 	BddLevel *level = levels;
-	dlist_mutable_iter iter;
 
 	if (!level_ends(nesting))
 		return;
-	dlist_foreach_modify(iter, &level->rows)
-		pop_version(dlist_container(BddPendingRow, level_link, iter.cur));
+	/* The newest row first: what it hides comes back. */
+	while (!dlist_is_empty(&level->rows))
+		pop_version(dlist_container(BddPendingRow, level_link,
+									dlist_tail_node(&level->rows)));
 	for (BddPending *pending = bdd_pending_targets; pending != NULL;
 		 pending = pending->next)
 		undo_level(pending, level);

@@ -33,6 +33,7 @@ typedef struct BddPendingVersion
 	BddImage image;
 	uint64 ordinal; /* position in the transaction */
 	uint64 calls;   /* rows received */
+	uint64 stale;   /* of these: were older by their version */
 } BddPendingVersion;
 
 typedef struct BddPendingRow
@@ -40,6 +41,7 @@ typedef struct BddPendingRow
 	dlist_node set_link;   /* in BddPendingSet.rows, oldest first */
 	dlist_node level_link; /* in the newest version's level */
 	struct BddPendingSet *set;
+	struct BddPendingRow *hides; /* row of the key that does not combine */
 	BddPendingVersion *newest;
 	uint32 hash;
 	uint32 key_size;

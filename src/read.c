@@ -171,7 +171,7 @@ collect_pending_key(BddTarget *target, uint32 hash, StringInfo key,
 							 bdd_pending_lookup(pending, hash, key->data,
 												key->len);
 
-	if (row != NULL)
+	for (; row != NULL; row = row->hides)
 		add_pending_row(row, rows);
 }
 
@@ -334,30 +334,99 @@ bdd_compute_generated(BddTarget *target, Datum *values, bool *isnull)
 	table_close(rel, NoLock);
 }
 
-/* What the buffer's row makes of the table's, which may be NULL. */
-void
-bdd_read_fold(BddTarget *target, const BddImage *image, HeapTupleHeader row,
+/* The image's values, with those of generated columns. */
+static void
+show_image(BddTarget *target, const BddImage *image, BddValues *result)
+{
+	bdd_values_init(target, result);
+	bdd_image_deform(&target->shape, image, result->values, result->isnull);
+	bdd_compute_generated(target, result->values, result->isnull);
+}
+
+/* A row of the table, as if it had just been put there. */
+static BddImage
+image_of_table_row(BddTarget *target, HeapTupleHeader row)
+{
+	BddValues values;
+
+	bdd_values_init(target, &values);
+	bdd_values_deform(target, row, &values);
+	return bdd_image_from_values(&target->shape, BDD_REPLACE, values.values,
+								 values.isnull, target->shape.update,
+								 target->shape.insert);
+}
+
+/* Whether rows of one key, oldest first, do not say all by themselves. */
+bool
+bdd_read_needs_table(const BddTarget *target, const BddRows *rows)
+{
+	const BddShape *shape = &target->shape;
+	const BddImage *oldest = &rows->rows[0].image;
+
+	switch (oldest->op)
+	{
+		case BDD_REPLACE:
+			return false;
+		case BDD_DELETE:
+			return bdd_image_is_versioned_delete(shape, oldest);
+		case BDD_UPSERT:
+			return !(oldest->full && shape->covers);
+	}
+	return true;
+}
+
+/*
+ * What rows of one key, oldest first, make of the table's row, which may be
+ * NULL.
+ */
+static BddImage
+overlay(BddTarget *target, const BddRows *rows, HeapTupleHeader row)
+{
+	BddShape shape = target->shape;
+	BddImage result = rows->rows[0].image;
+	uint64 next = 1;
+
+	shape.keeps_all = false;
+	if (row != NULL)
+	{
+		result = image_of_table_row(target, row);
+		next = 0;
+	}
+	else if (result.op == BDD_DELETE)
+		result = bdd_key_only_delete(&shape, &result);
+	else
+		result.op = BDD_REPLACE;
+	for (; next < rows->count; next++)
+	{
+		BddImage folded;
+
+		if (bdd_image_fold(&shape, &result, &rows->rows[next].image, true,
+						   &folded) == BDD_APART)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("what a buffered row makes of its row in \"%s\" is not known before it is applied",
+							get_rel_name(target->relid)),
+					 errdetail("A function of a merge rule, a domain or a default has its say only then."),
+					 errhint("Flush the target first with batchdedup.flush.")));
+		result = folded;
+	}
+	return result;
+}
+
+/*
+ * The row that rows of one key, oldest first, make of the table's, which may
+ * be NULL (or is not needed); false: there is none.
+ */
+bool
+bdd_read_fold(BddTarget *target, const BddRows *rows, HeapTupleHeader row,
 			  BddValues *result)
 {
-	const BddColumns *update = bdd_image_update(&target->shape, image);
-	BddValues buffered;
+	BddImage image = overlay(target, rows, row);
 
-	bdd_values_init(target, &buffered);
-	bdd_image_deform(&target->shape, image, buffered.values, buffered.isnull);
-	if (row == NULL || image->op == BDD_REPLACE)
-		*result = buffered;
-	else
-	{
-		bdd_values_init(target, result);
-		bdd_values_deform(target, row, result);
-		for (int i = 0; i < target->shape.desc->natts; i++)
-			if (bdd_column_in(update, i))
-			{
-				result->values[i] = buffered.values[i];
-				result->isnull[i] = buffered.isnull[i];
-			}
-	}
-	bdd_compute_generated(target, result->values, result->isnull);
+	if (image.op == BDD_DELETE)
+		return false;
+	show_image(target, &image, result);
+	return true;
 }
 
 static Datum
@@ -389,25 +458,21 @@ get_row(BddTarget *target, BddValues *given, Datum *json)
 {
 	BddRows rows = {0};
 	BddImage key = bdd_key_image(target, given);
-	BddImage *image = NULL;
 	HeapTupleHeader row = NULL;
 	BddValues result;
 
 	collect_key(target, given, GetActiveSnapshot(), &rows);
-	bdd_rows_fold_equal(target, &rows);
-	if (rows.count > 0)
-		image = &rows.rows[0].image;
-	if (image == NULL || image->op == BDD_UPSERT)
+	(void) bdd_rows_fold_equal(target, &rows);
+	if (rows.count == 0 || bdd_read_needs_table(target, &rows))
 		row = bdd_read_table_row(target, &key);
-	if (image == NULL)
+	if (rows.count == 0)
 	{
 		if (row != NULL)
 			*json = row_as_jsonb(target, HeapTupleHeaderGetDatum(row));
 		return row != NULL;
 	}
-	if (image->op == BDD_DELETE)
+	if (!bdd_read_fold(target, &rows, row, &result))
 		return false;
-	bdd_read_fold(target, image, row, &result);
 	*json = values_as_jsonb(target, &result);
 	return true;
 }
@@ -430,7 +495,7 @@ bdd_get(PG_FUNCTION_ARGS)
 	bdd_values_init(target, &given);
 	bdd_become_owner_of(target->owner, &saved);
 	bdd_values_from_jsonb(target, PG_GETARG_JSONB_P(1), &given);
-	bdd_check_key_alone(target, &given);
+	bdd_check_key_alone(target, &given, false);
 	bdd_become_again(&saved);
 
 	CommandCounterIncrement();
@@ -452,8 +517,8 @@ bdd_get(PG_FUNCTION_ARGS)
 
 /*
  * buffered(NULL::t): what is published and not in the table as the calling
- * statement's snapshot shows it, a row for each key; columns that were not
- * given are null, deletes are left out.
+ * statement's snapshot shows it: a row for each key, or several where they do
+ * not combine.  Columns that were not given are null, deletes are left out.
  */
 Datum
 bdd_buffered(PG_FUNCTION_ARGS)
@@ -475,7 +540,7 @@ bdd_buffered(PG_FUNCTION_ARGS)
 	target = open_for_reading(relid);
 	bdd_read_published(target, GetActiveSnapshot(), &rows);
 	bdd_become_owner_of(target->owner, &saved);
-	bdd_rows_fold_equal(target, &rows);
+	(void) bdd_rows_fold_equal(target, &rows);
 	bdd_become_again(&saved);
 	for (uint64 i = 0; i < rows.count; i++)
 	{
@@ -483,7 +548,7 @@ bdd_buffered(PG_FUNCTION_ARGS)
 
 		if (rows.rows[i].image.op == BDD_DELETE)
 			continue;
-		bdd_read_fold(target, &rows.rows[i].image, NULL, &row);
+		show_image(target, &rows.rows[i].image, &row);
 		tuplestore_putvalues(result->setResult, result->setDesc, row.values,
 							 row.isnull);
 	}

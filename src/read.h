@@ -30,7 +30,8 @@ extern void bdd_read_table_rows(BddTarget *target, const BddImage *const *keys,
 								void *arg);
 extern HeapTupleHeader bdd_read_table_row(BddTarget *target,
 										  const BddImage *key);
-extern void bdd_read_fold(BddTarget *target, const BddImage *image,
+extern bool bdd_read_needs_table(const BddTarget *target, const BddRows *rows);
+extern bool bdd_read_fold(BddTarget *target, const BddRows *rows,
 						  HeapTupleHeader row, BddValues *result);
 extern void bdd_compute_generated(BddTarget *target, Datum *values,
 								  bool *isnull);

@@ -194,6 +194,7 @@ init_slot(BddSharedSlot *slot, Oid database, int32 target_id, Oid relid,
 	{
 		slot->partitions[i].received = 0;
 		slot->partitions[i].coalesced = 0;
+		slot->partitions[i].stale = 0;
 	}
 	slot->has_letters = false;
 	slot->loaded = false;
@@ -445,14 +446,24 @@ bdd_free_abandoned(BddSharedSlot *slot)
 	LWLockRelease(&bdd_registry->lock);
 }
 
-/* active -> sealed; does nothing if the active generation has no rows. */
+/*
+ * active -> sealed, of several targets at one moment: no transaction enters
+ * between them.  Does nothing to a target whose active generation has no rows.
+ */
+void
+bdd_seal_together(BddSharedSlot *const *slots, int count)
+{
+	LWLockAcquire(&bdd_registry->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < count; i++)
+		if (slots[i]->active != NULL && is_unapplied(slots[i]->active))
+			seal_active(slots[i]);
+	LWLockRelease(&bdd_registry->lock);
+}
+
 void
 bdd_seal(BddSharedSlot *slot)
 {
-	LWLockAcquire(&bdd_registry->lock, LW_EXCLUSIVE);
-	if (slot->active != NULL && is_unapplied(slot->active))
-		seal_active(slot);
-	LWLockRelease(&bdd_registry->lock);
+	bdd_seal_together(&slot, 1);
 }
 
 /*

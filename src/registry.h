@@ -35,6 +35,7 @@ typedef struct BddSharedCounts
 	uint64 inserted;
 	uint64 updated;
 	uint64 unchanged;
+	uint64 stale; /* of those applied; see also BddSharedPartition */
 	uint64 deleted;
 	uint64 dead_lettered;
 	uint64 foreign_writes; /* noticed by the guard */
@@ -131,6 +132,7 @@ extern void bdd_leave(BddSharedSlot *slot, BddSharedGeneration *generation);
 
 extern void bdd_free_abandoned(BddSharedSlot *slot);
 extern void bdd_seal(BddSharedSlot *slot);
+extern void bdd_seal_together(BddSharedSlot *const *slots, int count);
 extern BddSharedGeneration *bdd_next_sealed(BddSharedSlot *slot,
 											uint64 after);
 extern bool bdd_is_quiet(BddSharedSlot *slot, uint64 number);

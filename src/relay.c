@@ -188,6 +188,8 @@ look_up(Relation rel, BddRelayEntry *entry)
 	entry->table = target_of_table(rel);
 	if (OidIsValid(entry->table))
 		map_by_name(rel, entry->table, columns);
+	else
+		entry->valid = false; /* nobody tells us if an ancestor becomes a target */
 }
 
 static BddRelayEntry *
@@ -249,7 +251,8 @@ bdd_relay_of(FunctionCallInfo fcinfo, Relation rel)
 	MemoryContext old_context;
 	BddRelayEntry *entry;
 
-	if (relay != NULL && relay->target != NULL && relay->target->valid)
+	if (relay != NULL && (relay->target != NULL ? relay->target->valid :
+												  !OidIsValid(relay->table)))
 		return relay;
 	entry = entry_of(rel);
 	relay = MemoryContextAllocZero(fcinfo->flinfo->fn_mcxt, sizeof(BddRelay));
@@ -417,6 +420,14 @@ check_updatable(const BddTarget *target, int column)
 						name, get_rel_name(target->relid)),
 				 errdetail("It keeps its first value: it is not among the target's update columns."),
 				 errhint("Name it in update_columns with batchdedup.alter_target, or update the table itself.")));
+	if (target->shape.rules != NULL &&
+		target->shape.rules[column].kind != BDD_LAST)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot change column \"%s\" of target \"%s\" through its view",
+						name, get_rel_name(target->relid)),
+				 errdetail("Its merge rule would combine the new value with the old one."),
+				 errhint("Upsert what is to be combined, or update the table itself.")));
 }
 
 /* Upserts the columns that differ. */
@@ -451,6 +462,8 @@ bdd_relay_update(BddRelay *relay, Relation rel, HeapTuple old, HeapTuple new)
 		return new;
 	for (int i = 0; i < target->key.count; i++)
 		bdd_values_give(target, &after, target->key.columns[i].attnum - 1);
+	if (target->shape.version >= 0)
+		bdd_values_give(target, &after, target->shape.version);
 	bdd_push_values(target, &after);
 	if (target->plain_rows)
 		return new;

@@ -12,6 +12,7 @@
 
 #include "access/htup_details.h"
 #include "access/tupdesc.h"
+#include "rule.h"
 
 typedef enum BddOp
 {
@@ -25,6 +26,7 @@ typedef uint8 BddColumns;
 
 #define bdd_column_in(set, i) (((set)[(i) >> 3] & (1 << ((i) &7))) != 0)
 #define bdd_column_add(set, i) ((set)[(i) >> 3] |= (1 << ((i) &7)))
+#define bdd_column_remove(set, i) ((set)[(i) >> 3] &= ~(1 << ((i) &7)))
 
 /* What the rows of a target have in common. */
 typedef struct BddShape
@@ -37,7 +39,20 @@ typedef struct BddShape
 	uint32 fingerprint;   /* of desc: what an image can be read with */
 	bool covers;          /* a full row leaves nothing of older ones */
 	bool exact;           /* equal keys have equal bytes */
+	bool keeps_all;       /* coalesce_rows => false: no two rows combine */
+	const BddRule *rules; /* by attnum - 1; NULL: all are "last" */
+	int version;          /* attnum - 1 of version_column, or -1 */
+	BddRule newer;        /* compares versions */
+	bool calls;           /* combining rows may call functions */
 } BddShape;
+
+/* How two rows of a key combine. */
+typedef enum BddFold
+{
+	BDD_FOLDED, /* into one */
+	BDD_STALE,  /* the newer one says nothing: its version is older */
+	BDD_APART   /* they cannot; both meet the table, one after the other */
+} BddFold;
 
 /*
  * A row image: a tuple with the table's row type, and for each column whether
@@ -84,11 +99,33 @@ bdd_image_insert(const BddShape *shape, const BddImage *image)
 						 (BddColumns *) image->data + shape->set_bytes;
 }
 
-/* Whether nothing older of the same key matters beside the image. */
+/*
+ * Whether nothing older of the same key matters beside the image, whatever the
+ * older rows are.
+ */
 static inline bool
 bdd_image_covers(const BddShape *shape, BddOp op, bool full)
 {
-	return op != BDD_UPSERT || (full && shape->covers);
+	if (shape->keeps_all)
+		return false;
+	switch (op)
+	{
+		case BDD_UPSERT:
+			return full && shape->covers;
+		case BDD_DELETE:
+			return shape->version < 0;
+		case BDD_REPLACE:
+			return true;
+	}
+	return false;
+}
+
+/* A delete that carries no version always wins. */
+static inline bool
+bdd_image_is_versioned_delete(const BddShape *shape, const BddImage *image)
+{
+	return image->op == BDD_DELETE && shape->version >= 0 &&
+		   bdd_column_in(bdd_image_insert(shape, image), shape->version);
 }
 
 extern void bdd_tuple_as_heap(MinimalTuple tuple, HeapTuple heap);
@@ -99,8 +136,11 @@ extern BddImage bdd_image_from_values(const BddShape *shape, BddOp op,
 									  const BddColumns *update,
 									  const BddColumns *insert);
 extern BddImage bdd_image_from_full_row(HeapTuple row);
+extern BddImage bdd_key_only_delete(const BddShape *shape,
+									const BddImage *image);
 extern BddImage bdd_image_copy(const BddImage *image);
-extern BddImage bdd_image_fold(const BddShape *shape, const BddImage *older,
-							   const BddImage *newer);
+extern BddFold bdd_image_fold(const BddShape *shape, const BddImage *older,
+							  const BddImage *newer, bool may_call,
+							  BddImage *folded);
 
 #endif /* BDD_ROWIMAGE_H */

@@ -26,7 +26,7 @@ PG_FUNCTION_INFO_V1(bdd_stat_buffer);
 PG_FUNCTION_INFO_V1(bdd_stat_worker);
 PG_FUNCTION_INFO_V1(bdd_stat_reset);
 
-#define TARGET_COLUMNS 23
+#define TARGET_COLUMNS 24
 
 static void
 set_time(Datum *value, bool *isnull, TimestampTz at)
@@ -53,10 +53,12 @@ buffered_rows(BddSharedSlot *slot, uint64 *rows, TimestampTz *oldest)
 }
 
 static void
-received_rows(BddSharedSlot *slot, uint64 *received, uint64 *coalesced)
+received_rows(BddSharedSlot *slot, uint64 *received, uint64 *coalesced,
+			  uint64 *stale)
 {
 	*received = 0;
 	*coalesced = 0;
+	*stale = 0;
 	for (int i = 0; i < BDD_PARTITIONS; i++)
 	{
 		BddSharedPartition *partition = &slot->partitions[i];
@@ -64,6 +66,7 @@ received_rows(BddSharedSlot *slot, uint64 *received, uint64 *coalesced)
 		LWLockAcquire(&partition->lock, LW_SHARED);
 		*received += partition->received;
 		*coalesced += partition->coalesced;
+		*stale += partition->stale;
 		LWLockRelease(&partition->lock);
 	}
 }
@@ -98,6 +101,7 @@ fill_target(BddSharedSlot *slot, Datum *values, bool *isnull)
 	uint64 applied;
 	uint64 received;
 	uint64 coalesced;
+	uint64 stale;
 	uint64 rows;
 	TimestampTz oldest;
 	int i = 0;
@@ -111,10 +115,11 @@ fill_target(BddSharedSlot *slot, Datum *values, bool *isnull)
 	buffered_rows(slot, &rows, &oldest);
 	LWLockRelease(&slot->lock);
 
-	received_rows(slot, &received, &coalesced);
+	received_rows(slot, &received, &coalesced, &stale);
 	values[i++] = ObjectIdGetDatum(relid);
 	values[i++] = Int64GetDatum(received);
 	values[i++] = Int64GetDatum(coalesced);
+	values[i++] = Int64GetDatum(stale + counts->stale);
 	values[i++] = Int64GetDatum(counts->inserted);
 	values[i++] = Int64GetDatum(counts->updated);
 	values[i++] = Int64GetDatum(counts->unchanged);
@@ -266,6 +271,7 @@ reset_slot(BddSharedSlot *slot)
 		LWLockAcquire(&partition->lock, LW_EXCLUSIVE);
 		partition->received = 0;
 		partition->coalesced = 0;
+		partition->stale = 0;
 		LWLockRelease(&partition->lock);
 	}
 }

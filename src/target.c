@@ -74,6 +74,17 @@ bdd_qualified_name(Oid relid)
 		get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid));
 }
 
+/* How many of the first columns are not dropped. */
+int
+bdd_live_columns(TupleDesc desc, AttrNumber up_to)
+{
+	int count = 0;
+
+	for (int i = 0; i < up_to; i++)
+		count += !TupleDescAttr(desc, i)->attisdropped;
+	return count;
+}
+
 AttrNumber
 bdd_column_number(TupleDesc desc, const char *name)
 {
@@ -122,6 +133,14 @@ bdd_check_usable(const BddTarget *target)
 					 errmsg("target \"%s\" has no unique index on its key any more",
 							get_rel_name(target->relid)),
 					 errhint("Create a unique index on the key columns, or name another key with batchdedup.alter_target.")));
+			break;
+		case BDD_LACKS_RULE:
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("a merge rule of target \"%s\" does not fit its column any more",
+							get_rel_name(target->relid)),
+					 errdetail("%s", target->lacking),
+					 errhint("Change the rules with batchdedup.alter_target. A function that is gone must come back first if rows are buffered.")));
 			break;
 	}
 }
@@ -227,6 +246,79 @@ describe_update_columns(BddTarget *target)
 			bdd_column_add(shape->update, i);
 }
 
+/* One column's rule. */
+static void
+describe_rule(BddTarget *target, const char *column, const char *name,
+			  BddRule *rules)
+{
+	AttrNumber attnum = option_column(target, column);
+	Form_pg_attribute attribute;
+	BddRule *rule;
+	char *problem;
+
+	if (attnum == InvalidAttrNumber)
+		return;
+	attribute = TupleDescAttr(target->shape.desc, attnum - 1);
+	rule = &rules[attnum - 1];
+	problem = bdd_rule_describe(name, attribute->atttypid,
+								attribute->atttypmod, attribute->attcollation,
+								CurrentMemoryContext, rule);
+	if (problem != NULL)
+	{
+		target->broken = BDD_LACKS_RULE;
+		target->lacking = problem;
+	}
+	if (rule->kind == BDD_FIRST)
+		bdd_column_remove(target->shape.update, attnum - 1);
+	target->shape.calls |= rule->calls;
+}
+
+static void
+describe_rules(BddTarget *target)
+{
+	BddShape *shape = &target->shape;
+	BddRule *rules;
+	ListCell *column;
+	ListCell *name;
+
+	shape->keeps_all = !target->options.coalesce_rows;
+	if (target->options.merge_columns == NIL)
+		return;
+	rules = palloc0(shape->desc->natts * sizeof(BddRule));
+	forboth(column, target->options.merge_columns, name,
+			target->options.merge_rules)
+		describe_rule(target, lfirst(column), lfirst(name), rules);
+	shape->rules = rules;
+}
+
+/* Versions are compared as "max" compares values. */
+static void
+describe_version(BddTarget *target)
+{
+	BddShape *shape = &target->shape;
+	AttrNumber attnum;
+	Form_pg_attribute attribute;
+	char *problem;
+
+	shape->version = -1;
+	if (target->options.version_column == NULL)
+		return;
+	attnum = option_column(target, target->options.version_column);
+	if (attnum == InvalidAttrNumber)
+		return;
+	attribute = TupleDescAttr(shape->desc, attnum - 1);
+	problem = bdd_rule_describe("max", attribute->atttypid,
+								attribute->atttypmod, attribute->attcollation,
+								CurrentMemoryContext, &shape->newer);
+	if (problem != NULL)
+	{
+		target->broken = BDD_LACKS_RULE;
+		target->lacking = problem;
+	}
+	shape->version = attnum - 1;
+	shape->calls |= shape->newer.calls;
+}
+
 /*
  * A full row leaves nothing of an older one if it overwrites all columns and
  * cannot differ from it in how the key is spelled.
@@ -239,7 +331,10 @@ full_row_covers(const BddTarget *target)
 			!bdd_column_in(target->shape.update, i) &&
 			!bdd_is_key_column(target, i + 1))
 			return false;
-	return target->key.exact && target->key.one_spelling;
+	for (int i = 0; i < target->shape.desc->natts && target->shape.rules != NULL; i++)
+		if (target->shape.rules[i].kind != BDD_LAST)
+			return false;
+	return target->shape.version < 0 && target->key.exact && target->key.one_spelling;
 }
 
 static void
@@ -253,6 +348,12 @@ describe_key(BddTarget *target, Relation rel)
 		attnums[count++] = option_column(target, lfirst(cell));
 	if (target->broken != BDD_USABLE)
 		return;
+	if (count == 0)
+	{
+		target->key.exact = target->key.one_spelling = true;
+		target->shape.exact = true;
+		return;
+	}
 	target->key_index = bdd_key_index(rel, attnums, count);
 	if (!OidIsValid(target->key_index))
 	{
@@ -316,6 +417,8 @@ build_target(Relation rel, const BddOptions *options, MemoryContext context)
 	describe_columns(target, rel);
 	describe_key(target, rel);
 	describe_update_columns(target);
+	describe_rules(target);
+	describe_version(target);
 	target->shape.covers = full_row_covers(target);
 	target->shape.fingerprint = fingerprint(target->shape.desc);
 	target->slot = bdd_slot_find(options->target_id, target->relid);

@@ -46,7 +46,8 @@ typedef enum BddUsability
 {
 	BDD_USABLE,
 	BDD_LACKS_COLUMN,
-	BDD_LACKS_INDEX
+	BDD_LACKS_INDEX,
+	BDD_LACKS_RULE
 } BddUsability;
 
 /*
@@ -62,7 +63,7 @@ typedef struct BddTarget
 	struct BddTarget *retired; /* next of those no longer valid */
 	LocalTransactionId retired_in;
 	BddUsability broken;
-	char *lacking; /* column that is gone */
+	char *lacking; /* column that is gone, or why there is no such rule */
 	BddOptions options;
 	Oid row_type;
 	Oid owner;
@@ -77,7 +78,10 @@ typedef struct BddTarget
 	ExprContext *econtext; /* for defaults; made at first use */
 	bool nested_types;     /* columns with composites inside */
 	MemoryContext json_context;
-	void *json;       /* encode.c: state for jsonb rows */
+	void *json;                      /* encode.c: state for jsonb rows */
+	struct BddStatement *statements; /* apply_sql.c */
+	bool letters_known;              /* dead_letter.c: before there is a slot */
+	bool has_letters;
 	Oid trusted_role; /* may INSERT and UPDATE every column */
 } BddTarget;
 
@@ -100,6 +104,7 @@ extern bool bdd_is_redirect(const Trigger *trigger);
 extern bool bdd_redirects(const BddTarget *target);
 extern bool bdd_may_read(Oid relid);
 extern char *bdd_qualified_name(Oid relid);
+extern int bdd_live_columns(TupleDesc desc, AttrNumber up_to);
 extern AttrNumber bdd_column_number(TupleDesc desc, const char *name);
 extern void bdd_target_default(BddTarget *target, int column, Datum *value,
 							   bool *isnull);

@@ -13,6 +13,7 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_index.h"
 #include "miscadmin.h"
+#include "rule.h"
 #include "target.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -184,19 +185,25 @@ check_key_columns(Relation rel, List *names)
 	}
 }
 
-/* The index on the key; its absence is an error. */
+/*
+ * The index on the key; its absence is an error.  InvalidOid: an empty key,
+ * of a target that takes rows and never looks for one.
+ */
 Oid
-bdd_check_key(Relation rel, List *names)
+bdd_check_key(Relation rel, List *names, bool coalesce_rows)
 {
 	AttrNumber attnums[INDEX_MAX_KEYS];
 	int count = 0;
 	ListCell *cell;
 	Oid index;
 
-	if (names == NIL)
+	if (names == NIL && coalesce_rows)
 		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("an empty key is not supported yet")));
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("an empty key needs coalesce_rows => false"),
+				 errdetail("Without a key every row is another one.")));
+	if (names == NIL)
+		return InvalidOid;
 	check_name_list(rel, "key", names);
 	foreach(cell, names)
 		if (count < INDEX_MAX_KEYS)
@@ -284,4 +291,116 @@ bdd_check_update_columns(Relation rel, List *key, List *names)
 					 errmsg("column \"%s\" is GENERATED ALWAYS AS IDENTITY and cannot be in argument update_columns",
 							name)));
 	}
+}
+
+static bool
+is_named(List *names, const char *name)
+{
+	ListCell *cell;
+
+	foreach(cell, names)
+		if (strcmp(lfirst(cell), name) == 0)
+			return true;
+	return false;
+}
+
+/* A column that a rule or the version is of must be one that upserts change. */
+static void
+check_is_updated(Relation rel, const char *argument, const char *name,
+				 List *key, List *update, bool default_update)
+{
+	AttrNumber attnum = bdd_column_number(RelationGetDescr(rel), name);
+
+	if (is_named(key, name))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_COLUMN_REFERENCE),
+				 errmsg("key column \"%s\" cannot be in argument %s", name,
+						argument)));
+	if (TupleDescAttr(RelationGetDescr(rel), attnum - 1)->attidentity)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_COLUMN_REFERENCE),
+				 errmsg("identity column \"%s\" cannot be in argument %s",
+						name, argument)));
+	if (!default_update && !is_named(update, name))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_COLUMN_REFERENCE),
+				 errmsg("column \"%s\" of argument %s is not in update_columns",
+						name, argument),
+				 errhint("An upsert changes update_columns only: add it there.")));
+}
+
+static void
+check_rule(Relation rel, const char *column, const char *name)
+{
+	AttrNumber attnum = bdd_column_number(RelationGetDescr(rel), column);
+	Form_pg_attribute attribute = TupleDescAttr(RelationGetDescr(rel),
+												attnum - 1);
+	BddRule rule;
+	char *problem = bdd_rule_describe(name, attribute->atttypid,
+									  attribute->atttypmod,
+									  attribute->attcollation,
+									  CurrentMemoryContext, &rule);
+
+	if (problem != NULL)
+		ereport(ERROR,
+				(errcode(rule.kind == BDD_FUNCTION ? ERRCODE_UNDEFINED_FUNCTION :
+													 ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("column \"%s\" cannot have the merge rule \"%s\"",
+						column, name),
+				 errdetail("%s", problem)));
+	if (rule.kind == BDD_FUNCTION &&
+		!bdd_may_execute(rule.function, rel->rd_rel->relowner))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("role \"%s\", which owns the table, may not execute function %s",
+						GetUserNameFromId(rel->rd_rel->relowner, false),
+						name),
+				 errhint("Merge rules run as the owner of the table.")));
+}
+
+static void
+check_has_order(Relation rel, const char *version)
+{
+	AttrNumber attnum = bdd_column_number(RelationGetDescr(rel), version);
+	Form_pg_attribute attribute = TupleDescAttr(RelationGetDescr(rel),
+												attnum - 1);
+	BddRule rule;
+	char *problem = bdd_rule_describe("max", attribute->atttypid,
+									  attribute->atttypmod,
+									  attribute->attcollation,
+									  CurrentMemoryContext, &rule);
+
+	if (problem != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("column \"%s\" cannot be the version column", version),
+				 errdetail("%s", problem)));
+}
+
+/* The rules of a target, and its version column (or NULL). */
+void
+bdd_check_rules(Relation rel, List *key, List *update, bool default_update,
+				List *columns, List *rules, const char *version)
+{
+	ListCell *column;
+	ListCell *rule;
+
+	check_name_list(rel, "merge", columns);
+	forboth(column, columns, rule, rules)
+	{
+		check_is_updated(rel, "merge", lfirst(column), key, update,
+						 default_update || strcmp(lfirst(rule), "first") == 0);
+		check_rule(rel, lfirst(column), lfirst(rule));
+	}
+	if (version == NULL)
+		return;
+	check_name_list(rel, "version_column", list_make1(unconstify(char *, version)));
+	check_is_updated(rel, "version_column", version, key, update,
+					 default_update);
+	check_has_order(rel, version);
+	if (is_named(columns, version))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_COLUMN_REFERENCE),
+				 errmsg("version column \"%s\" cannot have a merge rule",
+						version)));
 }

@@ -17,7 +17,10 @@
 extern void bdd_check_table(Relation rel);
 extern void bdd_check_owner(Oid relid);
 extern List *bdd_primary_key(Relation rel);
-extern Oid bdd_check_key(Relation rel, List *names);
+extern Oid bdd_check_key(Relation rel, List *names, bool coalesce_rows);
+extern void bdd_check_rules(Relation rel, List *key, List *update,
+							bool default_update, List *columns, List *rules,
+							const char *version);
 extern void bdd_check_update_columns(Relation rel, List *key, List *names);
 
 extern void bdd_notice_other_indexes(Relation rel, Oid key_index, List *key);

@@ -8,7 +8,7 @@
  *		SELECT u.columns FROM (
  *			SELECT t.columns, true AS stored FROM ONLY t
  *			UNION ALL
- *			SELECT b.columns, false FROM batchdedup.overlay_rows(NULL::t) b) u
+ *			SELECT b.columns, false FROM batchdedup.overlay_rows('t') b(columns)) u
  *		WHERE NOT (u.stored AND batchdedup.overlaid('t', u.key columns))
  *
  * In this form the planner takes the view apart: what a query asks of it comes
@@ -35,6 +35,7 @@
 #include "executor/executor.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "overlay.h"
 #include "parser/parsetree.h"
 #include "relay.h"
 #include "rewrite/rewriteHandler.h"
@@ -127,6 +128,25 @@ refuse_on_conflict(PlannedStmt *planned)
 	list_free(plans);
 }
 
+/*
+ * What the statement reads of views is decided from here on.  INSERT ...
+ * RETURNING names a view, and has nothing to do with its table.
+ */
+static void
+begin_overlays(QueryDesc *query)
+{
+	ListCell *cell;
+
+	foreach(cell, bdd_read_views(query->plannedstmt))
+	{
+		Oid table = bdd_relay_table(lfirst_oid(cell));
+
+		if (OidIsValid(table) &&
+			list_member_oid(query->plannedstmt->relationOids, table))
+			bdd_overlay_begin(query->estate->es_query_cxt, table);
+	}
+}
+
 static void
 executor_start(QueryDesc *query, int flags)
 {
@@ -138,6 +158,8 @@ executor_start(QueryDesc *query, int flags)
 		previous_start_hook(query, flags);
 	else
 		standard_ExecutorStart(query, flags);
+	if (!(flags & EXEC_FLAG_EXPLAIN_ONLY))
+		begin_overlays(query);
 }
 
 /* Called once, in the postmaster. */
@@ -166,6 +188,31 @@ append_columns(StringInfo sql, TupleDesc desc, const char *prefix)
 		if (TupleDescAttr(desc, i)->attisdropped)
 			continue;
 		appendStringInfo(sql, "%s%s%s", comma, prefix, column_name(desc, i));
+		comma = ", ";
+	}
+}
+
+/* The columns as those of a function that returns records. */
+static void
+append_column_types(StringInfo sql, TupleDesc desc)
+{
+	const char *comma = "";
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(desc, i);
+
+		if (attribute->attisdropped)
+			continue;
+		appendStringInfo(sql, "%s%s %s", comma, column_name(desc, i),
+						 format_type_extended(attribute->atttypid,
+											  attribute->atttypmod,
+											  FORMAT_TYPE_TYPEMOD_GIVEN |
+												  FORMAT_TYPE_FORCE_QUALIFY));
+		if (OidIsValid(attribute->attcollation) &&
+			attribute->attcollation != get_typcollation(attribute->atttypid))
+			appendStringInfo(sql, " COLLATE %s",
+							 generate_collation_name(attribute->attcollation));
 		comma = ", ";
 	}
 }
@@ -199,9 +246,12 @@ view_sql(BddTarget *target, const char *view)
 					 get_rel_relkind(target->relid) == RELKIND_PARTITIONED_TABLE ? "" : "ONLY ",
 					 table);
 	append_columns(&sql, desc, "b.");
-	appendStringInfo(&sql, ", false FROM " BDD_SCHEMA ".overlay_rows(NULL::%s) b) u "
+	appendStringInfo(&sql, ", false FROM " BDD_SCHEMA ".overlay_rows(%s::pg_catalog.regclass) b(",
+					 quote_literal_cstr(table));
+	append_column_types(&sql, desc);
+	appendStringInfo(&sql, ")) u "
 						   "WHERE NOT (u.%s AND " BDD_SCHEMA ".overlaid(%s::pg_catalog.regclass",
-					 table, stored, quote_literal_cstr(table));
+					 stored, quote_literal_cstr(table));
 	for (int i = 0; i < target->key.count; i++)
 		appendStringInfo(&sql, ", u.%s",
 						 column_name(desc, target->key.columns[i].attnum - 1));
@@ -323,6 +373,12 @@ make_view(BddTarget *target, Oid schema, const char *name)
 	Oid existing = get_relname_relid(name, schema);
 	BddIdentity saved;
 
+	if (target->key.count == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("target \"%s\" has no key, and can have no view",
+						get_rel_name(target->relid)),
+				 errhint("See batchdedup.create_redirect.")));
 	if (OidIsValid(existing) && !is_view_of(existing, target->relid))
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_TABLE),

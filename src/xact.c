@@ -351,7 +351,8 @@ publish_target(BddPending *pending)
 											 iter.cur);
 
 		new_keys += bdd_publish(generation, pending->shape,
-								&row->reservation, row->newest->calls);
+								&row->reservation, row->newest->calls,
+								row->newest->stale);
 	}
 	if (new_keys > 0)
 		note_new_keys(pending, new_keys);

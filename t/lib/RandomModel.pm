@@ -461,7 +461,7 @@ sub check_log
 	return;
 }
 
-my %typed = map { $_ => 1 } qw(record record_many array prepared_record prepared_array view copy);
+my %typed = map { $_ => 1 } qw(record record_many array prepared_record prepared_array view copy redirect);
 sub is_typed { return $typed{ $_[0] }; }
 
 my %error_of = (

@@ -80,9 +80,18 @@ sub named_row
 
 my %forms = (
 	record => 4, record_many => 2, array => 3, json => 6, values => 3, unnest => 2,
-	prepared_record => 2, prepared_array => 1, prepared_json => 2, $ENV{BDD_STANDIN} ? () : (view => 4, copy => 1)
+	prepared_record => 2, prepared_array => 1, prepared_json => 2, $ENV{BDD_STANDIN} ? () : (view => 4, copy => 1, redirect => 3)
 );
 my %one_row = map { $_ => 1 } qw(record prepared_record);
+
+# An identity's value does not overwrite through a redirect, and whoever writes
+# directly gets the errors of a plain INSERT.
+sub may_redirect
+{
+	my ($self, $t) = @_;
+	return RandomShapes::has_redirect($self->{program}{targets}[$t]{variant}) && !$self->{program}{direct} &&
+	  !grep { ($_->{kind} // '') eq 'identity' } @{ $self->{shapes}[$t]{cols} };
+}
 
 sub random_upsert
 {
@@ -90,6 +99,7 @@ sub random_upsert
 	my $t = int rand @{ $self->{program}{targets} };
 	my $shape = $self->{shapes}[$t];
 	my $form = weighted(\%forms);
+	$form = 'view' if $form eq 'redirect' && !$self->may_redirect($t);
 	my $n = $one_row{$form} || chance(0.5) ? 1 : 1 + int rand($shape->{many} && chance(0.3) ? 100 : 4);
 	my @rows;
 	for (1 .. $n)
@@ -99,6 +109,7 @@ sub random_upsert
 		  : named_row($shape, $k, $form =~ /^(values|unnest)$/ ? $rows[0] : undef);
 	}
 	my %step = (op => 'upsert', t => $t, form => $form, rows => \@rows);
+	$step{bare} = 1 if $form eq 'redirect' && chance(0.5);
 	$step{reverse} = 1 if chance(0.2);
 	$step{strings} = 1 if chance(0.3);
 	$step{wrap} = 1 if chance(0.2);
@@ -142,15 +153,15 @@ sub spoil
 	my $shape = $self->{shapes}[ $step->{t} ];
 	my $row = $step->{rows}[-1];
 	return $step if $step->{op} eq 'delete' && $step->{form} eq 'view';
-	my @bad = $step->{form} eq 'copy' ? () : ('division');
+	my @bad = $step->{form} =~ /^(copy|redirect)$/ ? () : ('division');
 	push @bad, 'unknown', 'null_key' if $step->{form} eq 'json';
-	push @bad, 'null_key' if $step->{form} =~ /^(record|array|view|copy)/;
+	push @bad, 'null_key' if $step->{form} =~ /^(record|array|view|copy|redirect)/;
 	push @bad, 'null_row' if $step->{form} eq 'record' && @{ $step->{rows} } == 1;
 	if ($step->{op} eq 'upsert')
 	{
 		my @notnull = grep { $_->{notnull} && !$_->{kind} && exists $row->{v}{ $_->{name} } } value_columns($shape);
 		my @typed = grep { $_->{type} =~ /^(int|num|double|time)/ && exists $row->{v}{ $_->{name} } } value_columns($shape);
-		push @bad, "null_value:" . pick(@notnull)->{name} if @notnull && $step->{form} =~ /^(record|array|json|view|copy)/;
+		push @bad, "null_value:" . pick(@notnull)->{name} if @notnull && $step->{form} =~ /^(record|array|json|view|copy|redirect)/;
 		push @bad, "bad_type:" . pick(@typed)->{name} if @typed && $step->{form} eq 'json';
 	}
 	my $bad = pick(@bad);

@@ -82,8 +82,9 @@ sub setup_target
 	my ($self, $shape, $variant) = @_;
 	my $dbh = $self->{sessions}[0];
 	$dbh->do($_) for setup_sql($shape, $variant), create_target_sql($shape, $variant, $shape->{update});
-	$dbh->do(RandomShapes::create_view_sql($shape, $variant)) unless $self->{standin};
 	$self->{registered}{ table_name($shape, $variant) } = "@{ $shape->{update} }";
+	return if $self->{standin};
+	$dbh->do($_) for RandomShapes::create_view_sql($shape, $variant), RandomShapes::create_redirect_sql($shape, $variant);
 	return;
 }
 
@@ -458,7 +459,8 @@ sub prepare_targets
 		my $alter = ($target->{how} // 'alter') eq 'alter';
 		$self->run_script(
 			$alter ? () : "SELECT batchdedup.drop_target(" . RandomShapes::literal($name) . ")",
-			create_target_sql($shape, $target->{variant}, $update, $alter ? 'alter_target' : 'create_target'));
+			create_target_sql($shape, $target->{variant}, $update, $alter ? 'alter_target' : 'create_target'),
+			$alter || $self->{standin} ? () : RandomShapes::create_redirect_sql($shape, $target->{variant}));
 		$self->{registered}{$name} = "@$update";
 	}
 	return;
@@ -553,7 +555,9 @@ sub run_all
 {
 	my ($self, $program, $model, $sql) = @_;
 	$self->prepare_targets($program);
-	$self->run_script($sql->reset_statements($program->{initial}));
+	$self->run_script(
+		$self->{standin} ? $sql->reset_statements($program->{initial})
+		: ('SET batchdedup.enabled = off', $sql->reset_statements($program->{initial}), 'RESET batchdedup.enabled'));
 	my $i = 0;
 	for my $step (@{ $program->{steps} })
 	{

@@ -292,6 +292,9 @@ my %needs = (
 sub shapes { return \@shapes; }
 sub variants { return [ sort keys %variants ]; }
 
+# Whether plain INSERT of the table goes to the buffer, too.
+sub has_redirect { return $_[0] eq 'slow'; }
+
 sub ident
 {
 	my ($name) = @_;
@@ -383,6 +386,12 @@ sub create_view_sql
 {
 	my ($shape, $variant) = @_;
 	return 'SELECT batchdedup.create_view(' . join(', ', map { literal($_) } table_name($shape, $variant), view_name($shape, $variant)) . ')';
+}
+
+sub create_redirect_sql
+{
+	my ($shape, $variant) = @_;
+	return has_redirect($variant) ? 'SELECT batchdedup.create_redirect(' . literal(table_name($shape, $variant)) . ')' : ();
 }
 
 # The expression that stands for a value of a pool.

@@ -136,7 +136,7 @@ sub column_candidates
 
 my %simpler = (
 	record_many => 'record', array => 'record', prepared_record => 'record', prepared_array => 'record',
-	prepared_json => 'json', values => 'json', unnest => 'json', record => 'json', copy => 'view', view => 'record'
+	prepared_json => 'json', values => 'json', unnest => 'json', record => 'json', copy => 'view', view => 'record', redirect => 'view'
 );
 
 # NULL of an identity column means something else outside of typed rows.

@@ -204,18 +204,29 @@ sub is_null
 	return $bad eq "null_value:$name" || $bad eq 'null_key' && $name eq $self->shape($t)->{key}[-1];
 }
 
-sub view_insert
+sub insert_rows
 {
-	my ($self, $step) = @_;
+	my ($self, $step, $relation) = @_;
 	my $t = $step->{t};
 	my @cols = $self->view_columns($t);
 	my @rows;
 	for my $row (@{ $step->{rows} })
 	{
-		my @values = map { $self->is_null($row, $_->{name}, $t) ? 'NULL' : value_sql($self->value($t, $row, $_->{name})) . "::$_->{type}" } @cols;
+		my @values = map { $self->is_null($row, $_->{name}, $t) ? 'NULL'
+			  : $_->{kind} && !defined $row->{v}{ $_->{name} } ? 'DEFAULT'
+			  : value_sql($self->value($t, $row, $_->{name})) . "::$_->{type}" } @cols;
 		push @rows, '(' . join(', ', @values) . ')';
 	}
-	return 'INSERT INTO ' . $self->view($t) . ' (' . join(', ', map { ident($_->{name}) } @cols) . ') VALUES ' . join(', ', @rows);
+	return "INSERT INTO $relation (" . join(', ', map { ident($_->{name}) } @cols) . ') VALUES ' . join(', ', @rows);
+}
+
+# Of the table itself, row by row, or without ON CONFLICT.
+sub redirected_insert
+{
+	my ($self, $step) = @_;
+	my $target = $self->target($step->{t});
+	return $self->insert_rows($step, $target) if $step->{bare} || $step->{bad};
+	return join('; ', map { $self->plain_upsert($target, $step->{t}, $_, 1) } @{ $step->{rows} });
 }
 
 sub view_delete
@@ -234,7 +245,12 @@ sub view_update
 	return 'UPDATE ' . $self->view($t) . ' SET ' . join(', ', @set) . ' WHERE ' . $self->key_condition($t, $row) . ' RETURNING now()::text';
 }
 
-sub view_write { my ($self, $step) = @_; return $step->{op} eq 'delete' ? $self->view_delete($step) : $self->view_insert($step); }
+sub view_write
+{
+	my ($self, $step) = @_;
+	return $self->redirected_insert($step) if $step->{form} eq 'redirect';
+	return $step->{op} eq 'delete' ? $self->view_delete($step) : $self->insert_rows($step, $self->view($step->{t}));
+}
 
 # COPY and its lines.
 sub copy_statement
@@ -312,7 +328,7 @@ sub block_statement
 	my ($self, $step) = @_;
 	my $now = q{set_config('test.now', now()::text, false)};
 	return "DO \$do\$ BEGIN PERFORM $now;" . $self->block_sql($step->{parts}) . ' END $do$' unless $step->{multi};
-	my @calls = map { $_->{form} eq 'view' ? $self->view_write($_) : join('', 'SELECT ', $self->write_call($_)) } @{ $step->{parts} };
+	my @calls = map { $_->{form} =~ /^(view|redirect)$/ ? $self->view_write($_) : join('', 'SELECT ', $self->write_call($_)) } @{ $step->{parts} };
 	return join('; ', @calls, "SELECT $now");
 }
 
@@ -329,7 +345,7 @@ sub block_sql
 			$sql .= ' EXCEPTION WHEN raise_exception THEN NULL; END;';
 			next;
 		}
-		if ($part->{form} eq 'view')
+		if ($part->{form} =~ /^(view|redirect)$/)
 		{
 			$sql .= ' ' . $self->view_write($part) . ';';
 			next;
@@ -412,6 +428,7 @@ sub write_statement
 	# a row that is taken, and then the statement fails
 	my $late = ($step->{bad} // '') eq 'division' ? ', 1 / (random() * 0)::int' : '';
 	return $self->view_write($step) . " RETURNING now()::text$late" if $step->{form} eq 'view';
+	return $self->view_write($step) . '; SELECT now()::text' if $step->{form} eq 'redirect';
 	return join('; ', $self->copy_statement($step)) if $step->{form} eq 'copy';
 	my ($call, $from, $param) = $self->write_call($step);
 	my $sql = "SELECT now()::text, $call$late$from";

@@ -1,0 +1,54 @@
+# The benchmarks run, with a few rows each, and write what they found.
+
+use strict;
+use warnings;
+use FindBin;
+use JSON::PP;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $bench = "$FindBin::RealBin/../bench";
+my $node = PostgreSQL::Test::Cluster->new('bench');
+$node->init;
+$node->append_conf('postgresql.conf', "shared_preload_libraries = 'batchdedup'");
+$node->start;
+
+local $ENV{PGHOST} = $node->host;
+local $ENV{PGPORT} = $node->port;
+local $ENV{PGDATABASE} = 'postgres';
+local %ENV = (
+	%ENV,
+	QUICK => 1,
+	BENCH_ROUNDS => 2,
+	BENCH_ROWS => 400,
+	CLIENTS => '1 4',
+	KEYS => 'hot',
+	TABLE_ROWS => 2000,
+	SIZES => 1000,
+	COUNT => 1000,
+	OUT => "$PostgreSQL::Test::Utils::tmp_check/bench.json");
+delete @ENV{qw(VARIANTS TABLES ROWS BENCH_SECONDS)};
+
+# benchmark => number of comparisons and of variants in each
+my %expected = (enqueue => [ 2, 6 ], batches => [ 2, 6 ], apply => [ 6, 5 ], cost => [ 1, 4 ]);
+for my $name (sort keys %expected)
+{
+	my ($out, $err) = run_command([ $^X, "$bench/$name" ]);
+	is($err, '', "$name runs");
+	like($out, qr/\d\/s /, "$name prints a table");
+}
+
+my $all = decode_json(slurp_file($ENV{OUT}));
+for my $name (sort keys %expected)
+{
+	my ($comparisons, $variants) = @{ $expected{$name} };
+	my @results = @{ $all->{$name}{results} };
+	is(@results, $comparisons * $variants, "$name: all results are in the JSON file");
+	is(scalar(grep { $_->{rate}{median} > 0 && @{ $_->{rate}{rounds} } == 2 } @results),
+		scalar @results, "$name: each has a rate of two rounds");
+	my %ratio = map { $_->{variant} => $_->{ratio} } @results;
+	is($ratio{direct}{direct}{median}, 1, "$name: the reference is 1") if $name eq 'cost';
+}
+
+done_testing();
