@@ -23,6 +23,7 @@
 #include "optimizer/pathnode.h"
 #include "optimizer/plancat.h"
 #include "parser/parse_relation.h"
+#include "parser/parsetree.h"
 #include "rewrite/rewriteHandler.h"
 #include "storage/lock.h"
 #include "storage/lwlock.h"
@@ -143,6 +144,26 @@ bdd_read_views(PlannedStmt *planned)
 			relids = list_append_unique_oid(relids, entry->relid);
 	}
 	return relids;
+}
+
+/* OIDs of the tables that it writes and that are not among those. */
+static inline List *
+bdd_written_children(PlannedStmt *planned, List *named)
+{
+	List *relids = NIL;
+
+#if PG_VERSION_NUM >= 190000
+	int i = -1;
+
+	while ((i = bms_next_member(planned->resultRelationRelids, i)) >= 0)
+		relids = lappend_oid(relids, rt_fetch(i, planned->rtable)->relid);
+#else
+	ListCell *cell;
+
+	foreach(cell, planned->resultRelations)
+		relids = lappend_oid(relids, rt_fetch(lfirst_int(cell), planned->rtable)->relid);
+#endif
+	return list_difference_oid(relids, named);
 }
 
 static inline bool

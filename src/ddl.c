@@ -16,6 +16,7 @@
 #include "access/xact.h"
 #include "apply.h"
 #include "catalog/dependency.h"
+#include "catalog/heap.h"
 #include "catalog/namespace.h"
 #include "catalog/objectaccess.h"
 #include "catalog/partition.h"
@@ -28,6 +29,7 @@
 #include "commands/tablecmds.h"
 #include "conflict.h"
 #include "direct.h"
+#include "flush_wait.h"
 #include "guard.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
@@ -45,6 +47,7 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
+#include "utils/timestamp.h"
 #include "xact.h"
 
 static object_access_hook_type previous_object_hook = NULL;
@@ -101,16 +104,20 @@ settle(Oid relid, LOCKMODE lockmode)
 	settle_if(relid, lockmode, true);
 }
 
-/* Rows of a partition are in the buffer of the table that it belongs to. */
+/*
+ * Rows of a partition are in the buffer of the table that it belongs to; but
+ * nobody needs those of "emptied" tables.
+ */
 static void
-settle_ancestors(Oid relid)
+settle_ancestors(Oid relid, List *emptied)
 {
 	ListCell *cell;
 
 	if (!OidIsValid(relid) || !get_rel_relispartition(relid))
 		return;
 	foreach(cell, get_partition_ancestors(relid))
-		if (is_target(lfirst_oid(cell)))
+		if (is_target(lfirst_oid(cell)) &&
+			!list_member_oid(emptied, lfirst_oid(cell)))
 			settle(lfirst_oid(cell), ShareRowExclusiveLock);
 }
 
@@ -285,9 +292,33 @@ check_may_truncate(const RangeVar *table, Oid relid, Oid old_relid, void *arg)
 					   table->relname);
 }
 
+static bool
+may_truncate(Oid relid)
+{
+	return OidIsValid(relid) &&
+		   pg_class_aclcheck(relid, GetUserId(), ACL_TRUNCATE) == ACLCHECK_OK;
+}
+
+/* Partitions that CASCADE adds to the tables. */
+static void
+settle_cascade(List *relids)
+{
+	List *found;
+	ListCell *cell;
+
+	while ((found = heap_truncate_find_FKs(relids)) != NIL)
+	{
+		relids = list_concat(relids, found);
+		foreach(cell, found)
+			if (may_truncate(lfirst_oid(cell)))
+				settle_ancestors(lfirst_oid(cell), relids);
+	}
+}
+
 static void
 lock_truncated_tables(TruncateStmt *truncate)
 {
+	List *relids = NIL;
 	ListCell *cell;
 
 	foreach(cell, truncate->relations)
@@ -296,13 +327,16 @@ lock_truncated_tables(TruncateStmt *truncate)
 
 		Oid relid = RangeVarGetRelid(table, NoLock, true);
 
-		if (OidIsValid(relid) &&
-			pg_class_aclcheck(relid, GetUserId(), ACL_TRUNCATE) == ACLCHECK_OK)
-			settle_ancestors(relid);
+		if (may_truncate(relid))
+			settle_ancestors(relid, NIL);
 		if (is_target(RangeVarGetRelid(table, NoLock, true)))
 			(void) RangeVarGetRelidExtended(table, AccessExclusiveLock, 0,
 											check_may_truncate, NULL);
+		if (OidIsValid(relid))
+			relids = list_concat(relids, table->inh ? find_all_inheritors(relid, NoLock, NULL) : list_make1_oid(relid));
 	}
+	if (truncate->behavior == DROP_CASCADE)
+		settle_cascade(relids);
 }
 
 /* ---------- altering ---------- */
@@ -358,6 +392,49 @@ settle_tree(Oid relid, LOCKMODE lockmode, bool must)
 			settle_if(lfirst_oid(cell), lockmode, must);
 }
 
+/*
+ * Rows that were committed before go into the partition that leaves.  With
+ * CONCURRENTLY nobody keeps others out, who like all writers then meet a
+ * table that the partition has left.
+ */
+static void
+flush_before_detach(Oid relid)
+{
+	BddTarget *target = bdd_target_open_any(relid, AccessShareLock);
+	BddSharedSlot *slot = bdd_target_find_slot(target);
+	TimestampTz since = GetCurrentTimestamp();
+
+	if (slot == NULL || !bdd_slot_has_unapplied(slot))
+		return;
+	if (target->options.paused)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("target \"%s\" is paused, and rows for it are buffered",
+						get_rel_name(relid)),
+				 errhint("Resume the target with batchdedup.resume, or detach the partition without CONCURRENTLY.")));
+	bdd_wait_applied(slot, target->options.target_id,
+					 bdd_request_flush(slot, true), since,
+					 bdd_may_read(relid));
+}
+
+static void
+flush_before_concurrent_detach(AlterTableStmt *alter)
+{
+	AlterTableCmd *command = linitial_node(AlterTableCmd, alter->cmds);
+	Oid relid;
+	ListCell *cell;
+
+	if (command->subtype != AT_DetachPartition ||
+		!((PartitionCmd *) command->def)->concurrent)
+		return;
+	relid = RangeVarGetRelid(alter->relation, NoLock, true);
+	if (!can_be_target(relid) || !bdd_owns_relation(relid, GetUserId()))
+		return; /* the server says why */
+	foreach(cell, lcons_oid(relid, get_rel_relispartition(relid) ? get_partition_ancestors(relid) : NIL))
+		if (is_target(lfirst_oid(cell)))
+			flush_before_detach(lfirst_oid(cell));
+}
+
 static void
 settle_altered_table(AlterTableStmt *alter)
 {
@@ -368,6 +445,7 @@ settle_altered_table(AlterTableStmt *alter)
 	Oid relid;
 
 	settle_attached(alter);
+	flush_before_concurrent_detach(alter);
 	foreach(cell, alter->cmds)
 	{
 		shape = shape || changes_shape(lfirst_node(AlterTableCmd, cell));
@@ -382,7 +460,7 @@ settle_altered_table(AlterTableStmt *alter)
 									 RangeVarCallbackOwnsRelation, NULL);
 	if (!OidIsValid(relid))
 		return;
-	settle_ancestors(relid);
+	settle_ancestors(relid, NIL);
 	settle_tree(relid, lockmode, shape);
 }
 
@@ -498,7 +576,7 @@ settle_partitioned(DropStmt *drop)
 		Oid relid = RangeVarGetRelid(table, NoLock, true);
 
 		if (OidIsValid(relid) && bdd_owns_relation(relid, GetUserId()))
-			settle_ancestors(relid);
+			settle_ancestors(relid, NIL);
 	}
 }
 

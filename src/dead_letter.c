@@ -607,7 +607,8 @@ supersede_left_letters(BddTarget *target, List *letters)
 	BddAccepted accepted = {target, letters, {0}};
 	ListCell *cell;
 
-	if (bdd_in_subtransaction(collect_accepted, &accepted) != NULL ||
+	if (target->key.count == 0 ||
+		bdd_in_subtransaction(collect_accepted, &accepted) != NULL ||
 		accepted.rows.count == 0)
 		return;
 	foreach(cell, letters)

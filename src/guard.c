@@ -12,6 +12,7 @@
 #include "guard.h"
 
 #include "access/xact.h"
+#include "catalog/partition.h"
 #include "conflict.h"
 #include "direct.h"
 #include "executor/executor.h"
@@ -19,6 +20,7 @@
 #include "miscadmin.h"
 #include "pending.h"
 #include "registry.h"
+#include "storage/lmgr.h"
 #include "target.h"
 #include "utils/acl.h"
 #include "utils/lsyscache.h"
@@ -34,9 +36,10 @@ has_rows(BddTarget *target)
 {
 	BddPending *pending = bdd_pending_find(target->relid);
 
+	/* What this transaction itself has discarded (TRUNCATE) is no row. */
 	(void) bdd_target_find_slot(target);
 	return (pending != NULL && pending->set->count > 0) ||
-		   (target->slot != NULL && bdd_slot_is_buffering(target->slot));
+		   (target->slot != NULL && bdd_slot_has_unapplied(target->slot));
 }
 
 static void
@@ -96,12 +99,48 @@ act(BddTarget *target, bool *flushed)
 	}
 }
 
-/* Whether a redirect takes what the statement (NULL: COPY) inserts. */
+/*
+ * Whether a redirect of the target takes what the statement (NULL: COPY)
+ * inserts into it, or into a partition of it.
+ */
 static bool
-takes_rows(const BddTarget *target, PlannedStmt *planned)
+takes_rows(const BddTarget *target, Oid written, PlannedStmt *planned)
 {
 	return bdd_redirects(target) &&
-		   bdd_conflict_of(planned, target->relid, target).kind != BDD_CONFLICT_OTHER;
+		   bdd_conflict_of(planned, written, target).kind != BDD_CONFLICT_OTHER;
+}
+
+/* Rows of the target, if it is one, are written by way of table "written". */
+static void
+guard_target(Oid relid, Oid written, bool inserts, PlannedStmt *planned,
+			 bool *flushed)
+{
+	BddTarget *target;
+
+	if (bdd_is_known_not_target(relid))
+		return;
+	if (relid != written)
+		LockRelationOid(relid, AccessShareLock);
+	target = bdd_target_lookup(relid);
+	if (target != NULL && target->options.guard != BDD_GUARD_OFF &&
+		!(inserts && takes_rows(target, written, planned)) && has_rows(target))
+		act(target, flushed);
+}
+
+/* Whether a target of this database has rows. */
+static bool
+anything_buffered(void)
+{
+	bool found = bdd_pending_has_rows();
+
+	for (int i = 0; i < bdd_registry->slot_count && !found; i++)
+	{
+		BddSharedSlot *slot = &bdd_registry->slots[i];
+
+		found = slot->in_use && slot->database == MyDatabaseId &&
+				bdd_slot_is_buffering(slot);
+	}
+	return found;
 }
 
 /*
@@ -112,14 +151,15 @@ takes_rows(const BddTarget *target, PlannedStmt *planned)
 void
 bdd_guard_written(Oid relid, bool inserts, PlannedStmt *planned, bool *flushed)
 {
-	BddTarget *target;
+	ListCell *cell;
 
-	if (bdd_am_worker || bdd_is_known_not_target(relid))
+	if (bdd_am_worker)
 		return;
-	target = bdd_target_lookup(relid);
-	if (target != NULL && target->options.guard != BDD_GUARD_OFF &&
-		!(inserts && takes_rows(target, planned)) && has_rows(target))
-		act(target, flushed);
+	guard_target(relid, relid, inserts, planned, flushed);
+	/* Rows of a partition are in the buffer of the table that it belongs to. */
+	if (get_rel_relispartition(relid) && anything_buffered())
+		foreach(cell, get_partition_ancestors(relid))
+			guard_target(lfirst_oid(cell), relid, inserts, planned, flushed);
 }
 
 /* In READ COMMITTED the statement shall see what was flushed for it. */
@@ -148,6 +188,11 @@ check_query(QueryDesc *query)
 	forboth(table, tables, insert, inserts)
 		bdd_guard_written(lfirst_oid(table), lfirst_int(insert) != 0, planned,
 						  &flushed);
+	/* An UPDATE or DELETE goes down to children, which may be targets. */
+	if (!bdd_am_worker && planned->commandType != CMD_INSERT && anything_buffered())
+		foreach(table, bdd_written_children(planned, tables))
+			guard_target(lfirst_oid(table), lfirst_oid(table), false, planned,
+						 &flushed);
 	if (flushed)
 		renew_snapshot(query);
 }
