@@ -333,7 +333,9 @@ lock_truncated_tables(TruncateStmt *truncate)
 			(void) RangeVarGetRelidExtended(table, AccessExclusiveLock, 0,
 											check_may_truncate, NULL);
 		if (OidIsValid(relid))
-			relids = list_concat(relids, table->inh ? find_all_inheritors(relid, NoLock, NULL) : list_make1_oid(relid));
+			relids = list_concat(relids,
+								 table->inh ? find_all_inheritors(relid, NoLock, NULL) :
+											  list_make1_oid(relid));
 	}
 	if (truncate->behavior == DROP_CASCADE)
 		settle_cascade(relids);
@@ -421,6 +423,7 @@ static void
 flush_before_concurrent_detach(AlterTableStmt *alter)
 {
 	AlterTableCmd *command = linitial_node(AlterTableCmd, alter->cmds);
+	List *relids = NIL;
 	Oid relid;
 	ListCell *cell;
 
@@ -430,7 +433,9 @@ flush_before_concurrent_detach(AlterTableStmt *alter)
 	relid = RangeVarGetRelid(alter->relation, NoLock, true);
 	if (!can_be_target(relid) || !bdd_owns_relation(relid, GetUserId()))
 		return; /* the server says why */
-	foreach(cell, lcons_oid(relid, get_rel_relispartition(relid) ? get_partition_ancestors(relid) : NIL))
+	if (get_rel_relispartition(relid))
+		relids = get_partition_ancestors(relid);
+	foreach(cell, lcons_oid(relid, relids))
 		if (is_target(lfirst_oid(cell)))
 			flush_before_detach(lfirst_oid(cell));
 }
