@@ -34,10 +34,14 @@ step_regress-direct()
 	as_server_user ln -sfn ../sql direct/sql
 	as_server_user ln -sfn ../expected/direct direct/expected
 	server_settings=(-c batchdedup.enabled=off)
+	# Since 16 what is expected has a directory of its own.
+	local options="--inputdir=direct --outputdir=direct"
+	"$(dirname "$("$PG_CONFIG" --pgxs)")/../test/regress/pg_regress" --help | grep -q expecteddir &&
+		options+=" --expecteddir=direct"
 	# 15_big is about the buffer's memory; a million single statements instead
 	# would say nothing.
 	regress_like REGRESS="$(names REGRESS sql sql | sed 's/\<15_big\>//')" ISOLATION= \
-		EXTRA_REGRESS_OPTS="--inputdir=direct --outputdir=direct"
+		EXTRA_REGRESS_OPTS="$options"
 }
 
 step_isolation()
