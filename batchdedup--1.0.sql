@@ -26,6 +26,7 @@ CREATE TABLE batchdedup.target_option (
     coalesce_rows boolean NOT NULL DEFAULT true,
     flush_group text CHECK (flush_group <> ''),
     paused boolean NOT NULL DEFAULT false,
+    logged boolean NOT NULL DEFAULT true,
     CONSTRAINT target_option_target_key UNIQUE (target)
 );
 COMMENT ON TABLE batchdedup.target_option IS
@@ -37,13 +38,31 @@ SELECT pg_catalog.setval('batchdedup.target_option_target_id_seq',
 SELECT pg_catalog.pg_extension_config_dump('batchdedup.target_option', '');
 SELECT pg_catalog.pg_extension_config_dump('batchdedup.target_option_target_id_seq', '');
 
--- Up to which generation a target is applied. Never dumped.
+-- Up to which generation a target is applied, and from where on the journal of
+-- that server is needed for what comes after. Never dumped.
 CREATE TABLE batchdedup.mark (
     target_id integer PRIMARY KEY,
-    generation bigint NOT NULL
+    generation bigint NOT NULL,
+    journal_from pg_lsn NOT NULL,
+    system bigint NOT NULL
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE batchdedup.mark IS
     'generation up to which each target is applied; changes in the transaction that applies';
+
+-- Also of targets that come from a dump.
+CREATE FUNCTION batchdedup.begin_mark_internal() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    INSERT INTO batchdedup.mark
+    SELECT NEW.target_id, 0, pg_current_wal_insert_lsn(), system_identifier FROM pg_control_system()
+    ON CONFLICT DO NOTHING;
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION batchdedup.begin_mark_internal IS 'trigger of target_option: a new target has a mark';
+CREATE TRIGGER begin_mark AFTER INSERT ON batchdedup.target_option
+FOR EACH ROW EXECUTE FUNCTION batchdedup.begin_mark_internal();
 
 -- Rows that their table refused; seen through the view dead_letter.
 CREATE TABLE batchdedup.dead_letter_row (
@@ -86,7 +105,7 @@ CREATE FUNCTION batchdedup.create_target(
     update_columns text DEFAULT NULL,
     merge jsonb DEFAULT NULL,
     version_column text DEFAULT NULL,
-    logged boolean DEFAULT false,
+    logged boolean DEFAULT true,
     mode text DEFAULT 'buffered',
     flush_interval interval DEFAULT NULL,
     flush_rows integer DEFAULT NULL,
@@ -141,6 +160,12 @@ AS 'MODULE_PATHNAME', 'bdd_resume';
 COMMENT ON FUNCTION batchdedup.resume IS
     'goes on applying rows to the target';
 
+CREATE FUNCTION batchdedup.accept_loss(target regclass) RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_accept_loss';
+COMMENT ON FUNCTION batchdedup.accept_loss IS
+    'goes on without the part of the target''s journal that was missing when the server started';
+
 CREATE VIEW batchdedup.target AS
 SELECT o.target,
        (SELECT coalesce(pg_catalog.string_agg(pg_catalog.quote_ident(c.name), ', ' ORDER BY c.position), '')
@@ -150,7 +175,7 @@ SELECT o.target,
           FROM pg_catalog.unnest(o.update_columns) WITH ORDINALITY AS c(name, position)) END AS update_columns,
        pg_catalog.jsonb_object(o.merge_columns, o.merge_rules) AS merge,
        o.version_column,
-       false AS logged,
+       o.logged,
        o.mode,
        o.flush_interval,
        o.flush_rows,

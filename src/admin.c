@@ -9,6 +9,7 @@
 
 #include "access/relation.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "apply.h"
 #include "catalog/catalog.h"
 #include "catalog/namespace.h"
@@ -18,6 +19,7 @@
 #include "catalog/pg_type.h"
 #include "flush_wait.h"
 #include "fmgr.h"
+#include "journal.h"
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
 #include "pending.h"
@@ -47,6 +49,7 @@ PG_FUNCTION_INFO_V1(bdd_alter_target);
 PG_FUNCTION_INFO_V1(bdd_drop_target);
 PG_FUNCTION_INFO_V1(bdd_pause);
 PG_FUNCTION_INFO_V1(bdd_resume);
+PG_FUNCTION_INFO_V1(bdd_accept_loss);
 
 /* Arguments that create_target and alter_target share, by position. */
 enum
@@ -69,16 +72,6 @@ enum
 
 /* ---------- arguments ---------- */
 
-/* Arguments for which there is only one value yet. */
-static const struct
-{
-	int position;
-	const char *name;
-	const char *allowed; /* NULL: none */
-} later_arguments[] = {
-	{ARG_LOGGED, "logged", "false"},
-};
-
 /* Arguments with a list of values; the first is the default. */
 static const struct
 {
@@ -91,38 +84,6 @@ static const struct
 	{ARG_ON_FULL, "on_full", {"wait", "error", "direct"}, NULL},
 	{ARG_GUARD, "guard", {"warn", "off", "flush", "error"}, NULL},
 };
-
-static const char *
-argument_text(FunctionCallInfo fcinfo, int position)
-{
-	if (position == ARG_LOGGED)
-		return PG_GETARG_BOOL(position) ? "true" : "false";
-	return text_to_cstring(PG_GETARG_TEXT_PP(position));
-}
-
-static void
-check_later_arguments(FunctionCallInfo fcinfo)
-{
-	for (int i = 0; i < lengthof(later_arguments); i++)
-	{
-		int position = later_arguments[i].position;
-		const char *allowed = later_arguments[i].allowed;
-		const char *value;
-
-		if (PG_ARGISNULL(position))
-			continue;
-		value = argument_text(fcinfo, position);
-		if (allowed != NULL && strcmp(value, allowed) == 0)
-			continue;
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("argument %s => %s is not supported yet",
-						later_arguments[i].name, quote_literal_cstr(value)),
-				 allowed != NULL ?
-					 errhint("The only value for now is %s.", allowed) :
-					 errhint("Leave it out.")));
-	}
-}
 
 static void
 check_choice(int choice, const char *value)
@@ -155,7 +116,7 @@ check_choices(FunctionCallInfo fcinfo)
 {
 	for (int i = 0; i < lengthof(choices); i++)
 		if (!PG_ARGISNULL(choices[i].position))
-			check_choice(i, argument_text(fcinfo, choices[i].position));
+			check_choice(i, text_to_cstring(PG_GETARG_TEXT_PP(choices[i].position)));
 }
 
 /*
@@ -267,6 +228,7 @@ typedef struct BddMeaning
 	List *merge_rules;
 	char *version_column;
 	bool coalesce_rows;
+	bool logged;
 } BddMeaning;
 
 static char *
@@ -305,6 +267,21 @@ take_meaning(FunctionCallInfo fcinfo, BddMeaning *meaning)
 		meaning->version_column = version_argument(fcinfo);
 	if (!PG_ARGISNULL(ARG_COALESCE_ROWS))
 		meaning->coalesce_rows = PG_GETARG_BOOL(ARG_COALESCE_ROWS);
+	if (!PG_ARGISNULL(ARG_LOGGED))
+		meaning->logged = PG_GETARG_BOOL(ARG_LOGGED);
+}
+
+/* A logged target needs a journal, and a table that is worth one. */
+static void
+check_logged(Relation rel)
+{
+	if (rel->rd_rel->relpersistence == RELPERSISTENCE_UNLOGGED)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("table \"%s\" is unlogged, and a target of it cannot be logged",
+						RelationGetRelationName(rel)),
+				 errhint("Use logged => false.")));
+	bdd_journal_check_kept();
 }
 
 /* Checks it as a whole; returns the key's index. */
@@ -326,6 +303,8 @@ check_meaning(Relation rel, BddMeaning *meaning)
 				 errdetail("Its rows are inserted and never change.")));
 	meaning->merge_rules = qualified_rules(rel, meaning->merge_columns,
 										   meaning->merge_rules);
+	if (meaning->logged)
+		check_logged(rel);
 	return index;
 }
 
@@ -424,7 +403,7 @@ insert_target(FunctionCallInfo fcinfo, Oid relid, const BddMeaning *meaning)
 {
 	Oid types[] = {REGCLASSOID, TEXTARRAYOID, TEXTARRAYOID,
 				   INTERVALOID, INT4OID, TEXTOID, TEXTOID, TEXTOID,
-				   TEXTARRAYOID, TEXTARRAYOID, TEXTOID, BOOLOID, TEXTOID};
+				   TEXTARRAYOID, TEXTARRAYOID, TEXTOID, BOOLOID, TEXTOID, BOOLOID};
 	Datum values[] = {ObjectIdGetDatum(relid), names_datum(meaning->key),
 					  names_datum(meaning->update),
 					  PG_GETARG_DATUM(ARG_FLUSH_INTERVAL),
@@ -434,8 +413,9 @@ insert_target(FunctionCallInfo fcinfo, Oid relid, const BddMeaning *meaning)
 					  names_datum(meaning->merge_columns),
 					  names_datum(meaning->merge_rules), (Datum) 0,
 					  BoolGetDatum(meaning->coalesce_rows),
-					  PG_GETARG_DATUM(ARG_FLUSH_GROUP)};
-	char nulls[] = "             ";
+					  PG_GETARG_DATUM(ARG_FLUSH_GROUP),
+					  BoolGetDatum(meaning->logged)};
+	char nulls[] = "              ";
 	BddOptions options;
 
 	if (meaning->default_update)
@@ -463,9 +443,9 @@ insert_target(FunctionCallInfo fcinfo, Oid relid, const BddMeaning *meaning)
 	change_catalog(relid,
 				   "INSERT INTO batchdedup.target_option "
 				   "(target, key_columns, update_columns, flush_interval, flush_rows, mode, on_full, guard, "
-				   "merge_columns, merge_rules, version_column, coalesce_rows, flush_group) "
+				   "merge_columns, merge_rules, version_column, coalesce_rows, flush_group, logged) "
 				   "VALUES ($1, $2, $3, $4, $5, coalesce($6, 'buffered'), coalesce($7, 'wait'), coalesce($8, 'warn'), "
-				   "$9, $10, $11, $12, $13)",
+				   "$9, $10, $11, $12, $13, $14)",
 				   lengthof(types), types, values, nulls);
 	if (!bdd_options_read(relid, &options))
 		elog(ERROR, "target of table %u is not there", relid);
@@ -484,11 +464,10 @@ Datum
 bdd_create_target(PG_FUNCTION_ARGS)
 {
 	Oid relid = check_target_argument(fcinfo);
-	BddMeaning meaning = {.default_update = true, .coalesce_rows = true};
+	BddMeaning meaning = {.default_update = true, .coalesce_rows = true, .logged = true};
 	Relation rel;
 	Oid key_index;
 
-	check_later_arguments(fcinfo);
 	check_choices(fcinfo);
 	check_flush_arguments(fcinfo);
 	/* Conflicts with itself: one registration at a time. */
@@ -596,7 +575,8 @@ static bool
 is_meaning(const char *name)
 {
 	static const char *const names[] = {"key", "update_columns", "merge",
-										"version_column", "coalesce_rows"};
+										"version_column", "coalesce_rows",
+										"logged"};
 
 	for (int i = 0; i < lengthof(names); i++)
 		if (strcmp(name, names[i]) == 0)
@@ -650,8 +630,6 @@ collect_resets(FunctionCallInfo fcinfo, List *names, BddChanges *changes)
 						   CStringGetTextDatum(choices[i].values[0]));
 				known = true;
 			}
-		for (int i = 0; i < lengthof(later_arguments); i++)
-			known = known || strcmp(name, later_arguments[i].name) == 0;
 		if (!known)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -678,6 +656,8 @@ reset_meaning(Relation rel, List *resets, BddMeaning *meaning)
 			meaning->version_column = NULL;
 		else if (strcmp(name, "coalesce_rows") == 0)
 			meaning->coalesce_rows = true;
+		else if (strcmp(name, "logged") == 0)
+			meaning->logged = true;
 	}
 }
 
@@ -715,7 +695,7 @@ collect_meaning(FunctionCallInfo fcinfo, BddTarget *target, List *resets,
 	BddMeaning meaning = {options->key_columns, options->update_columns,
 						  options->default_update, options->merge_columns,
 						  options->merge_rules, options->version_column,
-						  options->coalesce_rows};
+						  options->coalesce_rows, options->logged};
 
 	reset_meaning(rel, resets, &meaning);
 	take_meaning(fcinfo, &meaning);
@@ -736,6 +716,7 @@ collect_meaning(FunctionCallInfo fcinfo, BddTarget *target, List *resets,
 		add_reset(changes, "version_column");
 	add_change(changes, "coalesce_rows", BOOLOID,
 			   BoolGetDatum(meaning.coalesce_rows));
+	add_change(changes, "logged", BOOLOID, BoolGetDatum(meaning.logged));
 }
 
 Datum
@@ -746,7 +727,6 @@ bdd_alter_target(PG_FUNCTION_ARGS)
 	BddChanges changes = {.count = 1};
 	List *resets = NIL;
 
-	check_later_arguments(fcinfo);
 	check_choices(fcinfo);
 	check_flush_arguments(fcinfo);
 	bdd_check_owner(relid);
@@ -862,5 +842,30 @@ Datum
 bdd_resume(PG_FUNCTION_ARGS)
 {
 	set_paused(fcinfo, false);
+	PG_RETURN_VOID();
+}
+
+/* ---------- accept_loss ---------- */
+
+/*
+ * accept_loss(target): the target goes on without the part of its journal
+ * that was missing at the last start.
+ */
+Datum
+bdd_accept_loss(PG_FUNCTION_ARGS)
+{
+	Oid relid = check_target_argument(fcinfo);
+	BddTarget *target = bdd_target_open_any(relid, ShareUpdateExclusiveLock);
+	Oid types[] = {INT4OID, INT8OID};
+	Datum values[] = {Int32GetDatum(target->options.target_id),
+					  Int64GetDatum(GetSystemIdentifier())};
+
+	bdd_check_owner(relid);
+	change_catalog(relid,
+				   "INSERT INTO batchdedup.mark AS m VALUES ($1, 0, pg_catalog.pg_current_wal_insert_lsn(), $2) "
+				   "ON CONFLICT (target_id) DO UPDATE "
+				   "SET journal_from = EXCLUDED.journal_from, system = EXCLUDED.system",
+				   2, types, values, NULL);
+	wake_worker_at_commit(target);
 	PG_RETURN_VOID();
 }

@@ -15,6 +15,7 @@
 
 #include "access/relation.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "apply_sql.h"
 #include "bisect.h"
 #include "catalog/pg_class.h"
@@ -25,10 +26,12 @@
 #include "executor/tuptable.h"
 #include "keyorder.h"
 #include "miscadmin.h"
+#include "replay.h"
 #include "spi_util.h"
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/pg_lsn.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 #include "xact.h"
@@ -341,23 +344,29 @@ bdd_wait_quiet_step(void)
 	CHECK_FOR_INTERRUPTS();
 }
 
-/* False: generations up to this one were applied before. */
+/*
+ * False: generations up to this one were applied before.  Beside it the mark
+ * tells from where on the journal is needed for those that come after.
+ */
 static bool
-set_mark(int32 target_id, uint64 generation)
+set_mark(BddTarget *target, uint64 generation)
 {
-	Oid types[2] = {INT4OID, INT8OID};
-	Datum values[2] = {Int32GetDatum(target_id),
-					   Int64GetDatum(generation)};
+	Oid types[] = {INT4OID, INT8OID, PG_LSNOID, INT8OID};
+	Datum values[] = {Int32GetDatum(target->options.target_id),
+					  Int64GetDatum(generation),
+					  LSNGetDatum(bdd_slot_needed_from(target->slot, generation)),
+					  Int64GetDatum(GetSystemIdentifier())};
 	BddIdentity saved;
 	uint64 changed;
 
 	bdd_become_extension_owner(&saved);
 	bdd_spi_connect();
-	changed = bdd_spi_run("INSERT INTO batchdedup.mark AS m VALUES ($1, $2) "
+	changed = bdd_spi_run("INSERT INTO batchdedup.mark AS m VALUES ($1, $2, $3, $4) "
 						  "ON CONFLICT (target_id) DO UPDATE "
-						  "SET generation = EXCLUDED.generation "
+						  "SET generation = EXCLUDED.generation, journal_from = EXCLUDED.journal_from, "
+						  "system = EXCLUDED.system "
 						  "WHERE m.generation OPERATOR(pg_catalog.<) EXCLUDED.generation",
-						  2, types, values, NULL);
+						  lengthof(types), types, values, NULL);
 	bdd_spi_finish();
 	bdd_become_again(&saved);
 	return changed > 0;
@@ -401,6 +410,18 @@ bdd_apply_begin(BddApply *apply, BddTarget *target)
 	apply->context = AllocSetContextCreate(CurrentMemoryContext,
 										   "batchdedup apply",
 										   ALLOCSET_DEFAULT_SIZES);
+	apply->row_context = apply->context;
+}
+
+void
+bdd_report_other_shape(BddTarget *target)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("rows buffered for \"%s\" have another shape than the table",
+					get_rel_name(target->relid)),
+			 errdetail("The table was changed while batchdedup was not loaded."),
+			 errhint("Change the table's columns back, or TRUNCATE it to discard the rows.")));
 }
 
 /*
@@ -412,23 +433,27 @@ bdd_apply_add(BddApply *apply, BddSharedGeneration *generation)
 {
 	BddTarget *target = apply->target;
 	MemoryContext old_context;
+	uint64 mark = 0;
 
 	Assert(generation->state == BDD_SEALED);
-	if (!set_mark(target->options.target_id, generation->number))
+	bdd_check_journal(target);
+	if (generation->spooled)
+		mark = bdd_mark_read(target->options.target_id, NULL);
+	if (!set_mark(target, generation->number))
 		return false;
-	if (generation->fingerprint != target->shape.fingerprint)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("rows buffered for \"%s\" have another shape than the table",
-						get_rel_name(target->relid)),
-				 errdetail("The table was changed while batchdedup was not loaded."),
-				 errhint("Change the table's columns back, or TRUNCATE it to discard the rows.")));
+	if (!generation->spooled &&
+		generation->fingerprint != target->shape.fingerprint)
+		bdd_report_other_shape(target);
 	old_context = MemoryContextSwitchTo(apply->context);
 	bdd_generation_applying(target->slot, generation,
 							GetCurrentTransactionId());
-	for (int i = 0; i < BDD_PARTITIONS; i++)
-		bdd_collect_partition(generation, i, true, &apply->rows);
 	apply->number = generation->number;
+	apply->unlogged = apply->unlogged || !generation->logged;
+	if (generation->spooled)
+		bdd_replay_rows(apply, mark);
+	else
+		for (int i = 0; i < BDD_PARTITIONS; i++)
+			bdd_collect_partition(generation, i, true, &apply->rows);
 	MemoryContextSwitchTo(old_context);
 	return true;
 }
@@ -454,7 +479,7 @@ write_as_owner(BddApply *apply, BddRows *rows)
 void
 bdd_apply_fold(BddApply *apply)
 {
-	MemoryContext old_context = MemoryContextSwitchTo(apply->context);
+	MemoryContext old_context = MemoryContextSwitchTo(apply->row_context);
 	BddIdentity saved;
 
 	bdd_become_owner_of(apply->target->owner, &saved);
@@ -470,6 +495,31 @@ bdd_apply_all(BddApply *apply)
 	MemoryContext old_context = MemoryContextSwitchTo(apply->context);
 
 	write_as_owner(apply, &apply->rows);
+	MemoryContextSwitchTo(old_context);
+}
+
+/* What has come so far, of more than memory is to hold. */
+void
+bdd_apply_part(BddApply *apply)
+{
+	MemoryContext old_context = MemoryContextSwitchTo(apply->context);
+	MemoryContext rows = apply->row_context;
+	int refused_before = list_length(apply->refused);
+
+	write_as_owner(apply, &apply->rows);
+	bdd_supersede_dead_letters(apply->target, &apply->rows, apply->refused);
+	memset(&apply->rows, 0, sizeof(apply->rows));
+	apply->row_context = AllocSetContextCreate(apply->context,
+											   "batchdedup replay",
+											   ALLOCSET_DEFAULT_SIZES);
+	for (int i = refused_before; i < list_length(apply->refused); i++)
+	{
+		BddRefused *refused = list_nth(apply->refused, i);
+
+		refused->row.image = bdd_image_copy(&refused->row.image);
+	}
+	if (rows != apply->context)
+		MemoryContextDelete(rows);
 	MemoryContextSwitchTo(old_context);
 }
 
@@ -640,7 +690,7 @@ bdd_discard_here(BddTarget *target)
 	{
 		number = generation->number;
 		bdd_wait_quiet(slot, number);
-		if (set_mark(target->options.target_id, number))
+		if (set_mark(target, number))
 			bdd_generation_applying(slot, generation,
 									GetCurrentTransactionId());
 		else

@@ -33,7 +33,9 @@ typedef struct BddApply
 {
 	BddTarget *target;
 	MemoryContext context;
-	uint64 number; /* of the newest generation; 0: none */
+	MemoryContext row_context; /* of rows: context, or one in it */
+	uint64 number;             /* of the newest generation; 0: none */
+	bool unlogged;             /* rows that are in no journal */
 	BddRows rows;
 	List *refused; /* of BddRefused */
 	BddApplyCounts counts;
@@ -53,7 +55,9 @@ extern void bdd_write_rows(BddTarget *target, const BddRow *rows, uint64 count,
 extern void bdd_constraints_immediate(BddTarget *target);
 extern void bdd_apply_begin(BddApply *apply, BddTarget *target);
 extern bool bdd_apply_add(BddApply *apply, BddSharedGeneration *generation);
+extern void bdd_report_other_shape(BddTarget *target);
 extern void bdd_apply_fold(BddApply *apply);
+extern void bdd_apply_part(BddApply *apply);
 extern void bdd_apply_all(BddApply *apply);
 extern void bdd_apply_deletes(BddApply *apply);
 extern void bdd_apply_rest(BddApply *apply);

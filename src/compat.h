@@ -12,6 +12,7 @@
 #include "postgres.h"
 
 #include "access/relation.h"
+#include "access/xlogreader.h"
 #include "catalog/dependency.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_database.h"
@@ -24,6 +25,8 @@
 #include "optimizer/plancat.h"
 #include "parser/parse_relation.h"
 #include "parser/parsetree.h"
+#include "replication/message.h"
+#include "replication/slot.h"
 #include "rewrite/rewriteHandler.h"
 #include "storage/lock.h"
 #include "storage/lwlock.h"
@@ -312,5 +315,90 @@ typedef get_relation_info_hook_type BddRelationHook;
 	void name(PlannerInfo *root, Oid relid, bool inherits, RelOptInfo *rel)
 #define BDD_CALL_RELATION_HOOK(hook) (hook)(root, relid, inherits, rel)
 #endif
+
+static inline void
+bdd_finish_desc(TupleDesc desc)
+{
+#if PG_VERSION_NUM >= 190000
+	TupleDescFinalize(desc);
+#endif
+}
+
+/* ---------- WAL and replication slots ---------- */
+
+/* Telling the walwriter of an asynchronous commit wakes it only if it must. */
+#if PG_VERSION_NUM >= 170000
+#define BDD_ANNOUNCING_IS_CHEAP
+#endif
+
+static inline XLogRecPtr
+bdd_log_message(const char *prefix, const char *message, size_t size,
+				bool transactional)
+{
+#if PG_VERSION_NUM >= 170000
+	return LogLogicalMessage(prefix, message, size, transactional, false);
+#else
+	return LogLogicalMessage(prefix, message, size, transactional);
+#endif
+}
+
+static inline void
+bdd_replication_slot_create(const char *name)
+{
+#if PG_VERSION_NUM >= 190000
+	ReplicationSlotCreate(name, false, RS_PERSISTENT, false, false, false,
+						  false);
+#elif PG_VERSION_NUM >= 170000
+	ReplicationSlotCreate(name, false, RS_PERSISTENT, false, false, false);
+#else
+	ReplicationSlotCreate(name, false, RS_PERSISTENT, false);
+#endif
+}
+
+static inline void
+bdd_replication_slot_acquire(const char *name)
+{
+#if PG_VERSION_NUM >= 180000
+	ReplicationSlotAcquire(name, true, false);
+#else
+	ReplicationSlotAcquire(name, true);
+#endif
+}
+
+/* Whether the server has taken away the WAL that the slot was to keep. */
+static inline bool
+bdd_replication_slot_is_invalidated(const ReplicationSlot *slot)
+{
+#if PG_VERSION_NUM >= 160000
+	return slot->data.invalidated != RS_INVAL_NONE;
+#else
+	return slot->data.invalidated_at != InvalidXLogRecPtr;
+#endif
+}
+
+static inline void
+bdd_replication_slot_drop(const char *name)
+{
+#if PG_VERSION_NUM >= 190000
+	ReplicationSlotDropAcquired(false);
+#elif PG_VERSION_NUM >= 170000
+	ReplicationSlotDropAcquired();
+#else
+	ReplicationSlotRelease();
+	ReplicationSlotDrop(name, true);
+#endif
+}
+
+static inline XLogRecPtr
+bdd_find_next_record(XLogReaderState *reader, XLogRecPtr from)
+{
+#if PG_VERSION_NUM >= 190000
+	char *message;
+
+	return XLogFindNextRecord(reader, from, &message);
+#else
+	return XLogFindNextRecord(reader, from);
+#endif
+}
 
 #endif /* BDD_COMPAT_H */

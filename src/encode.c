@@ -17,6 +17,7 @@
 #include "direct.h"
 #include "flush_wait.h"
 #include "guc.h"
+#include "journal.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "pending.h"
@@ -434,21 +435,26 @@ bypasses_buffer(const BddTarget *target)
 	}
 	if (target->slot != NULL && bdd_worker_unavailable(target->slot))
 		return true;
+	if (target->options.logged && !bdd_journal_is_kept())
+		return true;
 	return bdd_is_switched_off(target);
 }
 
 static BddPending *
 pending_of(BddTarget *target)
 {
-	bool bypasses = bypasses_buffer(target);
-	BddSharedSlot *slot = bypasses ? bdd_target_find_slot(target) :
-									 bdd_target_slot(target);
+	bool bypasses;
+	BddSharedSlot *slot;
 	BddPending *pending;
 
+	bdd_journal_wait_replayed();
+	bypasses = bypasses_buffer(target);
+	slot = bypasses ? bdd_target_find_slot(target) : bdd_target_slot(target);
 	bdd_pending_init();
 	pending = bdd_pending_get(target->relid, target->options.target_id, slot,
 							  &target->shape);
 	pending->flush_rows = bdd_target_flush_rows(target);
+	pending->logged = target->options.logged && bdd_journal_is_kept();
 	if (OidIsValid(pending->role) && pending->role != GetUserId())
 		pending->several_roles = true;
 	if (!bypasses)

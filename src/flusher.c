@@ -36,6 +36,7 @@
 #include "storage/procarray.h"
 #include "target.h"
 #include "utils/array.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -390,6 +391,24 @@ apply_locked(BddGroup *group)
 	return true;
 }
 
+/*
+ * Rows that are in the journal stay there until this commit is flushed; others
+ * would be lost by a crash after flush() has returned.
+ */
+static void
+commit_as_durably_as_needed(const BddGroup *group)
+{
+	bool unlogged = false;
+
+	for (int i = 0; i < group->count; i++)
+		unlogged = unlogged || group->members[i].apply.unlogged;
+	if (!unlogged)
+		(void) set_config_option("synchronous_commit", "off", PGC_SUSET,
+								 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0,
+								 false);
+	CommitTransactionCommand();
+}
+
 static bool
 apply_in_transaction(BddGroup *group)
 {
@@ -407,7 +426,7 @@ apply_in_transaction(BddGroup *group)
 		AbortCurrentTransaction();
 		return false;
 	}
-	CommitTransactionCommand();
+	commit_as_durably_as_needed(group);
 	bdd_debug_point("applied");
 	applied = false;
 	for (int i = 0; i < group->count; i++)

@@ -17,6 +17,7 @@
 #include "direct.h"
 #include "executor/executor.h"
 #include "flush_wait.h"
+#include "journal.h"
 #include "miscadmin.h"
 #include "pending.h"
 #include "registry.h"
@@ -36,8 +37,11 @@ has_rows(BddTarget *target)
 {
 	BddPending *pending = bdd_pending_find(target->relid);
 
+	/* A launcher that cannot read the journal does not stop plain writers. */
+	if (bdd_journal_is_replayed() || target->options.guard == BDD_GUARD_FLUSH ||
+		target->options.guard == BDD_GUARD_ERROR)
+		(void) bdd_target_find_slot(target);
 	/* What this transaction itself has discarded (TRUNCATE) is no row. */
-	(void) bdd_target_find_slot(target);
 	return (pending != NULL && pending->set->count > 0) ||
 		   (target->slot != NULL && bdd_slot_has_unapplied(target->slot));
 }

@@ -17,10 +17,12 @@
 #include "access/xact.h"
 #include "fmgr.h"
 #include "guc.h"
+#include "journal.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
+#include "postmaster/walwriter.h"
 #include "registry.h"
 #include "shutdown_file.h"
 #include "storage/ipc.h"
@@ -34,6 +36,8 @@
 #define RESTART_MS 1000
 /* Lost wake-ups are made good after this. */
 #define NAP_MS 10000
+/* So often the journal is looked after. */
+#define JOURNAL_MS 1000
 
 PGDLLEXPORT void bdd_launcher_main(Datum arg);
 
@@ -160,6 +164,41 @@ forget_launcher(int code, Datum arg)
 	bdd_registry->launcher = NULL;
 }
 
+/* Every JOURNAL_MS; returns when to come again, in milliseconds. */
+static long
+tend_journal(void)
+{
+	static TimestampTz last = 0;
+
+	if (TimestampDifferenceExceeds(last, GetCurrentTimestamp(), JOURNAL_MS))
+	{
+		bdd_journal_tend();
+		last = GetCurrentTimestamp();
+	}
+	return bdd_journal_announce_skipped() ? Min(WalWriterDelay, JOURNAL_MS) :
+											JOURNAL_MS;
+}
+
+/* At a shutdown workers go on until shutdown_timeout: what they apply counts. */
+static void
+await_workers(void)
+{
+	TimestampTz since = GetCurrentTimestamp();
+	bool running = true;
+
+	while (running && !TimestampDifferenceExceeds(since, GetCurrentTimestamp(),
+												  bdd_shutdown_timeout_ms + RESTART_MS))
+	{
+		running = false;
+		LWLockAcquire(&bdd_registry->worker_lock, LW_SHARED);
+		for (int i = 0; i < bdd_registry->slot_count; i++)
+			running |= bdd_registry->workers[i].state == BDD_WORKER_RUNNING;
+		LWLockRelease(&bdd_registry->worker_lock);
+		if (running)
+			pg_usleep(10000L);
+	}
+}
+
 void
 bdd_launcher_main(Datum arg)
 {
@@ -170,12 +209,14 @@ bdd_launcher_main(Datum arg)
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	before_shmem_exit(forget_launcher, (Datum) 0);
 	bdd_registry->launcher = MyLatch;
+	bdd_journal_start();
 	bdd_shutdown_file_remove();
 	forget_dropped_databases();
 
 	while (!ShutdownRequestPending)
 	{
 		bool again = false;
+		long nap;
 
 		ResetLatch(MyLatch);
 		if (ConfigReloadPending)
@@ -186,12 +227,15 @@ bdd_launcher_main(Datum arg)
 		for (int i = 0; i < bdd_registry->slot_count; i++)
 			if (OidIsValid(bdd_registry->workers[i].database))
 				again |= tend(i);
+		nap = again ? RESTART_MS / 10 : NAP_MS;
+		nap = Min(nap, tend_journal());
 		(void) WaitLatch(MyLatch,
 						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 again ? RESTART_MS / 10 : NAP_MS,
-						 PG_WAIT_EXTENSION);
+						 nap, PG_WAIT_EXTENSION);
 		CHECK_FOR_INTERRUPTS();
 	}
+	await_workers();
+	bdd_journal_stop();
 	/* One: the postmaster starts us again, unless it is shutting down. */
 	proc_exit(1);
 }

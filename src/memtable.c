@@ -58,6 +58,17 @@ bdd_sequence_take(uint64 count)
 	return pg_atomic_fetch_add_u64(&bdd_sequence->last, count) + 1;
 }
 
+/* Numbers up to "last" were taken before the server started. */
+void
+bdd_sequence_raise(uint64 last)
+{
+	uint64 now = pg_atomic_read_u64(&bdd_sequence->last);
+
+	while (now < last &&
+		   !pg_atomic_compare_exchange_u64(&bdd_sequence->last, &now, last))
+		;
+}
+
 /*
  * No row below the result will be linked to an entry whose partition lock the
  * caller holds: who has reserved it has set a floor before, and who will do

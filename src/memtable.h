@@ -10,6 +10,7 @@
 
 #include "batchdedup.h"
 
+#include "access/xlogdefs.h"
 #include "arena.h"
 #include "datatype/timestamp.h"
 #include "rowimage.h"
@@ -87,6 +88,9 @@ typedef struct BddSharedGeneration
 	struct BddSharedGeneration *next;      /* newer; registry.h: slot lock */
 	uint64 number;                         /* constant */
 	uint32 fingerprint;                    /* of its rows' shape; constant */
+	bool logged;                           /* its rows are in the journal; constant */
+	bool spooled;                          /* its rows are in a file; constant */
+	XLogRecPtr journal_from;               /* no message before; registry lock */
 	BddGenerationState state;              /* slot lock */
 	TransactionId apply_xid;               /* slot lock; of the last attempt to apply */
 	pg_atomic_uint32 publishers;           /* entered and not yet left */
@@ -140,6 +144,7 @@ extern BddSharedSequence *bdd_sequence;
 extern void bdd_floor_set(void);
 extern void bdd_floor_clear(void);
 extern uint64 bdd_sequence_take(uint64 count);
+extern void bdd_sequence_raise(uint64 last);
 
 extern BddSharedGeneration *bdd_generation_create(BddSharedPartition *partitions,
 												  BddSharedBudget *budget,

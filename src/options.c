@@ -10,12 +10,14 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "access/xlog.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
+#include "utils/pg_lsn.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -37,7 +39,9 @@ enum
 	OPTION_VERSION_COLUMN,
 	OPTION_COALESCE_ROWS,
 	OPTION_FLUSH_GROUP,
-	OPTION_PAUSED
+	OPTION_PAUSED,
+	OPTION_LOGGED,
+	OPTION_COUNT = OPTION_LOGGED
 };
 
 /* Column of batchdedup.dead_letter_row. */
@@ -111,8 +115,8 @@ static void
 parse_options(Relation rel, HeapTuple tuple, BddOptions *options)
 {
 	TupleDesc desc = RelationGetDescr(rel);
-	Datum values[OPTION_PAUSED];
-	bool isnull[OPTION_PAUSED];
+	Datum values[OPTION_COUNT];
+	bool isnull[OPTION_COUNT];
 
 	heap_deform_tuple(tuple, desc, values, isnull);
 	options->target_id = DatumGetInt32(values[OPTION_TARGET_ID - 1]);
@@ -148,6 +152,7 @@ parse_options(Relation rel, HeapTuple tuple, BddOptions *options)
 		options->flush_group =
 			TextDatumGetCString(values[OPTION_FLUSH_GROUP - 1]);
 	options->paused = DatumGetBool(values[OPTION_PAUSED - 1]);
+	options->logged = DatumGetBool(values[OPTION_LOGGED - 1]);
 }
 
 /*
@@ -214,9 +219,22 @@ bdd_all_targets(void)
 	return relids;
 }
 
-/* The generation up to which the target is applied. */
+/* Columns of batchdedup.mark. */
+enum
+{
+	MARK_TARGET_ID = 1,
+	MARK_GENERATION,
+	MARK_JOURNAL_FROM,
+	MARK_SYSTEM
+};
+
+/*
+ * The generation up to which the target is applied, and if "journal_from" is
+ * not NULL from where on its journal is needed: InvalidXLogRecPtr if this
+ * server has none of it.
+ */
 uint64
-bdd_mark_read(int32 target_id)
+bdd_mark_read(int32 target_id, XLogRecPtr *journal_from)
 {
 	Relation rel = table_open(bdd_catalog_relation("mark"),
 							  AccessShareLock);
@@ -224,20 +242,28 @@ bdd_mark_read(int32 target_id)
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple tuple;
-	bool isnull;
+	Datum values[MARK_SYSTEM];
+	bool isnull[MARK_SYSTEM];
 	uint64 mark = 0;
+	XLogRecPtr from = InvalidXLogRecPtr;
 
-	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT4EQ,
+	ScanKeyInit(&key, MARK_TARGET_ID, BTEqualStrategyNumber, F_INT4EQ,
 				Int32GetDatum(target_id));
 	scan = systable_beginscan(rel, bdd_catalog_relation("mark_pkey"), true,
 							  snapshot, 1, &key);
 	tuple = systable_getnext(scan);
 	if (HeapTupleIsValid(tuple))
-		mark = DatumGetInt64(heap_getattr(tuple, 2, RelationGetDescr(rel),
-										  &isnull));
+	{
+		heap_deform_tuple(tuple, RelationGetDescr(rel), values, isnull);
+		mark = DatumGetInt64(values[MARK_GENERATION - 1]);
+		if (DatumGetInt64(values[MARK_SYSTEM - 1]) == (int64) GetSystemIdentifier())
+			from = DatumGetLSN(values[MARK_JOURNAL_FROM - 1]);
+	}
 	systable_endscan(scan);
 	UnregisterSnapshot(snapshot);
 	table_close(rel, AccessShareLock);
+	if (journal_from != NULL)
+		*journal_from = from;
 	return mark;
 }
 

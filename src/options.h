@@ -10,6 +10,7 @@
 
 #include "batchdedup.h"
 
+#include "access/xlogdefs.h"
 #include "nodes/pg_list.h"
 
 typedef enum BddMode
@@ -54,12 +55,13 @@ typedef struct BddOptions
 	bool coalesce_rows;
 	char *flush_group; /* or NULL */
 	bool paused;
+	bool logged;
 } BddOptions;
 
 extern Oid bdd_catalog_relation(const char *name);
 extern bool bdd_options_read(Oid relid, BddOptions *options);
 extern List *bdd_all_targets(void);
 extern bool bdd_has_dead_letters(Oid relid);
-extern uint64 bdd_mark_read(int32 target_id);
+extern uint64 bdd_mark_read(int32 target_id, XLogRecPtr *journal_from);
 
 #endif /* BDD_OPTIONS_H */

@@ -75,6 +75,7 @@ typedef struct BddPending
 	BddSharedSlot *slot;
 	const BddShape *shape; /* lives at least as long as the transaction */
 	uint32 flush_rows;
+	bool logged;                     /* its rows go to the journal */
 	Oid role;                        /* who has pushed rows ... */
 	bool several_roles;              /* ... and was not alone */
 	BddPendingSet *set;              /* current one */

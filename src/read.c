@@ -21,6 +21,7 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
+#include "flush_wait.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "keyorder.h"
@@ -76,9 +77,17 @@ next_needed(BddTarget *target, uint64 after, Snapshot snapshot)
 	/* Rows of another shape cannot be read; their apply says so. */
 	while (generation != NULL &&
 		   (generation->number <= after ||
-			generation->fingerprint != target->shape.fingerprint ||
+			(generation->fingerprint != target->shape.fingerprint &&
+			 !generation->spooled) ||
 			table_has_it(generation, snapshot)))
 		generation = generation->next;
+	/* Its rows are in a file; see wait_for_replay. */
+	if (generation != NULL && generation->spooled)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("rows of \"%s\" have been replayed from the journal while the statement ran",
+						get_rel_name(target->relid)),
+				 errhint("The server had just started. Repeat the transaction.")));
 	return generation;
 }
 
@@ -177,6 +186,31 @@ collect_pending_key(BddTarget *target, uint32 hash, StringInfo key,
 
 /* ---------- get ---------- */
 
+/*
+ * Rows that were found in the journal can be read only from the table.  This
+ * is soon after the server has started.
+ */
+static void
+wait_for_replay(BddTarget *target)
+{
+	BddSharedSlot *slot = target->slot;
+	TimestampTz since = GetCurrentTimestamp();
+	uint64 number = 0;
+
+	if (!slot->spooled)
+		return;
+	LWLockAcquire(&slot->lock, LW_SHARED);
+	for (BddSharedGeneration *generation = slot->oldest; generation != NULL;
+		 generation = generation->next)
+		if (generation->spooled && generation->state == BDD_SEALED)
+			number = generation->number;
+	LWLockRelease(&slot->lock);
+	if (number == 0)
+		return;
+	bdd_wake_worker(slot);
+	bdd_wait_applied(slot, target->options.target_id, number, since, true);
+}
+
 /* The caller may read the table, and hence what is buffered for it. */
 void
 bdd_read_begin(BddTarget *target)
@@ -188,7 +222,8 @@ bdd_read_begin(BddTarget *target)
 								  ACLMASK_ALL) != ACLCHECK_OK)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(relid));
 	bdd_check_row_security(target);
-	(void) bdd_target_find_slot(target);
+	if (bdd_target_find_slot(target) != NULL)
+		wait_for_replay(target);
 }
 
 static BddTarget *

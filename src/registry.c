@@ -16,6 +16,7 @@
 
 #include "access/transam.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "utils/timestamp.h"
 
 BddSharedRegistry *bdd_registry = NULL;
@@ -197,6 +198,7 @@ init_slot(BddSharedSlot *slot, Oid database, int32 target_id, Oid relid,
 		slot->partitions[i].stale = 0;
 	}
 	slot->has_letters = false;
+	slot->spooled = false;
 	slot->loaded = false;
 	slot->in_use = true;
 	LWLockRelease(&slot->lock);
@@ -291,11 +293,16 @@ bdd_slot_belongs_to(const BddSharedSlot *slot, int32 target_id)
 static bool
 is_unapplied(const BddSharedGeneration *generation)
 {
+	BddSharedGeneration *active = unconstify(BddSharedGeneration *, generation);
+
 	/* Also an empty one has to be applied once it is sealed, to be freed. */
 	if (generation->state != BDD_ACTIVE)
 		return generation->state == BDD_SEALED;
-	return pg_atomic_read_u32(unconstify(pg_atomic_uint32 *, &generation->keys)) > 0 ||
-		   pg_atomic_read_u32(unconstify(pg_atomic_uint32 *, &generation->publishers)) > 0;
+	/* In this order: who leaves has counted his keys before. */
+	if (pg_atomic_read_u32(&active->publishers) > 0)
+		return true;
+	pg_read_barrier();
+	return pg_atomic_read_u32(&active->keys) > 0;
 }
 
 /* Whether rows of generations up to "number" are not applied; as above. */
@@ -343,7 +350,7 @@ bdd_slot_has_unapplied(BddSharedSlot *slot)
 
 /* Caller holds the registry lock exclusively. */
 static bool
-start_generation(BddSharedSlot *slot, uint32 fingerprint)
+start_generation(BddSharedSlot *slot, uint32 fingerprint, bool logged)
 {
 	BddSharedGeneration *generation;
 	BddSharedGeneration **link = &slot->oldest;
@@ -354,6 +361,8 @@ start_generation(BddSharedSlot *slot, uint32 fingerprint)
 	if (generation == NULL)
 		return false;
 	generation->fingerprint = fingerprint;
+	generation->logged = logged;
+	generation->journal_from = GetXLogInsertRecPtr();
 	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
 	while (*link != NULL)
 		link = &(*link)->next;
@@ -364,19 +373,25 @@ start_generation(BddSharedSlot *slot, uint32 fingerprint)
 	return true;
 }
 
+static bool
+is_for(const BddSharedGeneration *generation, uint32 fingerprint, bool logged)
+{
+	return generation->fingerprint == fingerprint &&
+		   generation->logged == logged;
+}
+
 /*
  * Enters the target's active generation, or returns NULL if there is none for
- * rows of that shape:
- * bdd_prepare_to_enter makes one.  The caller holds the registry lock, shared,
- * while it enters all its targets.
+ * such rows: bdd_prepare_to_enter makes one.  The caller holds the registry
+ * lock, shared, while it enters all its targets.
  */
 BddSharedGeneration *
-bdd_enter(BddSharedSlot *slot, uint32 fingerprint)
+bdd_enter(BddSharedSlot *slot, uint32 fingerprint, bool logged)
 {
 	BddSharedGeneration *generation = slot->active;
 
 	Assert(LWLockHeldByMe(&bdd_registry->lock));
-	if (generation != NULL && generation->fingerprint != fingerprint)
+	if (generation != NULL && !is_for(generation, fingerprint, logged))
 		return NULL;
 	if (generation != NULL)
 	{
@@ -399,14 +414,15 @@ seal_active(BddSharedSlot *slot)
 
 /* Makes sure that there is a generation to enter; false: no memory. */
 bool
-bdd_prepare_to_enter(BddSharedSlot *slot, uint32 fingerprint)
+bdd_prepare_to_enter(BddSharedSlot *slot, uint32 fingerprint, bool logged)
 {
 	bool ready;
 
 	LWLockAcquire(&bdd_registry->lock, LW_EXCLUSIVE);
-	if (slot->active != NULL && slot->active->fingerprint != fingerprint)
+	if (slot->active != NULL && !is_for(slot->active, fingerprint, logged))
 		seal_active(slot);
-	ready = slot->active != NULL || start_generation(slot, fingerprint);
+	ready = slot->active != NULL ||
+			start_generation(slot, fingerprint, logged);
 	LWLockRelease(&bdd_registry->lock);
 	return ready;
 }
@@ -638,4 +654,112 @@ bdd_load_generation(Oid database, Oid relid, int32 target_id, uint64 applied,
 	*link = generation;
 	slot->next_generation = number + 1;
 	return generation;
+}
+
+/* ---------- the journal ---------- */
+
+/* Puts the generation at its place in the list; caller holds slot lock. */
+static void
+link_generation(BddSharedSlot *slot, BddSharedGeneration *generation)
+{
+	BddSharedGeneration **link = &slot->oldest;
+
+	while (*link != NULL && (*link)->number < generation->number)
+		link = &(*link)->next;
+	generation->next = *link;
+	*link = generation;
+	slot->next_generation = Max(slot->next_generation,
+								generation->number + 1);
+}
+
+/*
+ * A sealed generation that stands for the rows of a target that the launcher
+ * has found in the journal, up to generation "number"; false: no memory or no
+ * slot.  Nobody else uses slots yet.
+ */
+bool
+bdd_slot_add_spooled(Oid database, Oid relid, int32 target_id, uint64 number,
+					 uint64 rows, XLogRecPtr journal_from)
+{
+	BddSharedSlot *slot;
+	BddSharedGeneration *generation = NULL;
+
+	LWLockAcquire(&bdd_registry->lock, LW_EXCLUSIVE);
+	slot = slot_to_load(database, relid, target_id, 0);
+	if (slot != NULL && slot->spooled)
+	{
+		/* The launcher has failed on the way and begun again. */
+		LWLockRelease(&bdd_registry->lock);
+		return true;
+	}
+	if (slot != NULL)
+		generation = bdd_generation_create(slot->partitions, &slot->budget,
+										   number);
+	if (generation != NULL)
+	{
+		generation->state = BDD_SEALED;
+		generation->logged = true;
+		generation->spooled = true;
+		generation->journal_from = journal_from;
+		pg_atomic_write_u32(&generation->keys, Min(rows, PG_UINT32_MAX));
+		pg_atomic_write_u64(&generation->first_at, GetCurrentTimestamp());
+		LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
+		slot->loaded = true;
+		slot->spooled = true;
+		link_generation(slot, generation);
+		LWLockRelease(&slot->lock);
+	}
+	LWLockRelease(&bdd_registry->lock);
+	return generation != NULL;
+}
+
+/*
+ * From where on the WAL has messages of generations that are not applied.
+ * Nobody enters meanwhile, so messages of an empty generation will come after
+ * what has been inserted before.
+ */
+XLogRecPtr
+bdd_journal_needed_from(void)
+{
+	XLogRecPtr now = GetXLogInsertRecPtr();
+	XLogRecPtr needed = now;
+
+	LWLockAcquire(&bdd_registry->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < bdd_registry->slot_count; i++)
+	{
+		BddSharedSlot *slot = &bdd_registry->slots[i];
+
+		if (!slot->in_use)
+			continue;
+		LWLockAcquire(&slot->lock, LW_SHARED);
+		for (BddSharedGeneration *generation = slot->oldest;
+			 generation != NULL; generation = generation->next)
+		{
+			if (!generation->logged || generation->state == BDD_APPLIED)
+				continue;
+			if (is_unapplied(generation))
+				needed = Min(needed, generation->journal_from);
+			else
+				generation->journal_from = now;
+		}
+		LWLockRelease(&slot->lock);
+	}
+	LWLockRelease(&bdd_registry->lock);
+	return needed;
+}
+
+/* The same, of the target's generations with a number above "after". */
+XLogRecPtr
+bdd_slot_needed_from(BddSharedSlot *slot, uint64 after)
+{
+	XLogRecPtr needed = GetXLogInsertRecPtr();
+
+	LWLockAcquire(&slot->lock, LW_SHARED);
+	for (BddSharedGeneration *generation = slot->oldest; generation != NULL;
+		 generation = generation->next)
+		if (generation->logged && generation->number > after &&
+			is_unapplied(generation))
+			needed = Min(needed, generation->journal_from);
+	LWLockRelease(&slot->lock);
+	return needed;
 }

@@ -68,6 +68,7 @@ typedef struct BddSharedSlot
 	uint64 wanted;               /* flush() asks for generations up to here */
 	bool loaded;                 /* from the file of a shutdown; see bdd_slot_reconcile */
 	bool has_letters;            /* there may be dead letters; never false again */
+	bool spooled;                /* there is a file of rows; see spool.c */
 	BddSharedFailure failure;
 	BddSharedCounts counts;
 
@@ -125,9 +126,10 @@ extern bool bdd_slot_has_unapplied(BddSharedSlot *slot);
 extern bool bdd_slot_waits_for(const BddSharedSlot *slot, uint64 number);
 extern bool bdd_slot_is_buffering(BddSharedSlot *slot);
 
-extern bool bdd_prepare_to_enter(BddSharedSlot *slot, uint32 fingerprint);
-extern BddSharedGeneration *bdd_enter(BddSharedSlot *slot,
-									  uint32 fingerprint);
+extern bool bdd_prepare_to_enter(BddSharedSlot *slot, uint32 fingerprint,
+								 bool logged);
+extern BddSharedGeneration *bdd_enter(BddSharedSlot *slot, uint32 fingerprint,
+									  bool logged);
 extern void bdd_leave(BddSharedSlot *slot, BddSharedGeneration *generation);
 
 extern void bdd_free_abandoned(BddSharedSlot *slot);
@@ -148,7 +150,13 @@ extern BddSharedGeneration *bdd_load_generation(Oid database, Oid relid,
 												uint64 applied,
 												uint64 number,
 												uint32 fingerprint);
+extern bool bdd_slot_add_spooled(Oid database, Oid relid, int32 target_id,
+								 uint64 number, uint64 rows,
+								 XLogRecPtr journal_from);
 extern void bdd_slot_reconcile(BddSharedSlot *slot, uint64 mark);
+
+extern XLogRecPtr bdd_journal_needed_from(void);
+extern XLogRecPtr bdd_slot_needed_from(BddSharedSlot *slot, uint64 after);
 
 extern bool bdd_worker_unavailable(BddSharedSlot *slot);
 extern TimestampTz bdd_worker_leave(Oid database);

@@ -11,6 +11,7 @@
 #include "rowimage.h"
 
 #include "access/detoast.h"
+#include "number.h"
 
 /* Makes "heap" a view of the tuple, for heap_getattr and friends. */
 void
@@ -125,6 +126,44 @@ bdd_image_copy(const BddImage *image)
 	copy.data = palloc(image->size);
 	memcpy(copy.data, image->data, image->size);
 	return copy;
+}
+
+/* ---------- as bytes of the journal ---------- */
+
+/* What a minimal tuple begins with follows from its size. */
+#define PACKED_OFFSET offsetof(MinimalTupleData, t_infomask2)
+
+/* Size and bytes: the column sets unless it is full, and the tuple. */
+void
+bdd_image_pack(const BddShape *shape, const BddImage *image,
+			   StringInfo buffer)
+{
+	Size head = bdd_image_head(shape, image);
+	Size sets = image->full ? 0 : 2 * shape->set_bytes;
+	Size tuple = image->size - head - PACKED_OFFSET;
+
+	bdd_put_number(buffer, sets + tuple);
+	appendBinaryStringInfo(buffer, image->data, sets);
+	appendBinaryStringInfo(buffer, image->data + head + PACKED_OFFSET, tuple);
+}
+
+/* The image of those bytes, which were made with an equal shape. */
+BddImage
+bdd_image_unpack(const BddShape *shape, BddOp op, bool full,
+				 const char *data, uint32 size)
+{
+	BddImage image = {.op = op, .full = full};
+	Size head = bdd_image_head(shape, &image);
+	Size sets = full ? 0 : 2 * shape->set_bytes;
+	MinimalTuple tuple;
+
+	image.size = head + PACKED_OFFSET + size - sets;
+	image.data = palloc0(image.size);
+	memcpy(image.data, data, sets);
+	tuple = (MinimalTuple) (image.data + head);
+	tuple->t_len = image.size - head;
+	memcpy((char *) tuple + PACKED_OFFSET, data + sets, size - sets);
+	return image;
 }
 
 /* ---------- combining two rows ---------- */

@@ -12,6 +12,7 @@
 
 #include "access/htup_details.h"
 #include "access/tupdesc.h"
+#include "lib/stringinfo.h"
 #include "rule.h"
 
 typedef enum BddOp
@@ -139,6 +140,10 @@ extern BddImage bdd_image_from_full_row(HeapTuple row);
 extern BddImage bdd_key_only_delete(const BddShape *shape,
 									const BddImage *image);
 extern BddImage bdd_image_copy(const BddImage *image);
+extern void bdd_image_pack(const BddShape *shape, const BddImage *image,
+						   StringInfo buffer);
+extern BddImage bdd_image_unpack(const BddShape *shape, BddOp op, bool full,
+								 const char *data, uint32 size);
 extern BddFold bdd_image_fold(const BddShape *shape, const BddImage *older,
 							  const BddImage *newer, bool may_call,
 							  BddImage *folded);

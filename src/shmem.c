@@ -13,6 +13,7 @@
 
 #include "debug_point.h"
 #include "guc.h"
+#include "journal.h"
 #include "memtable.h"
 #include "miscadmin.h"
 #include "registry.h"
@@ -25,6 +26,7 @@ typedef struct BddSharedMemory
 	BddSharedRegistry registry;
 	BddSharedPool pool;
 	BddSharedDebug debug;
+	BddSharedJournal journal;
 	BddSharedSequence *sequence;
 	BddSharedPartition *partitions;
 	char *chunks;
@@ -137,6 +139,7 @@ init_memory(BddSharedMemory *shared, char *end)
 	registry->slot_count = bdd_max_targets;
 	init_slots(shared);
 
+	bdd_journal_init(&shared->journal);
 	pg_atomic_init_u64(&shared->sequence->last, 0);
 	shared->sequence->floors_size = MaxBackends;
 	for (int i = 0; i < MaxBackends; i++)
@@ -162,6 +165,7 @@ start_memory(void)
 	bdd_pool = &shared->pool;
 	bdd_sequence = shared->sequence;
 	bdd_shared_debug = &shared->debug;
+	bdd_journal = &shared->journal;
 	bdd_shutdown_file_init();
 }
 

@@ -9,6 +9,9 @@
  * are, and reads back when it starts.  Generations keep their numbers, so one
  * that was applied after all is known by its mark.
  *
+ * Rows of logged targets are in the journal, and stay there; the file only
+ * says that there are some, for pg_upgrade.
+ *
  * After a crash or an immediate stop shared memory may be in any state and
  * nothing is written.
  *
@@ -34,7 +37,7 @@
 #define FILE_NAME "batchdedup.buffer"
 #define FILE_NAME_NEW FILE_NAME ".new"
 #define FILE_NAME_BAD FILE_NAME ".bad"
-#define FILE_MAGIC 0x42444431 /* "BDD1" */
+#define FILE_MAGIC 0x42444432 /* "BDD2" */
 
 typedef struct BddFileHead
 {
@@ -52,6 +55,8 @@ typedef struct BddFileGeneration
 	uint64 applied; /* of the target */
 	uint64 number;
 	uint64 rows;
+	uint32 logged; /* its rows are in the journal, not here */
+	uint32 unused;
 } BddFileGeneration;
 
 typedef struct BddFileRow
@@ -112,14 +117,16 @@ put_generation(BddFile *file, BddSharedSlot *slot,
 	head.applied = slot->applied;
 	head.number = generation->number;
 	head.fingerprint = generation->fingerprint;
-	head.rows = bdd_count_versions(generation);
+	head.logged = generation->logged;
+	head.rows = generation->logged ? 0 : bdd_count_versions(generation);
 	put(file, &head, sizeof(head));
-	bdd_each_version(generation, put_version, file);
+	if (!generation->logged)
+		bdd_each_version(generation, put_version, file);
 }
 
-/* Returns the number of rows written. */
+/* Returns the number of rows written, and whether there are others. */
 static uint64
-put_all(BddFile *file)
+put_all(BddFile *file, bool *journalled)
 {
 	BddFileHead head = {FILE_MAGIC, CATALOG_VERSION_NO,
 						pg_atomic_read_u64(&bdd_sequence->last)};
@@ -135,12 +142,18 @@ put_all(BddFile *file)
 			continue;
 		for (BddSharedGeneration *generation = slot->oldest;
 			 generation != NULL; generation = generation->next)
-			if (generation->state != BDD_APPLIED &&
-				bdd_count_versions(generation) > 0)
-			{
-				put_generation(file, slot, generation);
-				rows += bdd_count_versions(generation);
-			}
+		{
+			uint64 count = bdd_count_versions(generation);
+
+			if (generation->state == BDD_APPLIED ||
+				(count == 0 && !generation->spooled))
+				continue;
+			put_generation(file, slot, generation);
+			if (generation->logged)
+				*journalled = true;
+			else
+				rows += count;
+		}
 	}
 	put(file, &end, sizeof(end));
 	return rows;
@@ -150,6 +163,7 @@ static void
 write_file(void)
 {
 	BddFile file = {0};
+	bool journalled = false;
 	uint64 rows;
 
 	file.stream = AllocateFile(FILE_NAME_NEW, PG_BINARY_W);
@@ -161,7 +175,7 @@ write_file(void)
 		return;
 	}
 	INIT_CRC32C(file.crc);
-	rows = put_all(&file);
+	rows = put_all(&file, &journalled);
 	FIN_CRC32C(file.crc);
 	if (fwrite(&file.crc, sizeof(file.crc), 1, file.stream) != 1)
 		file.failed = true;
@@ -174,15 +188,18 @@ write_file(void)
 		unlink(FILE_NAME_NEW);
 		return;
 	}
-	if (rows == 0)
+	if (rows == 0 && !journalled)
 	{
 		unlink(FILE_NAME_NEW);
 		unlink(FILE_NAME);
 	}
-	else if (durable_rename(FILE_NAME_NEW, FILE_NAME, LOG) == 0)
+	else if (durable_rename(FILE_NAME_NEW, FILE_NAME, LOG) == 0 && rows > 0)
 		ereport(LOG,
 				(errmsg("batchdedup kept " UINT64_FORMAT " buffered rows in file \"%s\"",
 						rows, FILE_NAME)));
+	if (journalled)
+		ereport(LOG,
+				(errmsg("batchdedup leaves rows in its journal for the next start")));
 }
 
 static bool
@@ -296,11 +313,12 @@ take_generation(BddFile *file, const BddFileGeneration *head)
 }
 
 static bool
-take_all(BddFile *file)
+take_all(BddFile *file, uint64 *rows)
 {
 	BddFileHead head;
 	BddFileGeneration generation;
 
+	*rows = 0;
 	if (!take(file, &head, sizeof(head)) || head.magic != FILE_MAGIC ||
 		head.catalog_version != CATALOG_VERSION_NO)
 		return false;
@@ -309,8 +327,9 @@ take_all(BddFile *file)
 	{
 		if (!OidIsValid(generation.database))
 			return true;
-		if (!take_generation(file, &generation))
+		if (!generation.logged && !take_generation(file, &generation))
 			return false;
+		*rows += generation.rows;
 	}
 	return false;
 }
@@ -320,6 +339,7 @@ static void
 load_buffered_rows(void)
 {
 	BddFile file = {0};
+	uint64 rows;
 	bool loaded;
 
 	file.stream = AllocateFile(FILE_NAME, PG_BINARY_R);
@@ -331,7 +351,7 @@ load_buffered_rows(void)
 					 errmsg("could not open file \"%s\": %m", FILE_NAME)));
 		return;
 	}
-	loaded = is_intact(file.stream) && take_all(&file);
+	loaded = is_intact(file.stream) && take_all(&file, &rows);
 	FreeFile(file.stream);
 	if (!loaded)
 	{
@@ -343,8 +363,10 @@ load_buffered_rows(void)
 		(void) durable_rename(FILE_NAME, FILE_NAME_BAD, LOG);
 		return;
 	}
-	ereport(LOG, (errmsg("batchdedup took its rows back from file \"%s\"",
-						 FILE_NAME)));
+	if (rows > 0)
+		ereport(LOG,
+				(errmsg("batchdedup took its rows back from file \"%s\"",
+						FILE_NAME)));
 }
 
 /*

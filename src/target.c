@@ -25,6 +25,7 @@
 #include "common/hashfn.h"
 #include "executor/executor.h"
 #include "guc.h"
+#include "journal.h"
 #include "miscadmin.h"
 #include "optimizer/optimizer.h"
 #include "pending.h"
@@ -421,10 +422,6 @@ build_target(Relation rel, const BddOptions *options, MemoryContext context)
 	describe_version(target);
 	target->shape.covers = full_row_covers(target);
 	target->shape.fingerprint = fingerprint(target->shape.desc);
-	target->slot = bdd_slot_find(options->target_id, target->relid);
-	if (target->slot != NULL)
-		bdd_slot_reconcile(target->slot,
-						   bdd_mark_read(options->target_id));
 	target->valid = true;
 	return target;
 }
@@ -694,9 +691,48 @@ bdd_free_orphans(void)
 BddSharedSlot *
 bdd_target_find_slot(BddTarget *target)
 {
-	if (target->slot == NULL)
-		target->slot = bdd_slot_find(target->options.target_id, target->relid);
+	int32 id = target->options.target_id;
+
+	if (target->slot != NULL)
+		return target->slot;
+	bdd_journal_wait_replayed();
+	target->slot = bdd_slot_find(id, target->relid);
+	if (target->slot != NULL && target->slot->loaded)
+		bdd_slot_reconcile(target->slot, bdd_mark_read(id, NULL));
 	return target->slot;
+}
+
+/*
+ * Part of the journal was missing when the server started: targets that may
+ * have had rows in it are not used until their owner accepts that.
+ */
+void
+bdd_check_journal(BddTarget *target)
+{
+	XLogRecPtr from;
+	XLogRecPtr to;
+	XLogRecPtr needed;
+
+	if (!target->options.logged)
+		return;
+	LWLockAcquire(&bdd_registry->worker_lock, LW_SHARED);
+	from = bdd_journal->gap_from;
+	to = bdd_journal->gap_to;
+	LWLockRelease(&bdd_registry->worker_lock);
+	if (XLogRecPtrIsInvalid(to))
+		return;
+	(void) bdd_mark_read(target->options.target_id, &needed);
+	if (XLogRecPtrIsInvalid(needed) || needed >= to)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg("part of the journal of \"%s\" is missing",
+					get_rel_name(target->relid)),
+			 errdetail("There is no WAL from %X/%X to %X/%X, which may have had rows that are not in the table.",
+					   LSN_FORMAT_ARGS(Max(from, needed)),
+					   LSN_FORMAT_ARGS(to)),
+			 errhint("Bring the WAL back and restart the server, or go on without these rows with batchdedup.accept_loss(%s).",
+					 quote_literal_cstr(bdd_qualified_name(target->relid)))));
 }
 
 /* The target's slot, made if need be. */
@@ -705,13 +741,15 @@ bdd_target_slot(BddTarget *target)
 {
 	int32 id = target->options.target_id;
 
-	if (target->slot != NULL)
+	if (bdd_target_find_slot(target) != NULL)
 		return target->slot;
-	target->slot = bdd_slot_create(id, target->relid, bdd_mark_read(id));
+	bdd_check_journal(target);
+	target->slot = bdd_slot_create(id, target->relid, bdd_mark_read(id, NULL));
 	if (target->slot == NULL)
 	{
 		bdd_free_orphans();
-		target->slot = bdd_slot_create(id, target->relid, bdd_mark_read(id));
+		target->slot = bdd_slot_create(id, target->relid,
+									   bdd_mark_read(id, NULL));
 	}
 	if (target->slot != NULL && bdd_has_dead_letters(target->relid))
 		target->slot->has_letters = true;

@@ -17,8 +17,10 @@
 #include "xact.h"
 
 #include "access/xact.h"
-#include "flush_wait.h"
 #include "debug_point.h"
+#include "flush_wait.h"
+#include "journal.h"
+#include "miscadmin.h"
 #include "storage/ipc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -235,7 +237,8 @@ enter_all(uint64 *first_number)
 							get_rel_name(pending->relid))));
 		}
 		pending->generation = bdd_enter(pending->slot,
-										pending->shape->fingerprint);
+										pending->shape->fingerprint,
+										pending->logged);
 		if (pending->generation == NULL)
 			lacking = pending;
 	}
@@ -280,7 +283,8 @@ try_reserve(void)
 	{
 		release_all();
 		if (!bdd_prepare_to_enter(lacking->slot,
-								  lacking->shape->fingerprint))
+								  lacking->shape->fingerprint,
+								  lacking->logged))
 			return lacking;
 		bdd_floor_set();
 	}
@@ -310,6 +314,7 @@ reserve_all(void)
 		bdd_wait_for_room(lacking->slot, waiting_since);
 	}
 	bdd_debug_point("reserved");
+	bdd_journal_prepare();
 	phase = RESERVED;
 	bdd_debug_point("pre-commit");
 }
@@ -389,13 +394,33 @@ forget_transaction(void)
 {
 	phase = COLLECTING;
 	actions = NULL;
+	bdd_journal_forget();
 	bdd_pending_reset();
+}
+
+/*
+ * Journal and publication belong together: what is in the journal is
+ * committed, and an error between them would tell the client otherwise.
+ */
+static void
+journal_and_publish(void)
+{
+	XLogRecPtr lsn;
+
+	START_CRIT_SECTION();
+	lsn = bdd_journal_commit();
+	publish_all();
+	END_CRIT_SECTION();
+	/* After the publication, or a standby that is gone would stop flushes. */
+	bdd_journal_wait_for_standby(lsn);
 }
 
 static void
 at_commit(void)
 {
-	if (phase == RESERVED)
+	if (phase == RESERVED && bdd_journal_is_prepared())
+		journal_and_publish();
+	else if (phase == RESERVED)
 		publish_all();
 	run_actions();
 	if (bdd_pending_targets != NULL || phase != COLLECTING)

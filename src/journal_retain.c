@@ -1,0 +1,353 @@
+/*-------------------------------------------------------------------------
+ *
+ * journal_retain.c
+ *		How long the WAL has to keep the journal.
+ *
+ * The launcher holds a physical replication slot.  Its restart_lsn is the
+ * horizon: no generation that has yet to be applied has a message before it.
+ * It advances only past applies whose commit is flushed: what is needed is
+ * found out first, then a message with the new horizon is written and
+ * flushed, and with it all that came before, and then the slot is moved and
+ * saved.  So the slot alone is never trusted: after a start it counts if a
+ * message behind it tells the same.
+ *
+ * Without a slot (wal_level = minimal, or all are in use) there is no journal,
+ * and rows of logged targets are written in their callers' transactions.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "journal.h"
+
+#include "access/xlog.h"
+#include "access/xlog_internal.h"
+#include "debug_point.h"
+#include "guc.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "replication/slot.h"
+#include "spool.h"
+#include "storage/fd.h"
+#include "storage/spin.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+/* Without a slot, one is tried to be had after this. */
+#define RETRY_MS 5000
+
+static XLogRecPtr horizon = InvalidXLogRecPtr; /* of our last message */
+static TimestampTz tried_at = 0;
+
+/* ---------- the slot ---------- */
+
+static bool
+slot_exists(void)
+{
+	return SearchNamedReplicationSlot(BDD_JOURNAL_SLOT, true) != NULL;
+}
+
+static void
+set_kept(bool kept, const char *problem)
+{
+	LWLockAcquire(&bdd_registry->worker_lock, LW_EXCLUSIVE);
+	strlcpy(bdd_journal->problem, problem, BDD_PROBLEM_SIZE);
+	bdd_journal->slot_at = kept ? MyReplicationSlot->data.restart_lsn :
+								  InvalidXLogRecPtr;
+	LWLockRelease(&bdd_registry->worker_lock);
+	pg_atomic_write_u32(&bdd_journal->kept, kept);
+	ConditionVariableBroadcast(&bdd_journal->changed);
+}
+
+/* Why no slot can be had, or NULL. */
+static const char *
+lacking(void)
+{
+	int free = 0;
+
+	if (!XLogIsNeeded())
+		return "wal_level is minimal";
+	LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
+	for (int i = 0; i < max_replication_slots; i++)
+		free += !ReplicationSlotCtl->replication_slots[i].in_use;
+	LWLockRelease(ReplicationSlotControlLock);
+	return free == 0 && !slot_exists() ? "no replication slot is free" : NULL;
+}
+
+static void
+create_slot(void)
+{
+	bdd_replication_slot_create(BDD_JOURNAL_SLOT);
+	ReplicationSlotReserveWal();
+	ReplicationSlotMarkDirty();
+	ReplicationSlotSave();
+}
+
+/* Holds the slot, made if need be; false: there is none to be had. */
+static bool
+hold_slot(void)
+{
+	const char *problem = lacking();
+
+	if (MyReplicationSlot != NULL)
+		return true;
+	tried_at = GetCurrentTimestamp();
+	if (problem == NULL)
+	{
+		if (slot_exists())
+			bdd_replication_slot_acquire(BDD_JOURNAL_SLOT);
+		else
+			create_slot();
+		set_kept(true, "");
+		return true;
+	}
+	if (strcmp(bdd_journal->problem, problem) != 0)
+		ereport(LOG,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("batchdedup has no journal: %s", problem),
+				 errdetail("Rows for logged targets are written in their callers' transactions."),
+				 errhint("Set wal_level to replica, and max_replication_slots to one more.")));
+	set_kept(false, problem);
+	return false;
+}
+
+/*
+ * The server has taken WAL away that the slot was to keep: a new one, for
+ * what comes from here on.
+ */
+static void
+replace_slot(void)
+{
+	ereport(LOG,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("the server has invalidated the replication slot of batchdedup"),
+			 errdetail("Rows that are buffered are in memory only until they are applied."),
+			 errhint("Raise max_slot_wal_keep_size.")));
+	bdd_replication_slot_drop(BDD_JOURNAL_SLOT);
+	create_slot();
+	horizon = InvalidXLogRecPtr;
+	set_kept(true, "");
+}
+
+static void
+advance_slot(XLogRecPtr lsn)
+{
+	SpinLockAcquire(&MyReplicationSlot->mutex);
+	MyReplicationSlot->data.restart_lsn = lsn;
+	SpinLockRelease(&MyReplicationSlot->mutex);
+	ReplicationSlotMarkDirty();
+	bdd_debug_point("horizon");
+	ReplicationSlotSave();
+	ReplicationSlotsComputeRequiredLSN();
+	LWLockAcquire(&bdd_registry->worker_lock, LW_EXCLUSIVE);
+	bdd_journal->slot_at = lsn;
+	LWLockRelease(&bdd_registry->worker_lock);
+}
+
+/* ---------- the horizon ---------- */
+
+/*
+ * Worth while: a segment of WAL can go, or all messages lie before it, so that
+ * nothing is read at the next start.
+ */
+static bool
+is_worth_while(XLogRecPtr needed)
+{
+	XLogRecPtr written = pg_atomic_read_u64(&bdd_journal->written);
+
+	return needed >= horizon + wal_segment_size ||
+		   (needed >= written && horizon < written) ||
+		   XLogRecPtrIsInvalid(horizon);
+}
+
+static void
+advance(bool always)
+{
+	XLogRecPtr needed = bdd_journal_needed_from();
+
+	pg_atomic_write_u64(&bdd_journal->needed, needed);
+	if (!always && !is_worth_while(needed))
+		return;
+	bdd_debug_point("advance");
+	(void) bdd_journal_write_horizon(needed);
+	horizon = needed;
+	if (MyReplicationSlot != NULL &&
+		needed > MyReplicationSlot->data.restart_lsn)
+		advance_slot(needed);
+}
+
+/* ---------- for the launcher ---------- */
+
+/* The beginning of the oldest WAL that is there. */
+static XLogRecPtr
+oldest_wal(void)
+{
+	DIR *directory = AllocateDir(XLOGDIR);
+	struct dirent *entry;
+	XLogSegNo oldest = 0;
+	XLogRecPtr lsn;
+
+	while ((entry = ReadDir(directory, XLOGDIR)) != NULL)
+	{
+		TimeLineID timeline;
+		XLogSegNo segment;
+
+		if (!IsXLogFileName(entry->d_name))
+			continue;
+		XLogFromFileName(entry->d_name, &timeline, &segment,
+						 wal_segment_size);
+		if (oldest == 0 || segment < oldest)
+			oldest = segment;
+	}
+	FreeDir(directory);
+	XLogSegNoOffsetToRecPtr(oldest, 0, wal_segment_size, lsn);
+	return lsn;
+}
+
+/*
+ * What the server finds in its journal when it starts, once; and the slot.
+ */
+void
+bdd_journal_start(void)
+{
+	bool had_slot = slot_exists();
+	XLogRecPtr from;
+
+	if (had_slot && XLogIsNeeded())
+		(void) hold_slot();
+	if (!bdd_journal_is_replayed())
+	{
+		if (MyReplicationSlot != NULL &&
+			!bdd_replication_slot_is_invalidated(MyReplicationSlot) &&
+			!XLogRecPtrIsInvalid(MyReplicationSlot->data.restart_lsn))
+			from = MyReplicationSlot->data.restart_lsn;
+		else
+			from = oldest_wal();
+		bdd_journal_replay(from);
+	}
+	bdd_journal_tend();
+	pg_atomic_write_u32(&bdd_journal->replayed, 1);
+	ConditionVariableBroadcast(&bdd_journal->changed);
+}
+
+static bool
+has_spooled(BddSharedSlot *slot)
+{
+	bool found = false;
+
+	LWLockAcquire(&slot->lock, LW_SHARED);
+	for (BddSharedGeneration *generation = slot->oldest;
+		 generation != NULL && !found; generation = generation->next)
+		found = generation->spooled && generation->state != BDD_APPLIED;
+	LWLockRelease(&slot->lock);
+	return found;
+}
+
+/* Files of rows that are applied. */
+static void
+remove_spools(void)
+{
+	for (int i = 0; i < bdd_registry->slot_count; i++)
+	{
+		BddSharedSlot *slot = &bdd_registry->slots[i];
+
+		if (!slot->in_use || !slot->spooled || has_spooled(slot))
+			continue;
+		bdd_spool_remove(slot->database, slot->target_id);
+		slot->spooled = false;
+	}
+}
+
+/* Regularly. */
+void
+bdd_journal_tend(void)
+{
+	if (MyReplicationSlot == NULL &&
+		TimestampDifferenceExceeds(tried_at, GetCurrentTimestamp(), RETRY_MS))
+		(void) hold_slot();
+	if (MyReplicationSlot != NULL &&
+		bdd_replication_slot_is_invalidated(MyReplicationSlot))
+		replace_slot();
+	advance(false);
+	remove_spools();
+}
+
+/* At the end: the next start shall read as little as can be. */
+void
+bdd_journal_stop(void)
+{
+	if (bdd_journal_is_replayed() &&
+		pg_atomic_read_u64(&bdd_journal->written) > horizon)
+		advance(true);
+}
+
+/* ---------- for everybody ---------- */
+
+bool
+bdd_journal_is_replayed(void)
+{
+	return pg_atomic_read_u32(&bdd_journal->replayed) != 0;
+}
+
+/* Whether rows can be journalled: the WAL is kept until they are applied. */
+bool
+bdd_journal_is_kept(void)
+{
+	return pg_atomic_read_u32(&bdd_journal->kept) != 0;
+}
+
+static void
+report_lacking(void)
+{
+	char problem[BDD_PROBLEM_SIZE];
+
+	LWLockAcquire(&bdd_registry->worker_lock, LW_SHARED);
+	strlcpy(problem, bdd_journal->problem, sizeof(problem));
+	LWLockRelease(&bdd_registry->worker_lock);
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("a logged target needs a journal, and there is none%s%s",
+					problem[0] != '\0' ? ": " : "", problem),
+			 errhint("Set wal_level to replica or logical and max_replication_slots to one more than are in use, and restart the server; or use logged => false, and lose what is buffered at a crash.")));
+}
+
+/* For create_target: logged targets cannot be had without a slot. */
+void
+bdd_journal_check_kept(void)
+{
+	bdd_journal_wait_replayed();
+	if (!bdd_journal_is_kept())
+		report_lacking();
+}
+
+/*
+ * Until the launcher has read the journal nobody knows what is buffered, nor
+ * which numbers of generations are free.
+ */
+void
+bdd_journal_wait_replayed(void)
+{
+	TimestampTz started;
+
+	if (likely(bdd_journal_is_replayed()))
+		return;
+	/* There is no launcher, and nothing is buffered. */
+	if (!IsUnderPostmaster || IsBinaryUpgrade || RecoveryInProgress())
+		return;
+	started = GetCurrentTimestamp();
+	ConditionVariablePrepareToSleep(&bdd_journal->changed);
+	while (!bdd_journal_is_replayed())
+	{
+		if (TimestampDifferenceExceeds(started, GetCurrentTimestamp(),
+									   bdd_full_timeout_ms))
+		{
+			ConditionVariableCancelSleep();
+			ereport(ERROR,
+					(errcode(ERRCODE_CANNOT_CONNECT_NOW),
+					 errmsg("batchdedup has not read its journal yet"),
+					 errdetail("The server has just started, and looks in its WAL for rows that are not applied."),
+					 errhint("Try again; if it lasts, see the server log for what the launcher says.")));
+		}
+		(void) ConditionVariableTimedSleep(&bdd_journal->changed, 100,
+										   PG_WAIT_EXTENSION);
+	}
+	ConditionVariableCancelSleep();
+}

@@ -1,0 +1,317 @@
+/*-------------------------------------------------------------------------
+ *
+ * journal_write.c
+ *		A transaction's rows as a logical message in the WAL.
+ *
+ * With an xid the message is transactional and written in PRE_COMMIT: it
+ * counts if the transaction's commit record follows.  Without one, which is
+ * the usual case, it is prepared in PRE_COMMIT and written in COMMIT: there it
+ * is the commit, and costs neither xid nor commit record.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "journal.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "debug_point.h"
+#include "number.h"
+#include "postmaster/walwriter.h"
+#include "replication/message.h"
+#include "replication/syncrep.h"
+#include "storage/latch.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+BddSharedJournal *bdd_journal = NULL;
+
+static StringInfoData message; /* in the transaction's memory */
+static bool prepared = false;  /* the message waits for COMMIT */
+static bool expect_xid = false;
+
+void
+bdd_journal_init(BddSharedJournal *journal)
+{
+	pg_atomic_init_u32(&journal->replayed, 0);
+	pg_atomic_init_u32(&journal->kept, 0);
+	pg_atomic_init_u32(&journal->ticking, 0);
+	pg_atomic_init_u64(&journal->written, 0);
+	pg_atomic_init_u64(&journal->announced, 0);
+	pg_atomic_init_u64(&journal->skipped, 0);
+	pg_atomic_init_u64(&journal->needed, 0);
+	ConditionVariableInit(&journal->changed);
+}
+
+/* ---------- writing ---------- */
+
+static void
+begin_message(BddMessageKind kind)
+{
+	resetStringInfo(&message);
+	appendStringInfoCharMacro(&message, BDD_JOURNAL_VERSION);
+	appendStringInfoCharMacro(&message, kind);
+}
+
+static void
+begin_rows(uint64 first_sequence)
+{
+	TimestampTz now = GetCurrentTransactionStopTimestamp();
+
+	begin_message(BDD_MESSAGE_ROWS);
+	appendBinaryStringInfo(&message, (char *) &now, sizeof(now));
+	bdd_put_number(&message, first_sequence);
+}
+
+static void
+raise_to(pg_atomic_uint64 *lsn, XLogRecPtr value)
+{
+	uint64 old = pg_atomic_read_u64(lsn);
+
+	while (old < value && !pg_atomic_compare_exchange_u64(lsn, &old, value))
+		;
+}
+
+static XLogRecPtr
+write_message(bool transactional)
+{
+	XLogRecPtr lsn = bdd_log_message(BDD_JOURNAL_PREFIX, message.data,
+									 message.len, transactional);
+
+	raise_to(&bdd_journal->written, lsn);
+	return lsn;
+}
+
+/* ---------- PRE_COMMIT ---------- */
+
+/*
+ * A section is its head and its rows; their bytes are counted in the head, so
+ * the rows are put together first.
+ */
+static void
+append_section(const BddPending *pending, uint64 count, StringInfo rows)
+{
+	uint32 fingerprint = pending->shape->fingerprint;
+
+	bdd_put_number(&message, (uint32) pending->target_id);
+	bdd_put_number(&message, pending->relid);
+	bdd_put_number(&message, pending->generation->number);
+	appendBinaryStringInfo(&message, (char *) &fingerprint,
+						   sizeof(fingerprint));
+	bdd_put_number(&message, count);
+	bdd_put_number(&message, rows->len);
+	appendBinaryStringInfo(&message, rows->data, rows->len);
+	resetStringInfo(rows);
+}
+
+static void
+append_row(StringInfo rows, const BddPending *pending,
+		   const BddPendingRow *row, uint64 first_sequence)
+{
+	const BddImage *image = &row->newest->image;
+
+	bdd_put_number(rows, row->reservation.version->sequence - first_sequence);
+	appendStringInfoCharMacro(rows, image->op | (image->full ? BDD_JOURNAL_FULL : 0));
+	bdd_image_pack(pending->shape, image, rows);
+}
+
+/* A message that is large enough goes at once, for the transaction's xid. */
+static void
+append_target(const BddPending *pending, uint64 first_sequence)
+{
+	StringInfoData rows;
+	uint64 count = 0;
+	dlist_iter iter;
+
+	initStringInfo(&rows);
+	dlist_foreach(iter, &pending->set->rows)
+	{
+		append_row(&rows, pending,
+				   dlist_container(BddPendingRow, set_link, iter.cur),
+				   first_sequence);
+		count++;
+		if (message.len + rows.len < BDD_MESSAGE_LIMIT)
+			continue;
+		append_section(pending, count, &rows);
+		count = 0;
+		(void) GetTopTransactionId();
+		(void) write_message(true);
+		begin_rows(first_sequence);
+	}
+	if (count > 0)
+		append_section(pending, count, &rows);
+	pfree(rows.data);
+}
+
+static bool
+is_logged(const BddPending *pending)
+{
+	return pending->set->count > 0 && pending->generation->logged;
+}
+
+/*
+ * Puts the rows of logged targets into a message; writes it if there is an
+ * xid, or there will be one.  All rows have their sequence numbers.
+ */
+void
+bdd_journal_prepare(void)
+{
+	MemoryContext old_context;
+	uint64 first_sequence = PG_UINT64_MAX;
+	Size head;
+
+	for (BddPending *pending = bdd_pending_targets; pending != NULL;
+		 pending = pending->next)
+	{
+		dlist_iter iter;
+
+		if (!is_logged(pending))
+			continue;
+		dlist_foreach(iter, &pending->set->rows)
+			first_sequence =
+				Min(first_sequence,
+					dlist_container(BddPendingRow, set_link, iter.cur)->reservation.version->sequence);
+	}
+	if (first_sequence == PG_UINT64_MAX)
+		return;
+
+	old_context = MemoryContextSwitchTo(bdd_pending_context);
+	initStringInfo(&message);
+	begin_rows(first_sequence);
+	head = message.len;
+	for (BddPending *pending = bdd_pending_targets; pending != NULL;
+		 pending = pending->next)
+		if (is_logged(pending))
+			append_target(pending, first_sequence);
+	MemoryContextSwitchTo(old_context);
+	if (message.len == head)
+		return;
+	if (expect_xid)
+		(void) GetTopTransactionId();
+	if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
+		(void) write_message(true);
+	else
+		prepared = true;
+}
+
+/*
+ * The transaction will take an xid after our PRE_COMMIT: NOTIFY does.
+ */
+void
+bdd_journal_expect_xid(void)
+{
+	expect_xid = true;
+}
+
+/* ---------- COMMIT ---------- */
+
+bool
+bdd_journal_is_prepared(void)
+{
+	return prepared;
+}
+
+/*
+ * With synchronous_commit off the walwriter is to flush the message soon.  Up
+ * to 16 telling it so costs two context switches each time.  So it is told
+ * after every wal_writer_flush_after, and what is left the launcher tells.
+ */
+static void
+announce(XLogRecPtr lsn)
+{
+#ifndef BDD_ANNOUNCING_IS_CHEAP
+	uint64 enough = (uint64) Max(WalWriterFlushAfter, 1) * XLOG_BLCKSZ;
+
+	if (lsn < pg_atomic_read_u64(&bdd_journal->announced) + enough)
+	{
+		raise_to(&bdd_journal->skipped, lsn);
+		pg_memory_barrier();
+		if (pg_atomic_read_u32(&bdd_journal->ticking) == 0)
+			bdd_wake_launcher();
+		return;
+	}
+	raise_to(&bdd_journal->announced, lsn);
+#endif
+	XLogSetAsyncXactLSN(lsn);
+}
+
+/*
+ * By the launcher, every wal_writer_delay; false: there was nothing, and it
+ * need not come again before it is woken.
+ */
+bool
+bdd_journal_announce_skipped(void)
+{
+	XLogRecPtr skipped;
+
+	pg_atomic_write_u32(&bdd_journal->ticking, 1);
+	pg_memory_barrier();
+	skipped = pg_atomic_read_u64(&bdd_journal->skipped);
+	if (skipped <= pg_atomic_read_u64(&bdd_journal->announced))
+	{
+		pg_atomic_write_u32(&bdd_journal->ticking, 0);
+		pg_memory_barrier();
+		skipped = pg_atomic_read_u64(&bdd_journal->skipped);
+		if (skipped <= pg_atomic_read_u64(&bdd_journal->announced))
+			return false;
+		pg_atomic_write_u32(&bdd_journal->ticking, 1);
+	}
+	raise_to(&bdd_journal->announced, skipped);
+	XLogSetAsyncXactLSN(skipped);
+	return true;
+}
+
+/*
+ * Writes the prepared message: the transaction has no xid, so this commits
+ * it.  In a critical section, which the rows' publication belongs to.
+ */
+XLogRecPtr
+bdd_journal_commit(void)
+{
+	XLogRecPtr lsn;
+
+	Assert(CritSectionCount > 0);
+	lsn = write_message(false);
+	bdd_debug_point("journaled");
+	if (synchronous_commit > SYNCHRONOUS_COMMIT_OFF)
+		XLogFlush(lsn);
+	else
+		announce(lsn);
+	/* This was the commit; the next transaction has written nothing yet. */
+	XactLastRecEnd = 0;
+	bdd_debug_point("flushed");
+	return lsn;
+}
+
+/* As the server does after a commit record; outside of the critical section. */
+void
+bdd_journal_wait_for_standby(XLogRecPtr lsn)
+{
+	if (synchronous_commit > SYNCHRONOUS_COMMIT_OFF)
+		SyncRepWaitForLSN(lsn, true);
+}
+
+/* At the end of the transaction; its memory goes with it. */
+void
+bdd_journal_forget(void)
+{
+	prepared = false;
+	expect_xid = false;
+}
+
+/* ---------- the launcher's messages ---------- */
+
+/* Says, and flushes, that nothing before "horizon" is needed. */
+XLogRecPtr
+bdd_journal_write_horizon(XLogRecPtr horizon)
+{
+	XLogRecPtr lsn;
+
+	initStringInfo(&message);
+	begin_message(BDD_MESSAGE_HORIZON);
+	appendBinaryStringInfo(&message, (char *) &horizon, sizeof(horizon));
+	lsn = bdd_log_message(BDD_JOURNAL_PREFIX, message.data, message.len,
+						  false);
+	pfree(message.data);
+	XLogFlush(lsn);
+	return lsn;
+}

@@ -1,0 +1,17 @@
+/*-------------------------------------------------------------------------
+ *
+ * replay.h
+ *		Applying rows that were found in the journal.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BDD_REPLAY_H
+#define BDD_REPLAY_H
+
+#include "batchdedup.h"
+
+#include "apply.h"
+
+extern void bdd_replay_rows(BddApply *apply, uint64 mark);
+
+#endif /* BDD_REPLAY_H */

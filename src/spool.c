@@ -1,0 +1,164 @@
+/*-------------------------------------------------------------------------
+ *
+ * spool.c
+ *		Rows of a target that were found in the journal, in a file.
+ *
+ * After a crash the launcher reads the journal once for all databases and
+ * puts what it finds into a file for each target; the worker of the database
+ * applies them.  The files are scratch: whoever crashes on the way begins
+ * with the journal again.
+ *
+ * A file has sections as the journal's messages do, each behind a
+ * BddSpoolHead.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "spool.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "storage/fd.h"
+
+#define SPOOL_DIRECTORY "batchdedup_replay"
+
+typedef struct BddSpoolHead
+{
+	uint64 generation;
+	uint64 first_sequence;
+	uint64 rows;
+	uint32 fingerprint;
+	uint32 size;
+} BddSpoolHead;
+
+static void
+spool_path(char *path, Oid database, int32 target_id)
+{
+	snprintf(path, MAXPGPATH, SPOOL_DIRECTORY "/%u.%d", database, target_id);
+}
+
+static void
+report_write(const char *path)
+{
+	ereport(ERROR,
+			(errcode_for_file_access(),
+			 errmsg("could not write file \"%s\": %m", path)));
+}
+
+/* Of all databases, with their directory. */
+void
+bdd_spool_remove_all(void)
+{
+	struct stat status;
+
+	if (stat(SPOOL_DIRECTORY, &status) == 0)
+		(void) rmtree(SPOOL_DIRECTORY, true);
+}
+
+/* Adds the section to a buffer for bdd_spool_append. */
+void
+bdd_spool_put(StringInfo buffer, const BddJournalSection *section)
+{
+	BddSpoolHead head = {.generation = section->generation,
+						 .first_sequence = section->first_sequence,
+						 .rows = section->rows,
+						 .fingerprint = section->fingerprint,
+						 .size = section->size};
+
+	appendBinaryStringInfo(buffer, (char *) &head, sizeof(head));
+	appendBinaryStringInfo(buffer, section->data, section->size);
+}
+
+/* Appends the buffer to the target's file, and empties it. */
+void
+bdd_spool_append(Oid database, int32 target_id, StringInfo buffer)
+{
+	char path[MAXPGPATH];
+	FILE *stream;
+
+	if (buffer->len == 0)
+		return;
+	if (MakePGDirectory(SPOOL_DIRECTORY) < 0 && errno != EEXIST)
+		report_write(SPOOL_DIRECTORY);
+	spool_path(path, database, target_id);
+	stream = AllocateFile(path, PG_BINARY_A);
+	if (stream == NULL ||
+		fwrite(buffer->data, buffer->len, 1, stream) != 1 ||
+		FreeFile(stream) != 0)
+		report_write(path);
+	resetStringInfo(buffer);
+}
+
+/* False: there is no file, and so there are no rows. */
+bool
+bdd_spool_open(BddSpool *spool, Oid database, int32 target_id)
+{
+	memset(spool, 0, sizeof(*spool));
+	spool_path(spool->path, database, target_id);
+	spool->stream = AllocateFile(spool->path, PG_BINARY_R);
+	if (spool->stream == NULL && errno != ENOENT)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not open file \"%s\": %m", spool->path)));
+	return spool->stream != NULL;
+}
+
+static void
+read_exactly(BddSpool *spool, void *data, Size size)
+{
+	if (size > 0 && fread(data, size, 1, spool->stream) != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("file \"%s\" ends too early", spool->path),
+				 errhint("Restart the server: the file is made again.")));
+}
+
+/* The next section, valid until the one after it; false: the end. */
+bool
+bdd_spool_next(BddSpool *spool, BddJournalSection *section)
+{
+	BddSpoolHead head;
+	int c = getc(spool->stream);
+
+	if (c == EOF)
+		return false;
+	ungetc(c, spool->stream);
+	read_exactly(spool, &head, sizeof(head));
+	if (head.size > spool->room)
+	{
+		if (spool->buffer != NULL)
+			pfree(spool->buffer);
+		spool->buffer = MemoryContextAllocHuge(CurrentMemoryContext,
+											   head.size);
+		spool->room = head.size;
+	}
+	read_exactly(spool, spool->buffer, head.size);
+	memset(section, 0, sizeof(*section));
+	section->generation = head.generation;
+	section->first_sequence = head.first_sequence;
+	section->rows = head.rows;
+	section->fingerprint = head.fingerprint;
+	section->size = head.size;
+	section->data = spool->buffer;
+	return true;
+}
+
+void
+bdd_spool_close(BddSpool *spool)
+{
+	FreeFile(spool->stream);
+	if (spool->buffer != NULL)
+		pfree(spool->buffer);
+}
+
+void
+bdd_spool_remove(Oid database, int32 target_id)
+{
+	char path[MAXPGPATH];
+
+	spool_path(path, database, target_id);
+	if (unlink(path) != 0 && errno != ENOENT)
+		ereport(LOG,
+				(errcode_for_file_access(),
+				 errmsg("could not remove file \"%s\": %m", path)));
+}

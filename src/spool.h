@@ -1,0 +1,35 @@
+/*-------------------------------------------------------------------------
+ *
+ * spool.h
+ *		Rows of a target that were found in the journal, in a file.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BDD_SPOOL_H
+#define BDD_SPOOL_H
+
+#include "batchdedup.h"
+
+#include <stdio.h>
+
+#include "journal.h"
+
+typedef struct BddSpool
+{
+	FILE *stream;
+	char path[MAXPGPATH];
+	char *buffer; /* of the section that was read last */
+	Size room;
+} BddSpool;
+
+extern void bdd_spool_remove_all(void);
+extern void bdd_spool_put(StringInfo buffer,
+						  const BddJournalSection *section);
+extern void bdd_spool_append(Oid database, int32 target_id,
+							 StringInfo buffer);
+extern bool bdd_spool_open(BddSpool *spool, Oid database, int32 target_id);
+extern bool bdd_spool_next(BddSpool *spool, BddJournalSection *section);
+extern void bdd_spool_close(BddSpool *spool);
+extern void bdd_spool_remove(Oid database, int32 target_id);
+
+#endif /* BDD_SPOOL_H */
