@@ -244,6 +244,8 @@ SELECT tableoid::regclass, * FROM parent;
 -- unlogged
 CREATE UNLOGGED TABLE unlogged (id int PRIMARY KEY);
 SELECT batchdedup.create_target('unlogged');
+\echo :SQLSTATE
+SELECT batchdedup.create_target('unlogged', logged => false);
 
 -- all columns are the key
 CREATE TABLE only_key (a int, b int, PRIMARY KEY (a, b));

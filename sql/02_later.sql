@@ -5,8 +5,6 @@ CREATE SCHEMA regress_later;
 SET search_path = regress_later;
 CREATE TABLE t (id int PRIMARY KEY, n int, at timestamptz);
 
-SELECT batchdedup.create_target('t', logged => true);
-\echo :SQLSTATE
 SELECT batchdedup.create_target('t', mode => 'shadow');
 \echo :SQLSTATE
 SELECT count(*) FROM batchdedup.target;
@@ -16,8 +14,6 @@ SELECT batchdedup.create_target('t', merge => NULL, version_column => NULL, logg
     on_full => 'wait', guard => 'off', flush_group => NULL, coalesce_rows => true);
 
 -- alter_target is no way around.
-SELECT batchdedup.alter_target('t', logged => true);
-\echo :SQLSTATE
 SELECT batchdedup.alter_target('t', mode => 'shadow');
 \echo :SQLSTATE
 SELECT batchdedup.alter_target('t', logged => false, mode => 'buffered', on_full => 'wait', guard => 'off', coalesce_rows => true);

@@ -31,6 +31,7 @@
 #include "direct.h"
 #include "flush_wait.h"
 #include "guard.h"
+#include "journal.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/value.h"
@@ -44,6 +45,7 @@
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
@@ -280,6 +282,8 @@ object_accessed(ObjectAccessType access, Oid class, Oid object,
 		object_dropped(class, object, sub_object);
 	else if (access == OAT_TRUNCATE)
 		table_truncated(object);
+	else if (access == OAT_FUNCTION_EXECUTE && object == F_PG_NOTIFY)
+		bdd_journal_expect_xid();
 }
 
 static void
@@ -697,6 +701,9 @@ before_statement(Node *statement)
 			break;
 		case T_AlterDomainStmt:
 			settle_users_of_domain((AlterDomainStmt *) statement);
+			break;
+		case T_NotifyStmt:
+			bdd_journal_expect_xid();
 			break;
 		case T_TruncateStmt:
 			lock_truncated_tables((TruncateStmt *) statement);

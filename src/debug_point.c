@@ -5,14 +5,17 @@
  *
  * batchdedup.debug_point = 'name:action'; the action is "wait" (until the
  * test calls bdd_debug_release, 60 seconds at most), "lock" (until nobody
- * holds the advisory lock BDD_DEBUG_LOCK), "error" or "exit" (the process
- * ends at once, as if it had been terminated).  "wait" works in places where
- * nothing may fail: it only sleeps.  "lock" is a wait that isolationtester
- * and pg_blocking_pids() recognize.
+ * holds the advisory lock BDD_DEBUG_LOCK), "error", "exit" (the process ends
+ * at once, as if it had been terminated) or "kill" (as by SIGKILL, so that the
+ * server begins again).  "wait" and "kill" work in places where nothing may
+ * fail.  "lock" is a wait that isolationtester and pg_blocking_pids()
+ * recognize.
  *
  *-------------------------------------------------------------------------
  */
 #include "debug_point.h"
+
+#include <signal.h>
 
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -70,6 +73,8 @@ bdd_debug_point_hit(const char *name)
 		wait_for_lock();
 	else if (strcmp(action, "exit") == 0)
 		proc_exit(1);
+	else if (strcmp(action, "kill") == 0)
+		(void) raise(SIGKILL);
 	else if (strcmp(action, "error") == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INTERNAL_ERROR),

@@ -369,7 +369,6 @@ static void
 publish_all(void)
 {
 	Assert(phase == RESERVED);
-	bdd_debug_point("publish");
 	for (BddPending *pending = bdd_pending_targets; pending != NULL;
 		 pending = pending->next)
 		if (pending->set->count > 0)
@@ -394,7 +393,6 @@ forget_transaction(void)
 {
 	phase = COLLECTING;
 	actions = NULL;
-	bdd_journal_forget();
 	bdd_pending_reset();
 }
 
@@ -418,11 +416,14 @@ journal_and_publish(void)
 static void
 at_commit(void)
 {
+	if (phase == RESERVED)
+		bdd_debug_point("publish");
 	if (phase == RESERVED && bdd_journal_is_prepared())
 		journal_and_publish();
 	else if (phase == RESERVED)
 		publish_all();
 	run_actions();
+	bdd_journal_forget();
 	if (bdd_pending_targets != NULL || phase != COLLECTING)
 		forget_transaction();
 }
@@ -433,6 +434,7 @@ at_abort(void)
 	if (phase != COLLECTING)
 		release_all();
 	forget_actions(0);
+	bdd_journal_forget();
 	forget_transaction();
 }
 

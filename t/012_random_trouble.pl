@@ -26,6 +26,7 @@ use RandomTroubleRunner;
 
 my $node = PostgreSQL::Test::Cluster->new('trouble');
 $node->init;
+$node->append_conf('postgresql.conf', 'wal_level = replica');
 $node->append_conf('postgresql.conf', "shared_preload_libraries = 'batchdedup'\nautovacuum_naptime = 5s\nbatchdedup.retry_backoff = 20ms\nbatchdedup.retry_limit = 1000");
 $node->start;
 my $runner = RandomTroubleRunner->new(node => $node);

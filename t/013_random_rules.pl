@@ -24,6 +24,7 @@ use RandomRulesRunner;
 
 my $node = PostgreSQL::Test::Cluster->new('rules');
 $node->init;
+$node->append_conf('postgresql.conf', 'wal_level = replica');
 $node->append_conf('postgresql.conf', "shared_preload_libraries = 'batchdedup'\nautovacuum_naptime = 5s\nbatchdedup.retry_backoff = 20ms");
 $node->start;
 my $runner = RandomRulesRunner->new(node => $node);

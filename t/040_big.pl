@@ -46,6 +46,7 @@ sub stat_of
 
 $node = PostgreSQL::Test::Cluster->new('roomy');
 $node->init;
+$node->append_conf('postgresql.conf', 'wal_level = replica');
 $node->append_conf('postgresql.conf', "shared_preload_libraries = 'batchdedup'");
 $node->start;
 
@@ -132,6 +133,7 @@ $node->stop;
 
 $node = PostgreSQL::Test::Cluster->new('tight');
 $node->init;
+$node->append_conf('postgresql.conf', 'wal_level = replica');
 $node->append_conf('postgresql.conf', <<'CONF');
 shared_preload_libraries = 'batchdedup'
 batchdedup.buffer_size = 4MB

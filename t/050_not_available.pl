@@ -38,6 +38,7 @@ SQL
 $node = PostgreSQL::Test::Cluster->new('bare');
 $database = 'postgres';
 $node->init;
+$node->append_conf('postgresql.conf', 'wal_level = replica');
 $node->append_conf('postgresql.conf', "shared_preload_libraries = 'batchdedup'");
 $node->start;
 sql($setup);
@@ -124,6 +125,7 @@ $standby->stop;
 
 $node = PostgreSQL::Test::Cluster->new('small');
 $node->init;
+$node->append_conf('postgresql.conf', 'wal_level = replica');
 # One for the launcher, one for the worker of a single database.
 $node->append_conf('postgresql.conf', <<'CONF');
 shared_preload_libraries = 'batchdedup'
@@ -189,6 +191,7 @@ $node->stop;
 
 $node = PostgreSQL::Test::Cluster->new('crash');
 $node->init;
+$node->append_conf('postgresql.conf', 'wal_level = replica');
 $node->append_conf('postgresql.conf', "shared_preload_libraries = 'batchdedup'\nrestart_after_crash = on");
 $node->start;
 $database = 'postgres';

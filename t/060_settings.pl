@@ -9,6 +9,7 @@ use Test::More;
 
 my $node = PostgreSQL::Test::Cluster->new('settings');
 $node->init;
+$node->append_conf('postgresql.conf', 'wal_level = replica');
 $node->append_conf('postgresql.conf', <<'CONF');
 shared_preload_libraries = 'batchdedup'
 batchdedup.flush_interval = '20ms'

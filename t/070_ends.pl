@@ -9,6 +9,7 @@ use Test::More;
 
 my $node = PostgreSQL::Test::Cluster->new('ends');
 $node->init;
+$node->append_conf('postgresql.conf', 'wal_level = replica');
 $node->append_conf('postgresql.conf', <<'CONF');
 shared_preload_libraries = 'batchdedup'
 batchdedup.shutdown_timeout = '1s'

@@ -11,6 +11,7 @@ use Time::HiRes qw(sleep);
 
 my $node = PostgreSQL::Test::Cluster->new('steps');
 $node->init;
+$node->append_conf('postgresql.conf', 'wal_level = replica');
 $node->append_conf('postgresql.conf', <<'CONF');
 shared_preload_libraries = 'batchdedup'
 batchdedup.retry_backoff = '10ms'

@@ -12,6 +12,7 @@ sub new_node
 	my ($name) = @_;
 	my $node = PostgreSQL::Test::Cluster->new($name);
 	$node->init;
+	$node->append_conf('postgresql.conf', 'wal_level = replica');
 	$node->append_conf('postgresql.conf', "shared_preload_libraries = 'batchdedup'");
 	return $node;
 }

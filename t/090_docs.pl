@@ -12,6 +12,7 @@ use Test::More;
 my $root = "$FindBin::RealBin/..";
 my $node = PostgreSQL::Test::Cluster->new('docs');
 $node->init;
+$node->append_conf('postgresql.conf', 'wal_level = replica');
 $node->append_conf('postgresql.conf', "shared_preload_libraries = 'batchdedup'");
 $node->start;
 

@@ -11,6 +11,7 @@ use Test::More;
 my $bench = "$FindBin::RealBin/../bench";
 my $node = PostgreSQL::Test::Cluster->new('bench');
 $node->init;
+$node->append_conf('postgresql.conf', 'wal_level = replica');
 $node->append_conf('postgresql.conf', "shared_preload_libraries = 'batchdedup'");
 $node->start;
 

@@ -21,6 +21,7 @@ my $work = PostgreSQL::Test::Utils::tempdir_short();
 # JDBC knows no Unix sockets.
 my $node = PostgreSQL::Test::Cluster->new('drivers');
 $node->init;
+$node->append_conf('postgresql.conf', 'wal_level = replica');
 $node->append_conf('postgresql.conf', <<'CONF');
 shared_preload_libraries = 'batchdedup'
 listen_addresses = '127.0.0.1'

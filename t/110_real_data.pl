@@ -12,6 +12,7 @@ my $root = "$FindBin::RealBin/..";
 my $data = "$root/examples/data";
 my $node = PostgreSQL::Test::Cluster->new('real_data');
 $node->init;
+$node->append_conf('postgresql.conf', 'wal_level = replica');
 $node->append_conf('postgresql.conf', "shared_preload_libraries = 'batchdedup'");
 $node->start;
 %ENV = (%ENV, PGHOST => $node->host, PGPORT => $node->port, PGDATABASE => 'postgres', CONNECTIONS => 4);

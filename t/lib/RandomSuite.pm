@@ -32,6 +32,7 @@ sub start_server
 {
 	my $node = PostgreSQL::Test::Cluster->new('random');
 	$node->init;
+	$node->append_conf('postgresql.conf', 'wal_level = replica');
 	$node->append_conf('postgresql.conf', "shared_preload_libraries = 'batchdedup'") unless $standin;
 	$node->append_conf('postgresql.conf', "autovacuum_naptime = 5s\nmax_prepared_transactions = 2");
 	$node->start;
