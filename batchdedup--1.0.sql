@@ -398,6 +398,22 @@ SELECT w.pid, d.datname AS database, w.state, w.started_at, w.target, w.generati
 COMMENT ON VIEW batchdedup.stat_worker IS
     'the workers of the server, what each applies now, and the processes whose COMMIT one waits for';
 
+CREATE FUNCTION batchdedup.stat_journal_internal(
+    OUT kept boolean, OUT problem text, OUT slot_lsn pg_lsn, OUT retained_bytes bigint,
+    OUT oldest_unapplied_lsn pg_lsn, OUT read boolean, OUT replayed_rows bigint, OUT read_ms double precision,
+    OUT read_from pg_lsn, OUT read_to pg_lsn, OUT missing_from pg_lsn, OUT missing_to pg_lsn
+) RETURNS SETOF record
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_stat_journal';
+COMMENT ON FUNCTION batchdedup.stat_journal_internal IS 'see the view stat_journal';
+
+CREATE VIEW batchdedup.stat_journal AS
+SELECT 'batchdedup' AS slot_name, kept, problem, slot_lsn, retained_bytes, oldest_unapplied_lsn,
+       read, replayed_rows, read_ms, read_from, read_to, missing_from, missing_to
+  FROM batchdedup.stat_journal_internal();
+COMMENT ON VIEW batchdedup.stat_journal IS
+    'the WAL that is kept for rows that are not applied, and what was found in it when the server started';
+
 CREATE FUNCTION batchdedup.stat_reset() RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'bdd_stat_reset';
@@ -427,6 +443,25 @@ SELECT 'buffer', NULL,
        CASE WHEN b.used_bytes >= 0.7 * b.total_bytes
             THEN 'Look for a target that is paused or cannot be applied, or raise batchdedup.buffer_size.' END
   FROM batchdedup.stat_buffer_internal() b
+UNION ALL
+SELECT 'journal', NULL,
+       CASE WHEN j.problem IS NOT NULL THEN 'fail' WHEN NOT j.read OR NOT j.kept THEN 'warn' ELSE 'ok' END,
+       CASE WHEN j.problem IS NOT NULL
+            THEN format('%s: rows for logged targets are written in their callers'' transactions', j.problem)
+            WHEN NOT j.read THEN 'the launcher has not read the WAL yet'
+            ELSE format('%s of WAL kept', pg_size_pretty(j.retained_bytes)) END,
+       CASE WHEN j.problem IS NOT NULL THEN 'Set wal_level to replica, and max_replication_slots to one more.'
+            WHEN NOT j.read THEN 'See the server log.' END
+  FROM batchdedup.stat_journal_internal() j
+UNION ALL
+SELECT 'journal', o.target, 'fail',
+       format('WAL from %s to %s was missing at the start, and may have had rows of it',
+              j.missing_from, j.missing_to),
+       'Bring the WAL back and restart the server, or go on without these rows with batchdedup.accept_loss.'
+  FROM batchdedup.stat_journal_internal() j
+  JOIN batchdedup.mark m ON m.journal_from < j.missing_to
+                        AND m.system = (SELECT c.system_identifier FROM pg_control_system() c)
+  JOIN batchdedup.target_option o ON o.target_id = m.target_id AND o.logged
 UNION ALL
 SELECT 'enabled', NULL,
        CASE WHEN current_setting('batchdedup.enabled')::boolean THEN 'ok' ELSE 'warn' END,
@@ -489,10 +524,11 @@ GRANT SELECT ON batchdedup.target, batchdedup.dead_letter TO PUBLIC;
 REVOKE ALL ON FUNCTION batchdedup.stat_reset FROM PUBLIC;
 REVOKE ALL ON FUNCTION batchdedup.health,
     batchdedup.stat_target_internal, batchdedup.stat_buffer_internal,
-    batchdedup.stat_worker_internal FROM PUBLIC;
+    batchdedup.stat_worker_internal, batchdedup.stat_journal_internal FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION batchdedup.health,
     batchdedup.stat_target_internal, batchdedup.stat_buffer_internal,
-    batchdedup.stat_worker_internal TO pg_monitor;
-GRANT SELECT ON batchdedup.target_option TO pg_monitor;
+    batchdedup.stat_worker_internal, batchdedup.stat_journal_internal TO pg_monitor;
+GRANT SELECT ON batchdedup.target_option, batchdedup.mark TO pg_monitor;
 GRANT SELECT (id, target_id, superseded) ON batchdedup.dead_letter_row TO pg_monitor;
-GRANT SELECT ON batchdedup.stat_target, batchdedup.stat_buffer, batchdedup.stat_worker TO pg_monitor;
+GRANT SELECT ON batchdedup.stat_target, batchdedup.stat_buffer, batchdedup.stat_worker, batchdedup.stat_journal
+    TO pg_monitor;

@@ -1,15 +1,17 @@
 /*-------------------------------------------------------------------------
  *
  * stats.c
- *		What the views stat_target, stat_buffer and stat_worker show.
+ *		What the views stat_target, stat_buffer, stat_worker and stat_journal show.
  *
  *-------------------------------------------------------------------------
  */
 #include "batchdedup.h"
 
+#include "access/xlog.h"
 #include "catalog/pg_type_d.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "journal.h"
 #include "miscadmin.h"
 #include "registry.h"
 #include "storage/proc.h"
@@ -17,6 +19,7 @@
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/pg_lsn.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
@@ -24,6 +27,7 @@
 PG_FUNCTION_INFO_V1(bdd_stat_target);
 PG_FUNCTION_INFO_V1(bdd_stat_buffer);
 PG_FUNCTION_INFO_V1(bdd_stat_worker);
+PG_FUNCTION_INFO_V1(bdd_stat_journal);
 PG_FUNCTION_INFO_V1(bdd_stat_reset);
 
 #define TARGET_COLUMNS 24
@@ -255,6 +259,45 @@ bdd_stat_worker(PG_FUNCTION_ARGS)
 		tuplestore_putvalues(result->setResult, result->setDesc, values,
 							 isnull);
 	}
+	return (Datum) 0;
+}
+
+static void
+set_lsn(Datum *value, bool *isnull, XLogRecPtr lsn)
+{
+	*value = LSNGetDatum(lsn);
+	*isnull = XLogRecPtrIsInvalid(lsn);
+}
+
+Datum
+bdd_stat_journal(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	BddSharedJournal *journal = bdd_journal;
+	XLogRecPtr now = RecoveryInProgress() ? InvalidXLogRecPtr : GetXLogInsertRecPtr();
+	Datum values[12] = {0};
+	bool isnull[12] = {0};
+
+	bdd_check_preloaded();
+	InitMaterializedSRF(fcinfo, 0);
+	LWLockAcquire(&bdd_registry->worker_lock, LW_SHARED);
+	values[0] = BoolGetDatum(bdd_journal_is_kept());
+	values[1] = CStringGetTextDatum(journal->problem);
+	isnull[1] = journal->problem[0] == '\0';
+	set_lsn(&values[2], &isnull[2], journal->slot_at);
+	values[3] = Int64GetDatum(now - journal->slot_at);
+	isnull[3] = isnull[2] || now == InvalidXLogRecPtr;
+	set_lsn(&values[4], &isnull[4], pg_atomic_read_u64(&journal->needed));
+	values[5] = BoolGetDatum(bdd_journal_is_replayed());
+	values[6] = Int64GetDatum(journal->replay_rows);
+	values[7] = Float8GetDatum(journal->replay_us / 1000.0);
+	set_lsn(&values[8], &isnull[8], journal->read_from);
+	set_lsn(&values[9], &isnull[9], journal->read_to);
+	set_lsn(&values[10], &isnull[10], journal->gap_from);
+	set_lsn(&values[11], &isnull[11], journal->gap_to);
+	isnull[10] = isnull[11];
+	LWLockRelease(&bdd_registry->worker_lock);
+	tuplestore_putvalues(result->setResult, result->setDesc, values, isnull);
 	return (Datum) 0;
 }
 
