@@ -21,6 +21,7 @@ int bdd_lock_timeout_ms = 5000;
 int bdd_retry_backoff_ms = 1000;
 int bdd_retry_limit = 5;
 int bdd_worker_idle_timeout_ms = 60000;
+int bdd_max_journal_mb = 1024;
 char *bdd_debug_point_setting = NULL;
 
 static void
@@ -103,6 +104,11 @@ bdd_guc_init(void)
 	define_memory_settings();
 	define_flush_settings();
 	define_waiting_settings();
+	DefineCustomIntVariable("batchdedup.max_journal",
+							"WAL that is kept for rows that cannot be applied; then they are written to the WAL anew.",
+							"-1: without limit.", &bdd_max_journal_mb,
+							1024, -1, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
 	DefineCustomStringVariable("batchdedup.debug_point",
 							   "For tests: stops or fails the code at a named point.",
 							   NULL, &bdd_debug_point_setting,

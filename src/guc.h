@@ -22,6 +22,7 @@ extern int bdd_lock_timeout_ms;
 extern int bdd_retry_backoff_ms;
 extern int bdd_retry_limit;
 extern int bdd_worker_idle_timeout_ms;
+extern int bdd_max_journal_mb;
 extern char *bdd_debug_point_setting;
 
 extern void bdd_guc_init(void);

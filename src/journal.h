@@ -28,6 +28,7 @@
 typedef enum BddMessageKind
 {
 	BDD_MESSAGE_ROWS = 'r',
+	BDD_MESSAGE_COPY = 'c',   /* replaces older rows of its generations */
 	BDD_MESSAGE_HORIZON = 'h' /* nothing before this LSN is needed */
 } BddMessageKind;
 
@@ -76,6 +77,8 @@ typedef struct BddJournalSection
 	uint64 rows;
 	uint32 size;
 	const char *data; /* the rows */
+	uint64 copy;      /* of which copy the rows are; 0: none */
+	uint64 copied_to; /* no rows, but: the copy counts; 0: rows */
 } BddJournalSection;
 
 /* One of these rows. */
@@ -99,12 +102,17 @@ extern void bdd_journal_wait_for_standby(XLogRecPtr lsn);
 extern void bdd_journal_forget(void);
 extern void bdd_journal_expect_xid(void);
 extern XLogRecPtr bdd_journal_write_horizon(XLogRecPtr horizon);
+extern void bdd_put_section(StringInfo message,
+							const BddJournalSection *section);
 extern bool bdd_journal_announce_skipped(void);
 
 /* journal_read.c */
 extern void bdd_journal_replay(XLogRecPtr from);
 extern bool bdd_journal_next_row(BddJournalSection *section,
 								 BddJournalRow *row);
+
+/* journal_copy.c */
+extern void bdd_journal_copy(XLogRecPtr limit);
 
 /* journal_retain.c */
 extern void bdd_journal_start(void);

@@ -208,6 +208,46 @@ read_rows(BddReplay *replay, Oid database, const char *data, Size size,
 	}
 }
 
+/* A message of a copy: rows, or that the copy counts. */
+static void
+read_copy(BddReplay *replay, const char *data, Size size)
+{
+	const char *end = data + size;
+	BddJournalSection section = {0};
+	BddFound *target;
+	uint64 database;
+	uint64 copy;
+	uint64 target_id;
+	uint64 relid;
+	uint64 from;
+	uint64 to;
+	bool last;
+	TimestampTz at;
+
+	if (!bdd_get_number(&data, end, &database) ||
+		!bdd_get_number(&data, end, &copy) ||
+		!bdd_get_number(&data, end, &target_id) ||
+		!bdd_get_number(&data, end, &relid) ||
+		!bdd_get_number(&data, end, &from) ||
+		!bdd_get_number(&data, end, &to) || !take(&data, end, &last, 1) ||
+		!take(&data, end, &at, sizeof(at)) ||
+		!bdd_get_number(&data, end, &section.first_sequence))
+		elog(ERROR, "message of a copy without a head");
+	section.target_id = (int32) target_id;
+	section.relid = relid;
+	section.generation = to;
+	target = find_target(replay, database, &section);
+	if (last)
+		bdd_spool_copied(&target->buffer, copy, from, to);
+	while (data < end)
+	{
+		if (!take_section(&data, end, &section))
+			elog(ERROR, "message of a copy with a damaged section");
+		section.copy = copy;
+		keep_section(replay, target, &section);
+	}
+}
+
 static void
 keep_undecided(BddReplay *replay, TransactionId xid, Oid database,
 			   const char *data, Size size)
@@ -282,6 +322,8 @@ read_message(BddReplay *replay)
 	size -= 2;
 	if (kind == BDD_MESSAGE_HORIZON)
 		read_horizon(replay, data, size);
+	else if (kind == BDD_MESSAGE_COPY)
+		read_copy(replay, data, size);
 	else if (kind == BDD_MESSAGE_ROWS)
 	{
 		read_rows(replay, record->dbId, data, size, !record->transactional);

@@ -35,6 +35,7 @@
 #define RETRY_MS 5000
 
 static XLogRecPtr horizon = InvalidXLogRecPtr; /* of our last message */
+static XLogRecPtr lost_before = InvalidXLogRecPtr; /* WAL that may be gone */
 static TimestampTz tried_at = 0;
 
 /* ---------- the slot ---------- */
@@ -123,6 +124,7 @@ replace_slot(void)
 			 errhint("Raise max_slot_wal_keep_size.")));
 	bdd_replication_slot_drop(BDD_JOURNAL_SLOT);
 	create_slot();
+	lost_before = MyReplicationSlot->data.restart_lsn;
 	horizon = InvalidXLogRecPtr;
 	set_kept(true, "");
 }
@@ -256,6 +258,26 @@ remove_spools(void)
 	}
 }
 
+/*
+ * Rows that keep more WAL than batchdedup.max_journal are written anew, and so
+ * are those whose WAL is gone: they would be lost at a crash.
+ */
+static void
+copy_what_is_old(void)
+{
+	XLogRecPtr now = GetXLogInsertRecPtr();
+	XLogRecPtr limit = InvalidXLogRecPtr;
+	uint64 most = (uint64) bdd_max_journal_mb * 1024 * 1024;
+
+	if (MyReplicationSlot == NULL)
+		return;
+	if (bdd_max_journal_mb >= 0 && now > most)
+		limit = now - most;
+	limit = Max(limit, lost_before);
+	if (bdd_journal_needed_from() < limit)
+		bdd_journal_copy(limit);
+}
+
 /* Regularly. */
 void
 bdd_journal_tend(void)
@@ -266,6 +288,7 @@ bdd_journal_tend(void)
 	if (MyReplicationSlot != NULL &&
 		bdd_replication_slot_is_invalidated(MyReplicationSlot))
 		replace_slot();
+	copy_what_is_old();
 	advance(false);
 	remove_spools();
 }

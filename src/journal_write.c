@@ -81,25 +81,34 @@ write_message(bool transactional)
 	return lsn;
 }
 
+/* A section is its head, which counts the bytes of the rows, and its rows. */
+void
+bdd_put_section(StringInfo message, const BddJournalSection *section)
+{
+	bdd_put_number(message, (uint32) section->target_id);
+	bdd_put_number(message, section->relid);
+	bdd_put_number(message, section->generation);
+	appendBinaryStringInfo(message, (char *) &section->fingerprint,
+						   sizeof(section->fingerprint));
+	bdd_put_number(message, section->rows);
+	bdd_put_number(message, section->size);
+	appendBinaryStringInfo(message, section->data, section->size);
+}
+
 /* ---------- PRE_COMMIT ---------- */
 
-/*
- * A section is its head and its rows; their bytes are counted in the head, so
- * the rows are put together first.
- */
 static void
 append_section(const BddPending *pending, uint64 count, StringInfo rows)
 {
-	uint32 fingerprint = pending->shape->fingerprint;
+	BddJournalSection section = {.target_id = pending->target_id,
+								 .relid = pending->relid,
+								 .generation = pending->generation->number,
+								 .fingerprint = pending->shape->fingerprint,
+								 .rows = count,
+								 .size = rows->len,
+								 .data = rows->data};
 
-	bdd_put_number(&message, (uint32) pending->target_id);
-	bdd_put_number(&message, pending->relid);
-	bdd_put_number(&message, pending->generation->number);
-	appendBinaryStringInfo(&message, (char *) &fingerprint,
-						   sizeof(fingerprint));
-	bdd_put_number(&message, count);
-	bdd_put_number(&message, rows->len);
-	appendBinaryStringInfo(&message, rows->data, rows->len);
+	bdd_put_section(&message, &section);
 	resetStringInfo(rows);
 }
 

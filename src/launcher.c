@@ -25,10 +25,12 @@
 #include "postmaster/walwriter.h"
 #include "registry.h"
 #include "shutdown_file.h"
+#include "storage/fd.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
+#include "utils/pidfile.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
@@ -158,6 +160,24 @@ forget_dropped_databases(void)
 	CommitTransactionCommand();
 }
 
+/* The server is shut down, and not this process alone terminated. */
+bool
+bdd_server_is_stopping(void)
+{
+	char line[MAXPGPATH];
+	FILE *file = AllocateFile("postmaster.pid", "r");
+	bool stopping = false;
+
+	if (file == NULL)
+		return false;
+	for (int i = 1; fgets(line, sizeof(line), file) != NULL; i++)
+		if (i == LOCK_FILE_LINE_PM_STATUS)
+			stopping = strncmp(line, PM_STATUS_STOPPING,
+							   strlen(PM_STATUS_STOPPING)) == 0;
+	FreeFile(file);
+	return stopping;
+}
+
 static void
 forget_launcher(int code, Datum arg)
 {
@@ -234,8 +254,11 @@ bdd_launcher_main(Datum arg)
 						 nap, PG_WAIT_EXTENSION);
 		CHECK_FOR_INTERRUPTS();
 	}
-	await_workers();
-	bdd_journal_stop();
+	if (bdd_server_is_stopping())
+	{
+		await_workers();
+		bdd_journal_stop();
+	}
 	/* One: the postmaster starts us again, unless it is shutting down. */
 	proc_exit(1);
 }

@@ -11,5 +11,6 @@
 #include "batchdedup.h"
 
 extern void bdd_launcher_register(void);
+extern bool bdd_server_is_stopping(void);
 
 #endif /* BDD_LAUNCHER_H */

@@ -88,6 +88,7 @@ typedef struct BddSharedGeneration
 	struct BddSharedGeneration *next;      /* newer; registry.h: slot lock */
 	uint64 number;                         /* constant */
 	uint32 fingerprint;                    /* of its rows' shape; constant */
+	int set_bytes;                         /* of their BddColumns; constant */
 	bool logged;                           /* its rows are in the journal; constant */
 	bool spooled;                          /* its rows are in a file; constant */
 	XLogRecPtr journal_from;               /* no message before; registry lock */

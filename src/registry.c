@@ -350,7 +350,7 @@ bdd_slot_has_unapplied(BddSharedSlot *slot)
 
 /* Caller holds the registry lock exclusively. */
 static bool
-start_generation(BddSharedSlot *slot, uint32 fingerprint, bool logged)
+start_generation(BddSharedSlot *slot, const BddShape *shape, bool logged)
 {
 	BddSharedGeneration *generation;
 	BddSharedGeneration **link = &slot->oldest;
@@ -360,7 +360,8 @@ start_generation(BddSharedSlot *slot, uint32 fingerprint, bool logged)
 									   slot->next_generation);
 	if (generation == NULL)
 		return false;
-	generation->fingerprint = fingerprint;
+	generation->fingerprint = shape->fingerprint;
+	generation->set_bytes = shape->set_bytes;
 	generation->logged = logged;
 	generation->journal_from = GetXLogInsertRecPtr();
 	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
@@ -414,15 +415,15 @@ seal_active(BddSharedSlot *slot)
 
 /* Makes sure that there is a generation to enter; false: no memory. */
 bool
-bdd_prepare_to_enter(BddSharedSlot *slot, uint32 fingerprint, bool logged)
+bdd_prepare_to_enter(BddSharedSlot *slot, const BddShape *shape, bool logged)
 {
 	bool ready;
 
 	LWLockAcquire(&bdd_registry->lock, LW_EXCLUSIVE);
-	if (slot->active != NULL && !is_for(slot->active, fingerprint, logged))
+	if (slot->active != NULL && !is_for(slot->active, shape->fingerprint, logged))
 		seal_active(slot);
 	ready = slot->active != NULL ||
-			start_generation(slot, fingerprint, logged);
+			start_generation(slot, shape, logged);
 	LWLockRelease(&bdd_registry->lock);
 	return ready;
 }

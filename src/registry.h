@@ -126,7 +126,7 @@ extern bool bdd_slot_has_unapplied(BddSharedSlot *slot);
 extern bool bdd_slot_waits_for(const BddSharedSlot *slot, uint64 number);
 extern bool bdd_slot_is_buffering(BddSharedSlot *slot);
 
-extern bool bdd_prepare_to_enter(BddSharedSlot *slot, uint32 fingerprint,
+extern bool bdd_prepare_to_enter(BddSharedSlot *slot, const BddShape *shape,
 								 bool logged);
 extern BddSharedGeneration *bdd_enter(BddSharedSlot *slot, uint32 fingerprint,
 									  bool logged);

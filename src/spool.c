@@ -27,6 +27,8 @@ typedef struct BddSpoolHead
 	uint64 generation;
 	uint64 first_sequence;
 	uint64 rows;
+	uint64 copy;
+	uint64 copied_to;
 	uint32 fingerprint;
 	uint32 size;
 } BddSpoolHead;
@@ -62,11 +64,21 @@ bdd_spool_put(StringInfo buffer, const BddJournalSection *section)
 	BddSpoolHead head = {.generation = section->generation,
 						 .first_sequence = section->first_sequence,
 						 .rows = section->rows,
+						 .copy = section->copy,
 						 .fingerprint = section->fingerprint,
 						 .size = section->size};
 
 	appendBinaryStringInfo(buffer, (char *) &head, sizeof(head));
 	appendBinaryStringInfo(buffer, section->data, section->size);
+}
+
+/* Adds that a copy counts, which is of generations "from" to "to". */
+void
+bdd_spool_copied(StringInfo buffer, uint64 copy, uint64 from, uint64 to)
+{
+	BddSpoolHead head = {.generation = from, .copy = copy, .copied_to = to};
+
+	appendBinaryStringInfo(buffer, (char *) &head, sizeof(head));
 }
 
 /* Appends the buffer to the target's file, and empties it. */
@@ -89,20 +101,6 @@ bdd_spool_append(Oid database, int32 target_id, StringInfo buffer)
 	resetStringInfo(buffer);
 }
 
-/* False: there is no file, and so there are no rows. */
-bool
-bdd_spool_open(BddSpool *spool, Oid database, int32 target_id)
-{
-	memset(spool, 0, sizeof(*spool));
-	spool_path(spool->path, database, target_id);
-	spool->stream = AllocateFile(spool->path, PG_BINARY_R);
-	if (spool->stream == NULL && errno != ENOENT)
-		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not open file \"%s\": %m", spool->path)));
-	return spool->stream != NULL;
-}
-
 static void
 read_exactly(BddSpool *spool, void *data, Size size)
 {
@@ -113,9 +111,8 @@ read_exactly(BddSpool *spool, void *data, Size size)
 				 errhint("Restart the server: the file is made again.")));
 }
 
-/* The next section, valid until the one after it; false: the end. */
-bool
-bdd_spool_next(BddSpool *spool, BddJournalSection *section)
+static bool
+read_section(BddSpool *spool, BddJournalSection *section)
 {
 	BddSpoolHead head;
 	int c = getc(spool->stream);
@@ -137,10 +134,73 @@ bdd_spool_next(BddSpool *spool, BddJournalSection *section)
 	section->generation = head.generation;
 	section->first_sequence = head.first_sequence;
 	section->rows = head.rows;
+	section->copy = head.copy;
+	section->copied_to = head.copied_to;
 	section->fingerprint = head.fingerprint;
 	section->size = head.size;
 	section->data = spool->buffer;
 	return true;
+}
+
+/* Rows count unless a later copy replaces them; those of a copy, if it does. */
+static bool
+counts(const BddSpool *spool, const BddJournalSection *section)
+{
+	bool complete = section->copy == 0;
+	ListCell *cell;
+
+	foreach(cell, spool->copies)
+	{
+		const BddJournalSection *copy = lfirst(cell);
+
+		if (copy->copy == section->copy)
+			complete = true;
+		else if (copy->copy > section->copy &&
+				 copy->generation <= section->generation &&
+				 section->generation <= copy->copied_to)
+			return false;
+	}
+	return complete;
+}
+
+/* False: there is no file, and so there are no rows. */
+bool
+bdd_spool_open(BddSpool *spool, Oid database, int32 target_id)
+{
+	BddJournalSection section;
+
+	memset(spool, 0, sizeof(*spool));
+	spool_path(spool->path, database, target_id);
+	spool->stream = AllocateFile(spool->path, PG_BINARY_R);
+	if (spool->stream == NULL && errno != ENOENT)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not open file \"%s\": %m", spool->path)));
+	if (spool->stream == NULL)
+		return false;
+	while (read_section(spool, &section))
+		if (section.copied_to != 0)
+		{
+			BddJournalSection *copy = palloc(sizeof(*copy));
+
+			*copy = section;
+			spool->copies = lappend(spool->copies, copy);
+		}
+	rewind(spool->stream);
+	return true;
+}
+
+/*
+ * The next section with rows that count, valid until the one after it; false:
+ * the end.
+ */
+bool
+bdd_spool_next(BddSpool *spool, BddJournalSection *section)
+{
+	while (read_section(spool, section))
+		if (section->copied_to == 0 && counts(spool, section))
+			return true;
+	return false;
 }
 
 void

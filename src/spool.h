@@ -13,6 +13,7 @@
 #include <stdio.h>
 
 #include "journal.h"
+#include "nodes/pg_list.h"
 
 typedef struct BddSpool
 {
@@ -20,6 +21,7 @@ typedef struct BddSpool
 	char path[MAXPGPATH];
 	char *buffer; /* of the section that was read last */
 	Size room;
+	List *copies; /* that count: sections with "copied_to" */
 } BddSpool;
 
 extern void bdd_spool_remove_all(void);
@@ -29,6 +31,8 @@ extern void bdd_spool_append(Oid database, int32 target_id,
 							 StringInfo buffer);
 extern bool bdd_spool_open(BddSpool *spool, Oid database, int32 target_id);
 extern bool bdd_spool_next(BddSpool *spool, BddJournalSection *section);
+extern void bdd_spool_copied(StringInfo buffer, uint64 copy, uint64 from,
+							 uint64 to);
 extern void bdd_spool_close(BddSpool *spool);
 extern void bdd_spool_remove(Oid database, int32 target_id);
 

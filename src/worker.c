@@ -13,18 +13,17 @@
 #include "flusher.h"
 #include "fmgr.h"
 #include "guc.h"
+#include "launcher.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "registry.h"
-#include "storage/fd.h"
 #include "storage/ipc.h"
 #include "storage/proc.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
-#include "utils/pidfile.h"
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 
@@ -146,24 +145,6 @@ may_leave(TimestampTz idle_since)
 
 /* ---------- leaving ---------- */
 
-/* The server is shut down, and not the worker alone terminated. */
-static bool
-server_is_stopping(void)
-{
-	char line[MAXPGPATH];
-	FILE *file = AllocateFile("postmaster.pid", "r");
-	bool stopping = false;
-
-	if (file == NULL)
-		return false;
-	for (int i = 1; fgets(line, sizeof(line), file) != NULL; i++)
-		if (i == LOCK_FILE_LINE_PM_STATUS)
-			stopping = strncmp(line, PM_STATUS_STOPPING,
-							   strlen(PM_STATUS_STOPPING)) == 0;
-	FreeFile(file);
-	return stopping;
-}
-
 /* shutdown_timeout is over: break off what runs. */
 static void
 time_is_up(void)
@@ -248,7 +229,7 @@ bdd_worker_main(Datum arg)
 	SetConfigOption("application_name", "batchdedup worker", PGC_USERSET,
 					PGC_S_SESSION);
 	main_loop();
-	if (ShutdownRequestPending && bdd_flusher_has_work() && server_is_stopping())
+	if (ShutdownRequestPending && bdd_flusher_has_work() && bdd_server_is_stopping())
 		drain();
 	proc_exit(0);
 }

@@ -282,8 +282,7 @@ try_reserve(void)
 	while ((lacking = enter_all(&first_number)) != NULL)
 	{
 		release_all();
-		if (!bdd_prepare_to_enter(lacking->slot,
-								  lacking->shape->fingerprint,
+		if (!bdd_prepare_to_enter(lacking->slot, lacking->shape,
 								  lacking->logged))
 			return lacking;
 		bdd_floor_set();
