@@ -56,6 +56,7 @@ typedef struct BddSharedJournal
 	pg_atomic_uint64 needed; /* needed from here on; launcher */
 	ConditionVariable changed;
 
+	bool in_memory; /* what the journal has already is, at start; postmaster */
 	char problem[BDD_PROBLEM_SIZE]; /* why there is no slot; empty: none */
 	XLogRecPtr slot_at;             /* restart_lsn of the slot */
 	XLogRecPtr gap_from;            /* WAL that was needed and not there ... */

@@ -80,6 +80,7 @@ create_slot(void)
 	ReplicationSlotReserveWal();
 	ReplicationSlotMarkDirty();
 	ReplicationSlotSave();
+	lost_before = MyReplicationSlot->data.restart_lsn;
 }
 
 /* Holds the slot, made if need be; false: there is none to be had. */
@@ -124,7 +125,6 @@ replace_slot(void)
 			 errhint("Raise max_slot_wal_keep_size.")));
 	bdd_replication_slot_drop(BDD_JOURNAL_SLOT);
 	create_slot();
-	lost_before = MyReplicationSlot->data.restart_lsn;
 	horizon = InvalidXLogRecPtr;
 	set_kept(true, "");
 }
@@ -215,7 +215,9 @@ bdd_journal_start(void)
 
 	if (had_slot && XLogIsNeeded())
 		(void) hold_slot();
-	if (!bdd_journal_is_replayed())
+	if (!bdd_journal_is_replayed() && bdd_journal->in_memory)
+		bdd_spool_remove_all();
+	else if (!bdd_journal_is_replayed())
 	{
 		if (MyReplicationSlot != NULL &&
 			!bdd_replication_slot_is_invalidated(MyReplicationSlot) &&

@@ -657,6 +657,26 @@ bdd_load_generation(Oid database, Oid relid, int32 target_id, uint64 applied,
 	return generation;
 }
 
+/* Takes back all that was loaded. */
+void
+bdd_unload_all(void)
+{
+	for (int i = 0; i < bdd_registry->slot_count; i++)
+	{
+		BddSharedSlot *slot = &bdd_registry->slots[i];
+
+		while (slot->in_use && slot->oldest != NULL)
+		{
+			BddSharedGeneration *generation = slot->oldest;
+
+			slot->oldest = generation->next;
+			bdd_generation_free(generation);
+		}
+		slot->in_use = false;
+		bdd_registry->workers[i].database = InvalidOid;
+	}
+}
+
 /* ---------- the journal ---------- */
 
 /* Puts the generation at its place in the list; caller holds slot lock. */

@@ -9,8 +9,9 @@
  * are, and reads back when it starts.  Generations keep their numbers, so one
  * that was applied after all is known by its mark.
  *
- * Rows of logged targets are in the journal, and stay there; the file only
- * says that there are some, for pg_upgrade.
+ * Rows of logged targets are in the journal as well.  After a clean shutdown
+ * the file spares reading it, and rows are in memory as before; in every other
+ * case, or if memory has become too small, they are taken from the journal.
  *
  * After a crash or an immediate stop shared memory may be in any state and
  * nothing is written.
@@ -27,6 +28,7 @@
 
 #include "catalog/catversion.h"
 #include "common/controldata_utils.h"
+#include "journal.h"
 #include "miscadmin.h"
 #include "port/pg_crc32c.h"
 #include "registry.h"
@@ -44,6 +46,8 @@ typedef struct BddFileHead
 	uint32 magic;
 	uint32 catalog_version;
 	uint64 last_sequence;
+	uint64 rows;
+	uint64 complete; /* all rows of logged targets are here, too */
 } BddFileHead;
 
 typedef struct BddFileGeneration
@@ -55,8 +59,9 @@ typedef struct BddFileGeneration
 	uint64 applied; /* of the target */
 	uint64 number;
 	uint64 rows;
-	uint32 logged; /* its rows are in the journal, not here */
-	uint32 unused;
+	uint64 journal_from;
+	uint32 set_bytes;
+	uint32 logged;
 } BddFileGeneration;
 
 typedef struct BddFileRow
@@ -106,9 +111,10 @@ put_version(BddSharedEntry *entry, uint64 sequence, const BddImage *image,
 }
 
 static void
-put_generation(BddFile *file, BddSharedSlot *slot,
-			   BddSharedGeneration *generation)
+put_generation(BddSharedSlot *slot, BddSharedGeneration *generation,
+			   void *arg)
 {
+	BddFile *file = arg;
 	BddFileGeneration head = {0};
 
 	head.database = slot->database;
@@ -118,22 +124,37 @@ put_generation(BddFile *file, BddSharedSlot *slot,
 	head.number = generation->number;
 	head.fingerprint = generation->fingerprint;
 	head.logged = generation->logged;
-	head.rows = generation->logged ? 0 : bdd_count_versions(generation);
+	head.set_bytes = generation->set_bytes;
+	head.journal_from = generation->journal_from;
+	head.rows = bdd_count_versions(generation);
 	put(file, &head, sizeof(head));
-	if (!generation->logged)
-		bdd_each_version(generation, put_version, file);
+	bdd_each_version(generation, put_version, file);
 }
 
-/* Returns the number of rows written, and whether there are others. */
-static uint64
-put_all(BddFile *file, bool *journalled)
+/* Whether there are rows in files of a replay (spool.c), not in memory. */
+static bool
+has_spooled(void)
 {
-	BddFileHead head = {FILE_MAGIC, CATALOG_VERSION_NO,
-						pg_atomic_read_u64(&bdd_sequence->last)};
-	BddFileGeneration end = {0};
-	uint64 rows = 0;
+	for (int i = 0; i < bdd_registry->slot_count; i++)
+	{
+		BddSharedSlot *slot = &bdd_registry->slots[i];
 
-	put(file, &head, sizeof(head));
+		for (BddSharedGeneration *generation = slot->in_use ? slot->oldest : NULL;
+			 generation != NULL; generation = generation->next)
+			if (generation->spooled && generation->state != BDD_APPLIED)
+				return true;
+	}
+	return false;
+}
+
+typedef void (*BddGenerationVisitor)(BddSharedSlot *slot,
+									 BddSharedGeneration *generation,
+									 void *arg);
+
+/* Generations with rows that are not applied. */
+static void
+each_generation(BddGenerationVisitor visit, void *arg)
+{
 	for (int i = 0; i < bdd_registry->slot_count; i++)
 	{
 		BddSharedSlot *slot = &bdd_registry->slots[i];
@@ -142,28 +163,39 @@ put_all(BddFile *file, bool *journalled)
 			continue;
 		for (BddSharedGeneration *generation = slot->oldest;
 			 generation != NULL; generation = generation->next)
-		{
-			uint64 count = bdd_count_versions(generation);
-
-			if (generation->state == BDD_APPLIED ||
-				(count == 0 && !generation->spooled))
-				continue;
-			put_generation(file, slot, generation);
-			if (generation->logged)
-				*journalled = true;
-			else
-				rows += count;
-		}
+			if (generation->state != BDD_APPLIED &&
+				bdd_count_versions(generation) > 0)
+				visit(slot, generation, arg);
 	}
+}
+
+static void
+count_rows(BddSharedSlot *slot, BddSharedGeneration *generation, void *arg)
+{
+	*(uint64 *) arg += bdd_count_versions(generation);
+}
+
+/* Returns the number of rows. */
+static uint64
+put_all(BddFile *file)
+{
+	BddFileHead head = {.magic = FILE_MAGIC,
+						.catalog_version = CATALOG_VERSION_NO,
+						.last_sequence = pg_atomic_read_u64(&bdd_sequence->last),
+						.complete = !has_spooled()};
+	BddFileGeneration end = {0};
+
+	each_generation(count_rows, &head.rows);
+	put(file, &head, sizeof(head));
+	each_generation(put_generation, file);
 	put(file, &end, sizeof(end));
-	return rows;
+	return head.rows;
 }
 
 static void
 write_file(void)
 {
 	BddFile file = {0};
-	bool journalled = false;
 	uint64 rows;
 
 	file.stream = AllocateFile(FILE_NAME_NEW, PG_BINARY_W);
@@ -175,7 +207,7 @@ write_file(void)
 		return;
 	}
 	INIT_CRC32C(file.crc);
-	rows = put_all(&file, &journalled);
+	rows = put_all(&file);
 	FIN_CRC32C(file.crc);
 	if (fwrite(&file.crc, sizeof(file.crc), 1, file.stream) != 1)
 		file.failed = true;
@@ -188,18 +220,10 @@ write_file(void)
 		unlink(FILE_NAME_NEW);
 		return;
 	}
-	if (rows == 0 && !journalled)
-	{
-		unlink(FILE_NAME_NEW);
-		unlink(FILE_NAME);
-	}
-	else if (durable_rename(FILE_NAME_NEW, FILE_NAME, LOG) == 0 && rows > 0)
+	if (durable_rename(FILE_NAME_NEW, FILE_NAME, LOG) == 0 && rows > 0)
 		ereport(LOG,
 				(errmsg("batchdedup kept " UINT64_FORMAT " buffered rows in file \"%s\"",
 						rows, FILE_NAME)));
-	if (journalled)
-		ereport(LOG,
-				(errmsg("batchdedup leaves rows in its journal for the next start")));
 }
 
 static bool
@@ -262,8 +286,18 @@ is_intact(FILE *stream)
 	return EQ_CRC32C(crc, stored);
 }
 
+static void
+report_no_room(void)
+{
+	ereport(FATAL,
+			(errcode(ERRCODE_OUT_OF_MEMORY),
+			 errmsg("rows that batchdedup kept at the last shutdown do not fit into its buffer"),
+			 errhint("Raise batchdedup.buffer_size and batchdedup.max_targets to what they were.")));
+}
+
+/* Returns false with "no_room", or if the file has less. */
 static bool
-take_row(BddFile *file, BddSharedGeneration *generation)
+take_row(BddFile *file, BddSharedGeneration *generation, bool *no_room)
 {
 	BddFileRow row;
 	BddImage image;
@@ -280,66 +314,91 @@ take_row(BddFile *file, BddSharedGeneration *generation)
 										Max(row.image_size, 1));
 	stored = take(file, key, row.key_size) &&
 			 take(file, image.data, row.image_size);
-	if (stored && !bdd_load_version(generation, row.hash, key, row.key_size,
-									row.sequence, &image))
-		ereport(FATAL,
-				(errcode(ERRCODE_OUT_OF_MEMORY),
-				 errmsg("rows that batchdedup kept at the last shutdown do not fit into its buffer"),
-				 errhint("Raise batchdedup.buffer_size and batchdedup.max_targets to what they were.")));
+	if (stored && generation != NULL &&
+		!bdd_load_version(generation, row.hash, key, row.key_size,
+						  row.sequence, &image))
+	{
+		*no_room = true;
+		stored = false;
+	}
 	pfree(key);
 	pfree(image.data);
 	return stored;
 }
 
+/* Of logged targets only if they are not to be read from the journal. */
 static bool
-take_generation(BddFile *file, const BddFileGeneration *head)
+take_generation(BddFile *file, const BddFileGeneration *head, bool logged,
+				bool *no_room)
 {
-	BddSharedGeneration *generation = bdd_load_generation(head->database,
-														  head->relid,
-														  head->target_id,
-														  head->applied,
-														  head->number,
-														  head->fingerprint);
+	BddSharedGeneration *generation = NULL;
 
-	if (generation == NULL)
-		ereport(FATAL,
-				(errcode(ERRCODE_OUT_OF_MEMORY),
-				 errmsg("rows that batchdedup kept at the last shutdown do not fit into its buffer"),
-				 errhint("Raise batchdedup.buffer_size and batchdedup.max_targets to what they were.")));
+	if (logged || !head->logged)
+	{
+		generation = bdd_load_generation(head->database, head->relid,
+										 head->target_id, head->applied,
+										 head->number, head->fingerprint);
+		if (generation == NULL)
+		{
+			*no_room = true;
+			return false;
+		}
+		generation->logged = head->logged;
+		generation->set_bytes = head->set_bytes;
+		generation->journal_from = head->journal_from;
+	}
 	for (uint64 i = 0; i < head->rows; i++)
-		if (!take_row(file, generation))
+		if (!take_row(file, generation, no_room))
 			return false;
 	return true;
 }
 
+/* "logged": rows of logged targets, too; set to false if there are more. */
 static bool
-take_all(BddFile *file, uint64 *rows)
+take_all(BddFile *file, bool *logged, uint64 *rows, bool *no_room)
 {
 	BddFileHead head;
 	BddFileGeneration generation;
 
-	*rows = 0;
+	rewind(file->stream);
+	*no_room = false;
 	if (!take(file, &head, sizeof(head)) || head.magic != FILE_MAGIC ||
 		head.catalog_version != CATALOG_VERSION_NO)
 		return false;
+	*logged = *logged && head.complete != 0;
+	*rows = head.rows;
 	pg_atomic_write_u64(&bdd_sequence->last, head.last_sequence);
 	while (take(file, &generation, sizeof(generation)))
 	{
 		if (!OidIsValid(generation.database))
 			return true;
-		if (!generation.logged && !take_generation(file, &generation))
+		if (!take_generation(file, &generation, *logged, no_room))
 			return false;
-		*rows += generation.rows;
 	}
 	return false;
 }
 
-/* In the postmaster, before anybody else can look at shared memory. */
-static void
+/* Whether the WAL ends with the shutdown, and goes on from there. */
+static bool
+starts_cleanly(void)
+{
+	return was_shut_down_cleanly() && access("standby.signal", F_OK) != 0 &&
+		   access("recovery.signal", F_OK) != 0 &&
+		   access("backup_label", F_OK) != 0;
+}
+
+/*
+ * In the postmaster, before anybody else can look at shared memory.  Returns
+ * whether rows of logged targets are in memory again, or there were none: only
+ * the file knows that, since somebody may have started the server without us.
+ */
+static bool
 load_buffered_rows(void)
 {
 	BddFile file = {0};
-	uint64 rows;
+	bool logged = starts_cleanly();
+	uint64 rows = 0;
+	bool no_room = false;
 	bool loaded;
 
 	file.stream = AllocateFile(FILE_NAME, PG_BINARY_R);
@@ -349,24 +408,37 @@ load_buffered_rows(void)
 			ereport(FATAL,
 					(errcode_for_file_access(),
 					 errmsg("could not open file \"%s\": %m", FILE_NAME)));
-		return;
+		return false;
 	}
-	loaded = is_intact(file.stream) && take_all(&file, &rows);
+	loaded = is_intact(file.stream);
+	if (loaded)
+		loaded = take_all(&file, &logged, &rows, &no_room);
+	if (!loaded && no_room && logged)
+	{
+		/* There is room for the others, perhaps. */
+		logged = false;
+		bdd_unload_all();
+		loaded = take_all(&file, &logged, &rows, &no_room);
+	}
+	if (!loaded && no_room)
+		report_no_room();
 	FreeFile(file.stream);
 	if (!loaded)
 	{
+		bdd_unload_all();
 		ereport(LOG,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("file \"%s\" is damaged or of another version: its rows are not in the buffer",
 						FILE_NAME),
 				 errdetail("It is kept as \"%s\".", FILE_NAME_BAD)));
 		(void) durable_rename(FILE_NAME, FILE_NAME_BAD, LOG);
-		return;
+		return false;
 	}
 	if (rows > 0)
 		ereport(LOG,
 				(errmsg("batchdedup took its rows back from file \"%s\"",
 						FILE_NAME)));
+	return logged;
 }
 
 /*
@@ -380,11 +452,28 @@ bdd_shutdown_file_remove(void)
 		(void) durable_unlink(FILE_NAME, LOG);
 }
 
+/* Whether the last shutdown left rows, or who knows. */
+static bool
+may_have_rows(void)
+{
+	FILE *stream = AllocateFile(FILE_NAME, PG_BINARY_R);
+	BddFileHead head;
+	bool rows = true;
+
+	if (stream == NULL)
+		return errno != ENOENT;
+	if (fread(&head, sizeof(head), 1, stream) == 1 &&
+		head.magic == FILE_MAGIC)
+		rows = head.rows > 0 || head.complete == 0;
+	FreeFile(stream);
+	return rows;
+}
+
 /* The servers that pg_upgrade starts: it would leave the file behind. */
 void
 bdd_shutdown_file_refuse_upgrade(void)
 {
-	if (access(FILE_NAME, F_OK) == 0)
+	if (may_have_rows())
 		ereport(FATAL,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("rows that batchdedup kept at the last shutdown are not upgraded"),
@@ -399,7 +488,7 @@ bdd_shutdown_file_init(void)
 	if (IsUnderPostmaster)
 		return;
 	bdd_am_worker = true; /* the reserve is for us */
-	load_buffered_rows();
+	bdd_journal->in_memory = load_buffered_rows();
 	bdd_am_worker = false;
 	on_shmem_exit(keep_buffered_rows, (Datum) 0);
 }

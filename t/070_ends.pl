@@ -31,6 +31,9 @@ SELECT batchdedup.create_target(t, flush_interval => '0')
   FROM unnest('{free,locked}'::regclass[]) t;
 SELECT batchdedup.create_target('paused', flush_interval => '0', update_columns => 'v, w');
 SELECT batchdedup.pause('paused');
+CREATE TABLE unlogged (k int PRIMARY KEY, v text);
+SELECT batchdedup.create_target('unlogged', flush_interval => '0', flush_rows => 0, logged => false);
+SELECT batchdedup.pause('unlogged');
 SQL
 
 sub fill
@@ -39,6 +42,7 @@ sub fill
 	sql(<<"SQL");
 SELECT count(batchdedup.upsert_record('free', s)) FROM (SELECT i AS k, 'free $n' AS v FROM generate_series(1, 500) i) s;
 SELECT count(batchdedup.upsert_record('locked', s)) FROM (SELECT i AS k, 'locked $n' AS v FROM generate_series(1, 500) i) s;
+SELECT count(batchdedup.upsert_record('unlogged', s)) FROM (SELECT i AS k, 'unlogged $n' AS v FROM generate_series(1, 500) i) s;
 SELECT count(batchdedup.upsert_record('paused', s)) FROM (SELECT 'key ' || i AS k, repeat('long', 3000) || '$n' AS v, i::numeric AS w, $n AS first_seen FROM generate_series(1, 100) i) s;
 SELECT batchdedup.upsert('paused', '{"k": "key 1", "w": 1.50}'), batchdedup.delete('paused', '{"k": "key 2"}');
 SELECT batchdedup.delete('paused', '{"k": "key 3"}'), batchdedup.upsert('paused', '{"k": "key 3", "v": "anew $n", "first_seen": 77}');
@@ -130,7 +134,10 @@ $node->stop('fast');
 $node->start;
 ok(-e "$file.bad", 'damaged file: set aside');
 like(slurp_file($node->logfile), qr/is damaged or of another version/, 'damaged file: the log says so');
-is(sql("SELECT coalesce(sum(buffered_rows), 0) FROM batchdedup.stat_target"), 0, 'damaged file: none of it is used');
+is(sql("SELECT buffered_rows FROM batchdedup.stat_target WHERE target = 'unlogged'::regclass"), 0, 'damaged file: none of it is used');
+sql("SELECT batchdedup.resume('paused'); SELECT batchdedup.flush('paused')");
+is(sql($paused_rows), "99|anew $round|1.50|0|2|12001", 'damaged file: logged rows come from the journal');
+sql("SELECT batchdedup.pause('paused')");
 
 # ---------- immediate stop and crash ----------
 
@@ -138,7 +145,10 @@ fill(++$round);
 $node->stop('immediate');
 ok(!-e $file, 'immediate: no file');
 $node->start;
-is(sql("SELECT coalesce(sum(buffered_rows), 0) FROM batchdedup.stat_target"), 0, 'immediate: unlogged rows are gone');
+is(sql("SELECT buffered_rows FROM batchdedup.stat_target WHERE target = 'unlogged'::regclass"), 0, 'immediate: unlogged rows are gone');
+sql("SELECT batchdedup.flush('free', 'locked')");
+is(sql("SELECT count(*) FROM free WHERE v = 'free $round'"), 500, 'immediate: logged rows are not');
+is(sql("SELECT count(*) FROM locked WHERE v = 'locked $round'"), 500, 'immediate: of every target');
 fill(++$round);
 is(sql("SELECT batchdedup.flush('free')"), 500, 'immediate: the target works');
 
@@ -205,7 +215,7 @@ sql("CREATE DATABASE restored");
 $node->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', $dump, '-d', $node->connstr('restored') ], 'restore');
 is($node->safe_psql('restored', "SELECT md5(string_agg(p::text, '' ORDER BY k)) FROM paused p"), $before, 'tables are the same');
 is($node->safe_psql('restored', "SELECT string_agg(target::text || ':' || key, ' ' ORDER BY target::text) FROM batchdedup.target"),
-	'locked:k paused:k', 'targets are registered');
+	'locked:k paused:k unlogged:k', 'targets are registered');
 $node->safe_psql('restored', "SELECT batchdedup.upsert('locked', '{\"k\": 1000, \"v\": \"new\"}'); SELECT batchdedup.flush('locked')");
 is($node->safe_psql('restored', "SELECT v FROM locked WHERE k = 1000"), 'new', 'and work');
 

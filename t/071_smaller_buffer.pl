@@ -19,7 +19,7 @@ sql(<<'SQL');
 CREATE EXTENSION batchdedup;
 CREATE TABLE a (k int PRIMARY KEY, v text);
 CREATE TABLE b (k int PRIMARY KEY, v text);
-SELECT batchdedup.create_target(t), batchdedup.pause(t) FROM unnest('{a,b}'::regclass[]) t;
+SELECT batchdedup.create_target(t, logged => false), batchdedup.pause(t) FROM unnest('{a,b}'::regclass[]) t;
 SELECT count(batchdedup.upsert(ROW(k, rpad(k::text, 1000, 'a'))::a)) FROM generate_series(1, 8000) k;
 SELECT count(batchdedup.upsert(ROW(k, rpad(k::text, 1000, 'b'))::b)) FROM generate_series(1, 8000) k;
 SQL
@@ -41,6 +41,20 @@ sql("SELECT batchdedup.resume(t) FROM unnest('{a,b}'::regclass[]) t");
 sql('SELECT batchdedup.flush()');
 is(sql("SELECT count(*) FROM a WHERE v = rpad(k::text, 1000, 'a')"), 8000, 'with the settings as they were no row is missing');
 is(sql("SELECT count(*) FROM b WHERE v = rpad(k::text, 1000, 'b')"), 8000, 'of either target');
+
+# Rows of logged targets are in the journal as well: they need no room.
+sql(<<'SQL');
+SELECT batchdedup.alter_target(t, logged => true), batchdedup.pause(t) FROM unnest('{a,b}'::regclass[]) t;
+SELECT count(batchdedup.upsert(ROW(k, rpad(k::text, 1000, 'c'))::a)) FROM generate_series(1, 8000) k;
+SELECT count(batchdedup.upsert(ROW(k, rpad(k::text, 1000, 'd'))::b)) FROM generate_series(1, 8000) k;
+SQL
+$node->append_conf('postgresql.conf', 'batchdedup.buffer_size = 4MB');
+$node->restart;
+is(sql("SELECT sum(buffered_rows) FROM batchdedup.stat_target"), 16000, 'logged rows are there with less memory');
+sql("SELECT batchdedup.resume(t) FROM unnest('{a,b}'::regclass[]) t");
+sql('SELECT batchdedup.flush()');
+is(sql("SELECT count(*) FROM a WHERE v = rpad(k::text, 1000, 'c')"), 8000, 'and every one of them is applied');
+is(sql("SELECT count(*) FROM b WHERE v = rpad(k::text, 1000, 'd')"), 8000, 'of either target');
 
 $node->stop;
 done_testing();

@@ -1,0 +1,211 @@
+# The journal as its administrator meets it: servers that cannot have one, a slot
+# that is lost, WAL that is missing, targets that keep WAL, a dead standby.
+
+use strict;
+use warnings;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node;
+
+sub start_node
+{
+	my ($name, $conf) = @_;
+	$node->stop('immediate') if $node;
+	$node = PostgreSQL::Test::Cluster->new($name);
+	$node->init;
+	$node->append_conf('postgresql.conf', "wal_level = replica\nmax_wal_senders = 2\n"
+		  . "shared_preload_libraries = 'batchdedup'\n$conf");
+	$node->start;
+	sql('CREATE EXTENSION batchdedup; CREATE TABLE filler (x text)');
+	return;
+}
+
+sub sql { return $node->safe_psql('postgres', $_[0]) }
+
+sub fails
+{
+	my ($statement, $pattern, $name) = @_;
+	my ($out, $err) = ('', '');
+	$node->psql('postgres', "\\set VERBOSITY verbose\n$statement", stdout => \$out, stderr => \$err);
+	like($err, $pattern, $name);
+	return;
+}
+
+sub await
+{
+	my ($condition, $name) = @_;
+	ok($node->poll_query_until('postgres', "SELECT $condition"), $name);
+	return;
+}
+
+# Some MB of WAL.
+sub write_wal
+{
+	my ($mb) = @_;
+	sql("INSERT INTO filler SELECT repeat('x', 1000) FROM generate_series(1, $mb * 1000); SELECT pg_switch_wal()");
+	return;
+}
+
+sub journal { return sql("SELECT $_[0] FROM batchdedup.stat_journal") }
+
+my $health = "SELECT string_agg(coalesce(target::text, '-') || ' ' || status, ', ' ORDER BY target NULLS FIRST) "
+  . "FROM batchdedup.health() WHERE check_name = 'journal'";
+
+my $targets = <<'SQL';
+CREATE TABLE t (k int PRIMARY KEY, v text);
+CREATE TABLE c (k int PRIMARY KEY, n bigint);
+SELECT batchdedup.create_target('t', flush_interval => '0', flush_rows => 0);
+SELECT batchdedup.create_target('c', flush_interval => '0', flush_rows => 0, merge => '{"n": "sum"}');
+SQL
+
+# ---------- with a journal ----------
+
+start_node('journal', "batchdedup.max_journal = '1GB'");
+sql($targets);
+is(sql("SELECT slot_type || ' ' || active FROM pg_replication_slots WHERE slot_name = 'batchdedup'"), 'physical true', 'a slot is held');
+is(sql($health), '- ok', 'health: ok');
+is(sql("SELECT string_agg(target || ' ' || logged, ', ' ORDER BY target) FROM batchdedup.target"), 't true, c true', 'logged by default');
+fails("SELECT pg_drop_replication_slot('batchdedup')", qr/ERROR:  55006: replication slot "batchdedup" is active/, 'nobody drops the slot');
+
+# Nothing is kept for targets without rows, whatever else is written.
+my $before = journal('slot_lsn');
+write_wal(20);
+await("slot_lsn > '$before'::pg_lsn + 16 * 1024 * 1024 FROM batchdedup.stat_journal", 'the slot follows if nothing is buffered');
+
+# A row costs its bytes and no more than 100 others, and neither xid nor commit record.
+{
+	my $row = "'" . ('x' x 100) . "'";
+	sql("SELECT batchdedup.upsert(ROW(0, 'x')::t)");
+	my $xid = sql('SELECT pg_snapshot_xmax(pg_current_snapshot())');
+	my $bytes = sql(<<"SQL");
+SELECT pg_current_wal_insert_lsn() AS before \\gset
+DO \$\$ BEGIN FOR i IN 1..100 LOOP PERFORM batchdedup.upsert(ROW(i, $row)::t); COMMIT; END LOOP; END \$\$;
+SELECT ((pg_current_wal_insert_lsn() - :'before') / 100 - pg_column_size(ROW(1, $row)::t))::int;
+SQL
+	cmp_ok($bytes, '<=', 100, "a row's message is at most its bytes and 100 more ($bytes)");
+	is(sql('SELECT pg_snapshot_xmax(pg_current_snapshot())'), $xid, 'no xid is used');
+	sql("SELECT batchdedup.flush()");
+}
+
+# ---------- a target that keeps WAL ----------
+
+$node->append_conf('postgresql.conf', "batchdedup.max_journal = '4MB'");
+$node->reload;
+sql(<<'SQL');
+SELECT batchdedup.pause('t'), batchdedup.pause('c');
+SELECT count(batchdedup.upsert(ROW(i, repeat('v', 200) || i)::t)) FROM generate_series(1, 1000) i;
+SELECT batchdedup.upsert('t', '{"k": 1, "v": "changed"}'), batchdedup.delete('t', '{"k": 2}');
+SELECT count(batchdedup.upsert(ROW(i % 10, 1)::c)) FROM generate_series(1, 1000) i;
+SQL
+$before = sql('SELECT pg_current_wal_insert_lsn()');
+write_wal(8);
+await("slot_lsn > '$before' FROM batchdedup.stat_journal", 'rows that keep too much WAL are written anew');
+sql("SELECT count(batchdedup.upsert(ROW(i % 10, 1)::c)) FROM generate_series(1, 1000) i");
+$node->stop('immediate');
+$node->start;
+sql("SELECT count(batchdedup.upsert(ROW(i % 10, 1)::c)) FROM generate_series(1, 1000) i");
+$before = sql('SELECT pg_current_wal_insert_lsn()');
+write_wal(8);
+await("slot_lsn > '$before' FROM batchdedup.stat_journal", 'also those that were found in the journal before');
+$node->stop('immediate');
+$node->start;
+sql("SELECT batchdedup.resume('t'), batchdedup.resume('c'); SELECT batchdedup.flush()");
+is(sql("SELECT count(*), min(v) FILTER (WHERE k = 1), count(*) FILTER (WHERE k = 2) FROM t WHERE k BETWEEN 1 AND 1000"), '999|changed|0', 'each row is there after two crashes');
+is(sql("SELECT min(n) || ' ' || max(n) FROM c"), '300 300', 'and each sum counts once');
+
+# ---------- the server takes WAL away ----------
+
+$node->append_conf('postgresql.conf', "batchdedup.max_journal = -1\nmax_slot_wal_keep_size = '16MB'\nmax_wal_size = '32MB'");
+$node->reload;
+sql("SELECT batchdedup.pause('t'), batchdedup.pause('c')");
+sql("SELECT count(batchdedup.upsert(ROW(i, 'kept')::t)) FROM generate_series(1, 1000) i");
+sql("SELECT count(batchdedup.upsert(ROW(i % 10, 1)::c)) FROM generate_series(1, 1000) i");
+write_wal(20) for 1 .. 4;
+sql('CHECKPOINT');
+$node->wait_for_log(qr/has invalidated the replication slot of batchdedup/);
+pass('the log says that the slot was invalidated');
+await("kept AND needed FROM (SELECT kept, oldest_unapplied_lsn >= slot_lsn AS needed FROM batchdedup.stat_journal) j",
+	'there is a new slot, and the rows are behind it');
+$node->stop('immediate');
+$node->start;
+sql("SELECT batchdedup.resume('t'), batchdedup.resume('c'); SELECT batchdedup.flush()");
+is(sql("SELECT count(*) FROM t WHERE v = 'kept' AND k BETWEEN 1 AND 1000"), 1000, 'no row is lost');
+is(sql("SELECT min(n) || ' ' || max(n) FROM c"), '400 400', 'and none counts twice');
+is(sql($health), '- ok', 'health: ok again');
+
+# ---------- the slot is dropped while the library is away ----------
+
+sql("SELECT count(batchdedup.upsert(ROW(i, 'lost')::t)) FROM generate_series(1, 10) i; SELECT batchdedup.pause('t')");
+$node->stop('immediate');
+$node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
+$node->start;
+sql("SELECT pg_drop_replication_slot('batchdedup')");
+write_wal(20) for 1 .. 3;
+sql('CHECKPOINT');
+$node->append_conf('postgresql.conf', "shared_preload_libraries = 'batchdedup'");
+$node->restart;
+fails("SELECT batchdedup.upsert(ROW(1, 'x')::t)", qr/ERROR:  XX001: part of the journal of "t" is missing.*\n.*There is no WAL from.*\n.*accept_loss\('t'\)/s, 'missing WAL: rows are refused');
+is(sql($health), '- ok, t fail, c fail', 'missing WAL: health says so');
+sql("SELECT batchdedup.resume('t'), batchdedup.accept_loss('t')");
+sql("SELECT batchdedup.upsert(ROW(1, 'after')::t); SELECT batchdedup.flush('t')");
+is(sql("SELECT v FROM t WHERE k = 1"), 'after', 'accept_loss: the target works');
+is(sql("SELECT count(*) FROM t WHERE v = 'lost'"), 0, 'without what was lost');
+fails("SELECT batchdedup.upsert(ROW(1, 1)::c)", qr/part of the journal of "c" is missing/, 'others wait for their owner');
+sql("CREATE ROLE other; GRANT USAGE ON SCHEMA public TO other");
+fails("SET ROLE other; SELECT batchdedup.accept_loss('c')", qr/ERROR:  42501/, 'accept_loss: the owner only');
+sql("SELECT batchdedup.accept_loss('c'); SELECT batchdedup.upsert(ROW(1, 1)::c); SELECT batchdedup.flush()");
+is(sql("SELECT n FROM c WHERE k = 1"), 401, 'accept_loss: the other one, too');
+
+# ---------- a standby that is gone ----------
+
+$node->append_conf('postgresql.conf', "synchronous_standby_names = 'nobody'");
+$node->reload;
+await("current_setting('synchronous_standby_names') = 'nobody'", 'a standby that is not there');
+my $writer = $node->background_psql('postgres');
+$writer->query_until(qr/sent/, "\\echo sent\nSELECT batchdedup.upsert(ROW(5, 'waiting')::t);\n");
+await("EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep')", 'the writer waits for it');
+$node->safe_psql('postgres', "SET synchronous_commit = local; SELECT batchdedup.flush('t')");
+is(sql("SELECT v FROM t WHERE k = 5"), 'waiting', 'and its row is flushed all the same');
+$node->append_conf('postgresql.conf', "synchronous_standby_names = ''");
+$node->reload;
+await("NOT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep')", 'the writer goes on');
+$writer->quit;
+
+# ---------- servers that cannot have a journal ----------
+
+start_node('minimal', "wal_level = minimal\nmax_wal_senders = 0");
+sql('CREATE TABLE t (k int PRIMARY KEY, v text)');
+fails("SELECT batchdedup.create_target('t')",
+	qr/ERROR:  55000: a logged target needs a journal, and there is none: wal_level is minimal\nHINT:  Set wal_level to replica or logical/,
+	'wal_level = minimal: refused, with what to set');
+is(sql($health), '- fail', 'wal_level = minimal: health says so');
+sql("SELECT batchdedup.create_target('t', logged => false, flush_interval => '0')");
+sql("SELECT batchdedup.upsert(ROW(1, 'x')::t)");
+is(sql("SELECT buffered_rows FROM batchdedup.stat_target"), 1, 'wal_level = minimal: unlogged targets work');
+fails("SELECT batchdedup.alter_target('t', logged => true)", qr/ERROR:  55000: a logged target needs a journal/, 'alter_target: the same');
+
+start_node('slots', "max_replication_slots = 1\nbatchdedup.flush_interval = 0");
+sql($targets);
+sql("SELECT count(batchdedup.upsert(ROW(i, 'x')::t)) FROM generate_series(1, 10) i");
+$node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
+$node->restart;
+sql("SELECT pg_drop_replication_slot('batchdedup'), pg_create_physical_replication_slot('other')");
+$node->append_conf('postgresql.conf', "shared_preload_libraries = 'batchdedup'");
+$node->restart;
+await("problem = 'no replication slot is free' FROM batchdedup.stat_journal", 'all slots in use: the reason is shown');
+is(sql("SELECT status FROM batchdedup.health() WHERE check_name = 'journal' AND target IS NULL"), 'fail', 'all slots in use: health says so');
+sql("SELECT batchdedup.upsert(ROW(11, 'direct')::t)");
+is(sql("SELECT count(*) FROM t WHERE v = 'direct'"), 1, 'rows go to the table at once');
+sql("SELECT pg_drop_replication_slot('other')");
+await("kept FROM batchdedup.stat_journal", 'a slot is free again: it is taken');
+sql("SELECT batchdedup.upsert(ROW(12, 'buffered')::t)");
+is(sql("SELECT count(*) FROM t WHERE v = 'buffered'"), 0, 'and rows go to the buffer');
+$node->stop('immediate');
+$node->start;
+sql("SELECT batchdedup.flush('t')");
+is(sql("SELECT count(*) FROM t WHERE v = 'buffered'"), 1, 'and to the journal');
+
+$node->stop;
+done_testing();
