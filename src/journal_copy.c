@@ -265,6 +265,21 @@ next_old(BddSharedSlot *slot, uint64 after, XLogRecPtr limit, bool *active)
 	return number;
 }
 
+/* All at one moment: there may be groups (flusher.c). */
+static void
+seal_database(int worker)
+{
+	BddSharedSlot **slots = palloc(bdd_registry->slot_count * sizeof(BddSharedSlot *));
+	int count = 0;
+
+	for (int i = 0; i < bdd_registry->slot_count; i++)
+		if (bdd_registry->slots[i].in_use &&
+			bdd_registry->slots[i].worker == worker)
+			slots[count++] = &bdd_registry->slots[i];
+	bdd_seal_together(slots, count);
+	pfree(slots);
+}
+
 /*
  * Copies what keeps WAL from before "limit".  Generations that are active are
  * sealed, and copied when they are quiet: the next time.
@@ -283,7 +298,7 @@ bdd_journal_copy(XLogRecPtr limit)
 		while ((number = next_old(slot, number, limit, &active)) != 0)
 		{
 			if (active)
-				bdd_seal(slot);
+				seal_database(slot->worker);
 			else if (bdd_is_quiet(slot, number))
 				copy_generation(slot, number);
 		}

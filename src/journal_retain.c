@@ -35,6 +35,7 @@
 #define RETRY_MS 5000
 
 static XLogRecPtr horizon = InvalidXLogRecPtr; /* of our last message */
+static XLogRecPtr told_at = InvalidXLogRecPtr; /* its end */
 static XLogRecPtr lost_before = InvalidXLogRecPtr; /* WAL that may be gone */
 static TimestampTz tried_at = 0;
 
@@ -148,7 +149,8 @@ advance_slot(XLogRecPtr lsn)
 
 /*
  * Worth while: a segment of WAL can go, or all messages lie before it, so that
- * nothing is read at the next start.
+ * nothing is read at the next start, or a base backup taken from the last
+ * checkpoint on would have no horizon.
  */
 static bool
 is_worth_while(XLogRecPtr needed)
@@ -157,6 +159,7 @@ is_worth_while(XLogRecPtr needed)
 
 	return needed >= horizon + wal_segment_size ||
 		   (needed >= written && horizon < written) ||
+		   told_at < GetRedoRecPtr() ||
 		   XLogRecPtrIsInvalid(horizon);
 }
 
@@ -169,7 +172,7 @@ advance(bool always)
 	if (!always && !is_worth_while(needed))
 		return;
 	bdd_debug_point("advance");
-	(void) bdd_journal_write_horizon(needed);
+	told_at = bdd_journal_write_horizon(needed);
 	horizon = needed;
 	if (MyReplicationSlot != NULL &&
 		needed > MyReplicationSlot->data.restart_lsn)
@@ -261,8 +264,9 @@ remove_spools(void)
 }
 
 /*
- * Rows that keep more WAL than batchdedup.max_journal are written anew, and so
- * are those whose WAL is gone: they would be lost at a crash.
+ * Rows that keep more WAL than batchdedup.max_journal are written anew.  So are
+ * those whose WAL is gone, which would be lost at a crash, and those from
+ * before the last checkpoint: base backups and standbys have WAL from there.
  */
 static void
 copy_what_is_old(void)
@@ -276,6 +280,7 @@ copy_what_is_old(void)
 	if (bdd_max_journal_mb >= 0 && now > most)
 		limit = now - most;
 	limit = Max(limit, lost_before);
+	limit = Max(limit, GetRedoRecPtr());
 	if (bdd_journal_needed_from() < limit)
 		bdd_journal_copy(limit);
 }

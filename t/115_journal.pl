@@ -146,7 +146,7 @@ write_wal(20) for 1 .. 3;
 sql('CHECKPOINT');
 $node->append_conf('postgresql.conf', "shared_preload_libraries = 'batchdedup'");
 $node->restart;
-fails("SELECT batchdedup.upsert(ROW(1, 'x')::t)", qr/ERROR:  XX001: part of the journal of "t" is missing.*\n.*There is no WAL from.*\n.*accept_loss\('t'\)/s, 'missing WAL: rows are refused');
+fails("SELECT batchdedup.upsert(ROW(1, 'x')::t)", qr/ERROR:  XX001: part of the journal of "t" is missing.*\n.*There is no WAL from.*\n.*accept_loss\('public.t'\)/s, 'missing WAL: rows are refused');
 is(sql($health), '- ok, t fail, c fail', 'missing WAL: health says so');
 sql("SELECT batchdedup.resume('t'), batchdedup.accept_loss('t')");
 sql("SELECT batchdedup.upsert(ROW(1, 'after')::t); SELECT batchdedup.flush('t')");
