@@ -786,6 +786,7 @@ delete_from_catalog(Oid relid, int32 target_id)
 				   "DELETE FROM batchdedup.mark "
 				   "WHERE target_id OPERATOR(pg_catalog.=) $1",
 				   1, types, values, NULL);
+	bdd_journal_write_applied(target_id, relid, PG_UINT64_MAX);
 }
 
 Datum

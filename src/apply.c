@@ -25,6 +25,7 @@
 #include "debug_point.h"
 #include "executor/tuptable.h"
 #include "keyorder.h"
+#include "journal.h"
 #include "miscadmin.h"
 #include "replay.h"
 #include "spi_util.h"
@@ -369,6 +370,9 @@ set_mark(BddTarget *target, uint64 generation)
 						  lengthof(types), types, values, NULL);
 	bdd_spi_finish();
 	bdd_become_again(&saved);
+	if (changed > 0)
+		bdd_journal_write_applied(target->options.target_id, target->relid,
+								  generation);
 	return changed > 0;
 }
 

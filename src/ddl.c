@@ -182,7 +182,10 @@ table_dropped(Oid relid)
 
 	set_pending_aside(relid);
 	if (slot != NULL)
+	{
+		bdd_journal_write_applied(slot->target_id, relid, PG_UINT64_MAX);
 		bdd_at_commit_free_slot(slot);
+	}
 	if (OidIsValid(bdd_catalog_relation("mark")) &&
 		OidIsValid(bdd_catalog_relation("dead_letter_row")) &&
 		(is_target(relid) || bdd_has_dead_letters(relid)))

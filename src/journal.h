@@ -29,6 +29,8 @@ typedef enum BddMessageKind
 {
 	BDD_MESSAGE_ROWS = 'r',
 	BDD_MESSAGE_COPY = 'c',   /* replaces older rows of its generations */
+	BDD_MESSAGE_APPLIED = 'a', /* rows of generations up to this one are not
+								* needed */
 	BDD_MESSAGE_HORIZON = 'h' /* nothing before this LSN is needed */
 } BddMessageKind;
 
@@ -102,6 +104,8 @@ extern XLogRecPtr bdd_journal_commit(void);
 extern void bdd_journal_wait_for_standby(XLogRecPtr lsn);
 extern void bdd_journal_forget(void);
 extern void bdd_journal_expect_xid(void);
+extern void bdd_journal_write_applied(int32 target_id, Oid relid,
+									  uint64 generation);
 extern XLogRecPtr bdd_journal_write_horizon(XLogRecPtr horizon);
 extern void bdd_put_section(StringInfo message,
 							const BddJournalSection *section);

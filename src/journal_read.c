@@ -32,6 +32,7 @@
 #include "storage/fd.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 /* Rows that are kept in memory before they go to their file. */
@@ -50,6 +51,7 @@ typedef struct BddFound
 	Oid relid;
 	uint64 highest; /* generation, also of rows that do not count */
 	uint64 rows;
+	bool applied; /* all that was found */
 	StringInfoData buffer;
 } BddFound;
 
@@ -58,6 +60,7 @@ typedef struct BddUndecided
 {
 	struct BddUndecided *next; /* older */
 	Oid database;
+	char kind;
 	Size size;
 	char data[FLEXIBLE_ARRAY_MEMBER];
 } BddUndecided;
@@ -158,6 +161,7 @@ find_target(BddReplay *replay, Oid database, const BddJournalSection *section)
 		target->rows = 0;
 		initStringInfo(&target->buffer);
 	}
+	target->applied = false;
 	target->relid = section->relid;
 	target->highest = Max(target->highest, section->generation);
 	return target;
@@ -208,6 +212,32 @@ read_rows(BddReplay *replay, Oid database, const char *data, Size size,
 	}
 }
 
+/* What is found so far of generations up to this one is not needed. */
+static void
+read_applied(BddReplay *replay, Oid database, const char *data, Size size)
+{
+	const char *end = data + size;
+	BddFoundKey key = {.database = database};
+	BddFound *target;
+	uint64 target_id;
+	uint64 relid;
+	uint64 generation;
+
+	if (!bdd_get_number(&data, end, &target_id) ||
+		!bdd_get_number(&data, end, &relid) ||
+		!bdd_get_number(&data, end, &generation))
+		elog(ERROR, "damaged message of an apply");
+	key.target_id = (int32) target_id;
+	target = hash_search(replay->found, &key, HASH_FIND, NULL);
+	if (target == NULL || target->highest > generation)
+		return;
+	resetStringInfo(&target->buffer);
+	bdd_spool_remove(database, key.target_id);
+	replay->rows -= target->rows;
+	target->rows = 0;
+	target->applied = true;
+}
+
 /* A message of a copy: rows, or that the copy counts. */
 static void
 read_copy(BddReplay *replay, const char *data, Size size)
@@ -249,7 +279,7 @@ read_copy(BddReplay *replay, const char *data, Size size)
 }
 
 static void
-keep_undecided(BddReplay *replay, TransactionId xid, Oid database,
+keep_undecided(BddReplay *replay, TransactionId xid, Oid database, char kind,
 			   const char *data, Size size)
 {
 	bool found;
@@ -260,12 +290,16 @@ keep_undecided(BddReplay *replay, TransactionId xid, Oid database,
 
 	kept->next = found ? transaction->newest : NULL;
 	kept->database = database;
+	kept->kind = kind;
 	kept->size = size;
 	memcpy(kept->data, data, size);
 	transaction->newest = kept;
 }
 
-/* The order of its messages does not matter: rows have numbers. */
+/*
+ * The order of its rows does not matter, they have numbers; what it has applied
+ * was there before.
+ */
 static void
 decide(BddReplay *replay, TransactionId xid, bool committed)
 {
@@ -275,12 +309,15 @@ decide(BddReplay *replay, TransactionId xid, bool committed)
 
 	if (transaction == NULL)
 		return;
+	for (kept = transaction->newest; kept != NULL && committed; kept = kept->next)
+		if (kept->kind == BDD_MESSAGE_APPLIED)
+			read_applied(replay, kept->database, kept->data, kept->size);
 	kept = transaction->newest;
 	while (kept != NULL)
 	{
 		BddUndecided *next = kept->next;
 
-		if (committed)
+		if (committed && kept->kind == BDD_MESSAGE_ROWS)
 			read_rows(replay, kept->database, kept->data, kept->size, true);
 		pfree(kept);
 		kept = next;
@@ -329,8 +366,11 @@ read_message(BddReplay *replay)
 		read_rows(replay, record->dbId, data, size, !record->transactional);
 		if (record->transactional)
 			keep_undecided(replay, XLogRecGetXid(replay->reader),
-						   record->dbId, data, size);
+						   record->dbId, kind, data, size);
 	}
+	else if (kind == BDD_MESSAGE_APPLIED)
+		keep_undecided(replay, XLogRecGetXid(replay->reader), record->dbId,
+					   kind, data, size);
 }
 
 static void
@@ -431,12 +471,19 @@ begin_replay(BddReplay *replay)
 static void
 register_found(BddReplay *replay, XLogRecPtr from)
 {
+	MemoryContext context = CurrentMemoryContext;
 	HASH_SEQ_STATUS scan;
 	BddFound *target;
 
+	StartTransactionCommand();
+	MemoryContextSwitchTo(context);
 	hash_seq_init(&scan, replay->found);
 	while ((target = hash_seq_search(&scan)) != NULL)
 	{
+		if (target->applied ||
+			!SearchSysCacheExists1(DATABASEOID,
+								   ObjectIdGetDatum(target->key.database)))
+			continue;
 		bdd_spool_append(target->key.database, target->key.target_id,
 						 &target->buffer);
 		if (!bdd_slot_add_spooled(target->key.database, target->relid,
@@ -447,6 +494,8 @@ register_found(BddReplay *replay, XLogRecPtr from)
 					 errmsg("batchdedup found rows of more targets in its journal than the server has slots for"),
 					 errhint("Raise batchdedup.max_targets to what it was, and restart the server.")));
 	}
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
 }
 
 static void

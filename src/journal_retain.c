@@ -20,10 +20,12 @@
 
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
+#include "common/controldata_utils.h"
 #include "debug_point.h"
 #include "guc.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "postmaster/bgwriter.h"
 #include "replication/slot.h"
 #include "spool.h"
 #include "storage/fd.h"
@@ -35,7 +37,6 @@
 #define RETRY_MS 5000
 
 static XLogRecPtr horizon = InvalidXLogRecPtr; /* of our last message */
-static XLogRecPtr told_at = InvalidXLogRecPtr; /* its end */
 static XLogRecPtr lost_before = InvalidXLogRecPtr; /* WAL that may be gone */
 static TimestampTz tried_at = 0;
 
@@ -148,6 +149,34 @@ advance_slot(XLogRecPtr lsn)
 /* ---------- the horizon ---------- */
 
 /*
+ * Whether there is a new checkpoint, which a base backup may begin with.  Our
+ * message makes the server write another checkpoint after checkpoint_timeout,
+ * even if nothing else happens; that one is left out, or it would never end.
+ */
+static bool
+is_for_checkpoint(void)
+{
+	static XLogRecPtr seen = InvalidXLogRecPtr;
+	static pg_time_t seen_time = 0;
+	static bool left_out = false;
+	ControlFileData *control;
+	bool crc_ok;
+	bool idle;
+	bool timed;
+
+	if (GetRedoRecPtr() == seen)
+		return false;
+	control = get_controlfile(DataDir, &crc_ok);
+	idle = GetLastImportantRecPtr() == control->checkPoint;
+	timed = control->checkPointCopy.time - seen_time >= CheckPointTimeout - 1;
+	seen = GetRedoRecPtr();
+	seen_time = control->checkPointCopy.time;
+	left_out = idle && timed && !left_out;
+	pfree(control);
+	return !left_out;
+}
+
+/*
  * Worth while: a segment of WAL can go, or all messages lie before it, so that
  * nothing is read at the next start, or a base backup taken from the last
  * checkpoint on would have no horizon.
@@ -159,7 +188,7 @@ is_worth_while(XLogRecPtr needed)
 
 	return needed >= horizon + wal_segment_size ||
 		   (needed >= written && horizon < written) ||
-		   told_at < GetRedoRecPtr() ||
+		   is_for_checkpoint() ||
 		   XLogRecPtrIsInvalid(horizon);
 }
 
@@ -172,7 +201,7 @@ advance(bool always)
 	if (!always && !is_worth_while(needed))
 		return;
 	bdd_debug_point("advance");
-	told_at = bdd_journal_write_horizon(needed);
+	(void) bdd_journal_write_horizon(needed);
 	horizon = needed;
 	if (MyReplicationSlot != NULL &&
 		needed > MyReplicationSlot->data.restart_lsn)

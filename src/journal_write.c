@@ -307,7 +307,27 @@ bdd_journal_forget(void)
 	expect_xid = false;
 }
 
-/* ---------- the launcher's messages ---------- */
+/* ---------- other messages ---------- */
+
+/*
+ * Says, if the transaction commits, that the target's generations up to this
+ * one are in the table; PG_UINT64_MAX: the target is gone.  Replay would find
+ * that out by the mark, but only after it has kept all the rows.
+ */
+void
+bdd_journal_write_applied(int32 target_id, Oid relid, uint64 generation)
+{
+	if (!bdd_journal_is_kept())
+		return;
+	initStringInfo(&message);
+	begin_message(BDD_MESSAGE_APPLIED);
+	bdd_put_number(&message, (uint32) target_id);
+	bdd_put_number(&message, relid);
+	bdd_put_number(&message, generation);
+	(void) GetTopTransactionId();
+	(void) bdd_log_message(BDD_JOURNAL_PREFIX, message.data, message.len, true);
+	pfree(message.data);
+}
 
 /* Says, and flushes, that nothing before "horizon" is needed. */
 XLogRecPtr

@@ -173,6 +173,27 @@ $node->reload;
 await("NOT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep')", 'the writer goes on');
 $writer->quit;
 
+# ---------- more targets than there are slots ----------
+
+start_node('many', "batchdedup.max_targets = 3\nbatchdedup.flush_interval = 0");
+sql('CREATE TABLE kept (k int PRIMARY KEY, v text)');
+sql("SELECT batchdedup.create_target('kept'), batchdedup.pause('kept')");
+sql("SELECT batchdedup.upsert(ROW(1, 'x')::kept)");
+for my $i (1 .. 5)
+{
+	sql("CREATE TABLE t$i (k int PRIMARY KEY, v text); SELECT batchdedup.create_target('t$i', flush_interval => '0')");
+	sql("SELECT batchdedup.upsert(ROW(1, 'x')::t$i)");
+	sql($i % 2 ? "DROP TABLE t$i" : "SELECT batchdedup.drop_target('t$i')");
+}
+sql("CREATE DATABASE other");
+$node->safe_psql('other', $_) for ("CREATE EXTENSION batchdedup; $targets", "SELECT batchdedup.upsert(ROW(1, 'x')::t)", "SELECT batchdedup.upsert(ROW(1, 1)::c)");
+sql("DROP DATABASE other");
+$node->stop('immediate');
+$node->start;
+await("read AND replayed_rows >= 1 FROM batchdedup.stat_journal", 'targets and databases that are gone need no slot after a crash');
+sql("SELECT batchdedup.resume('kept'); SELECT batchdedup.flush()");
+is(sql("SELECT v FROM kept"), 'x', 'and the row of the one that is there is applied');
+
 # ---------- servers that cannot have a journal ----------
 
 start_node('minimal', "wal_level = minimal\nmax_wal_senders = 0");
