@@ -28,10 +28,10 @@
 typedef enum BddMessageKind
 {
 	BDD_MESSAGE_ROWS = 'r',
-	BDD_MESSAGE_COPY = 'c',   /* replaces older rows of its generations */
+	BDD_MESSAGE_COPY = 'c',    /* replaces older rows of its generations */
 	BDD_MESSAGE_APPLIED = 'a', /* rows of generations up to this one are not
 								* needed */
-	BDD_MESSAGE_HORIZON = 'h' /* nothing before this LSN is needed */
+	BDD_MESSAGE_HORIZON = 'h'  /* nothing before this LSN is needed */
 } BddMessageKind;
 
 /* A row's operation; the bit says that the image is full. */
@@ -58,7 +58,7 @@ typedef struct BddSharedJournal
 	pg_atomic_uint64 needed; /* needed from here on; launcher */
 	ConditionVariable changed;
 
-	bool in_memory; /* what the journal has already is, at start; postmaster */
+	bool in_memory;                 /* what the journal has already is, at start; postmaster */
 	char problem[BDD_PROBLEM_SIZE]; /* why there is no slot; empty: none */
 	XLogRecPtr slot_at;             /* restart_lsn of the slot */
 	XLogRecPtr gap_from;            /* WAL that was needed and not there ... */

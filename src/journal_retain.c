@@ -36,7 +36,7 @@
 /* Without a slot, one is tried to be had after this. */
 #define RETRY_MS 5000
 
-static XLogRecPtr horizon = InvalidXLogRecPtr; /* of our last message */
+static XLogRecPtr horizon = InvalidXLogRecPtr;     /* of our last message */
 static XLogRecPtr lost_before = InvalidXLogRecPtr; /* WAL that may be gone */
 static TimestampTz tried_at = 0;
 
