@@ -24,7 +24,7 @@ use FindBin;
 use POSIX ();
 use Time::HiRes qw(time usleep);
 
-our @EXPORT = qw(quick rounds seconds clients key_sets wanted sql value connect_to_server
+our @EXPORT = qw(quick rounds seconds clients key_sets wanted sql value connect_to_server use_connection
   prepare_database create_table columns assignments compare run_pgbench run_client measure set_title
   row_of parameters_list on_conflict finish);
 
@@ -66,6 +66,9 @@ sub sql
 }
 
 sub value { return $dbh->selectrow_array($_[0]) }
+
+# After a crash of the server.
+sub use_connection { $dbh = $_[0]; return }
 
 sub prepare_database
 {

@@ -157,6 +157,22 @@ is_logged(const BddPending *pending)
 	return pending->set->count > 0 && pending->generation->logged;
 }
 
+static uint64
+lowest_sequence(const BddPending *pending)
+{
+	uint64 lowest = PG_UINT64_MAX;
+	dlist_iter iter;
+
+	dlist_foreach(iter, &pending->set->rows)
+	{
+		BddPendingRow *row = dlist_container(BddPendingRow, set_link,
+											 iter.cur);
+
+		lowest = Min(lowest, row->reservation.version->sequence);
+	}
+	return lowest;
+}
+
 /*
  * Puts the rows of logged targets into a message; writes it if there is an
  * xid, or there will be one.  All rows have their sequence numbers.
@@ -170,16 +186,8 @@ bdd_journal_prepare(void)
 
 	for (BddPending *pending = bdd_pending_targets; pending != NULL;
 		 pending = pending->next)
-	{
-		dlist_iter iter;
-
-		if (!is_logged(pending))
-			continue;
-		dlist_foreach(iter, &pending->set->rows)
-			first_sequence =
-				Min(first_sequence,
-					dlist_container(BddPendingRow, set_link, iter.cur)->reservation.version->sequence);
-	}
+		if (is_logged(pending))
+			first_sequence = Min(first_sequence, lowest_sequence(pending));
 	if (first_sequence == PG_UINT64_MAX)
 		return;
 

@@ -80,10 +80,11 @@ static Tuplesortstate *
 sort_file(BddTarget *target, BddSpool *spool, TupleDesc desc, uint64 mark)
 {
 	AttrNumber column = 1;
-	Oid operator= Int8LessOperator;
+	Oid less = Int8LessOperator;
 	Oid collation = InvalidOid;
 	bool nulls_first = false;
-	Tuplesortstate *sort = tuplesort_begin_heap(desc, 1, &column, &operator, & collation, &nulls_first,
+	Tuplesortstate *sort = tuplesort_begin_heap(desc, 1, &column, &less,
+												&collation, &nulls_first,
 												maintenance_work_mem, NULL,
 												TUPLESORT_NONE);
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);

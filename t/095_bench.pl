@@ -12,7 +12,7 @@ my $bench = "$FindBin::RealBin/../bench";
 my $node = PostgreSQL::Test::Cluster->new('bench');
 $node->init;
 $node->append_conf('postgresql.conf', 'wal_level = replica');
-$node->append_conf('postgresql.conf', "shared_preload_libraries = 'batchdedup'");
+$node->append_conf('postgresql.conf', "shared_preload_libraries = 'batchdedup'\nrestart_after_crash = on");
 $node->start;
 
 local $ENV{PGHOST} = $node->host;
@@ -28,11 +28,12 @@ local %ENV = (
 	TABLE_ROWS => 2000,
 	SIZES => 1000,
 	COUNT => 1000,
+	REPLAY_ROWS => 1000,
 	OUT => "$PostgreSQL::Test::Utils::tmp_check/bench.json");
 delete @ENV{qw(VARIANTS TABLES ROWS BENCH_SECONDS)};
 
 # benchmark => number of comparisons and of variants in each
-my %expected = (enqueue => [ 2, 10 ], batches => [ 2, 7 ], apply => [ 6, 5 ], cost => [ 1, 4 ]);
+my %expected = (enqueue => [ 2, 10 ], batches => [ 2, 7 ], apply => [ 6, 5 ], cost => [ 1, 4 ], replay => [ 1, 2 ]);
 for my $name (sort keys %expected)
 {
 	my ($out, $err) = run_command([ $^X, "$bench/$name" ]);
