@@ -25,6 +25,7 @@
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
 #include "access/xlogutils.h"
+#include "debug_point.h"
 #include "miscadmin.h"
 #include "number.h"
 #include "replication/message.h"
@@ -475,12 +476,14 @@ bdd_journal_replay(XLogRecPtr from)
 	XLogRecPtr reached;
 	BddReplay replay;
 
+	bdd_debug_point("replay");
 	bdd_spool_remove_all();
 	begin_replay(&replay);
 	reached = read_wal(&replay, from, to);
 	XLogReaderFree(replay.reader);
 	bdd_sequence_raise(replay.highest_sequence);
 	register_found(&replay, from);
+	bdd_debug_point("replayed");
 	if (reached < to)
 		report_gap(reached, to);
 	else if (replay.horizon < from)

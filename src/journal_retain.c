@@ -139,6 +139,7 @@ advance_slot(XLogRecPtr lsn)
 	ReplicationSlotMarkDirty();
 	bdd_debug_point("horizon");
 	ReplicationSlotSave();
+	bdd_debug_point("advanced");
 	ReplicationSlotsComputeRequiredLSN();
 	LWLockAcquire(&bdd_registry->worker_lock, LW_EXCLUSIVE);
 	bdd_journal->slot_at = lsn;
