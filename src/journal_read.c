@@ -362,6 +362,19 @@ read_record(BddReplay *replay)
 }
 
 /*
+ * Whether the reader has nothing more because no more is flushed.  That may be
+ * in the middle of a record of somebody who writes meanwhile; before it all is
+ * read.
+ */
+static bool
+is_at_end(const BddReplay *replay)
+{
+	const ReadLocalXLogPageNoWaitPrivate *end = replay->reader->private_data;
+
+	return end->end_of_wal;
+}
+
+/*
  * Reads from "from" up to "to"; returns where it got to, which is less if the
  * WAL is damaged or missing there.
  */
@@ -371,7 +384,7 @@ read_wal(BddReplay *replay, XLogRecPtr from, XLogRecPtr to)
 	XLogRecPtr at = bdd_find_next_record(replay->reader, from);
 
 	if (XLogRecPtrIsInvalid(at))
-		return from;
+		return is_at_end(replay) ? to : from;
 	while (at < to)
 	{
 		char *error;
@@ -379,6 +392,8 @@ read_wal(BddReplay *replay, XLogRecPtr from, XLogRecPtr to)
 		CHECK_FOR_INTERRUPTS();
 		if (XLogReadRecord(replay->reader, &error) == NULL)
 		{
+			if (is_at_end(replay))
+				return to;
 			if (error != NULL)
 				ereport(LOG,
 						(errcode(ERRCODE_DATA_CORRUPTED),
@@ -472,11 +487,12 @@ bdd_journal_replay(XLogRecPtr from)
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old_context = MemoryContextSwitchTo(context);
 	TimestampTz started = GetCurrentTimestamp();
-	XLogRecPtr to = GetFlushRecPtr(NULL);
+	XLogRecPtr to;
 	XLogRecPtr reached;
 	BddReplay replay;
 
 	bdd_debug_point("replay");
+	to = GetFlushRecPtr(NULL);
 	bdd_spool_remove_all();
 	begin_replay(&replay);
 	reached = read_wal(&replay, from, to);
