@@ -202,6 +202,7 @@ sql("DROP DATABASE without");
 
 sql("SELECT batchdedup.pause('t'); SELECT batchdedup.pause('total')");
 sql("SELECT batchdedup.upsert(ROW(1, 1)::t), batchdedup.upsert(ROW(2, 2)::t), batchdedup.upsert('total', '{\"k\": 1, \"v\": 1}')");
+my $in_memory = 1;
 foreach my $way ('fast', 'smart', 'immediate', 'crash', 'fast')
 {
 	if ($way eq 'crash')
@@ -216,7 +217,10 @@ foreach my $way ('fast', 'smart', 'immediate', 'crash', 'fast')
 	sql("SELECT batchdedup.upsert('t', '{\"k\": 1, \"v\": 2}'), batchdedup.delete('t', '{\"k\": 2}'), batchdedup.upsert(ROW(2, 3)::t), "
 		  . "batchdedup.upsert('total', '{\"k\": 1, \"v\": 1}')");
 	is(sql($content), 'empty', "paused, $way: writers go on, and nothing is applied");
-	fails("SELECT batchdedup.get('t', '{\"k\": 1}')", '55000', "paused, $way: a read says that it cannot be done");
+	# What was found in the journal is read from the table; a clean shutdown has brought it back to memory.
+	my $get = "SELECT batchdedup.get('t', '{\"k\": 1}') ->> 'v'";
+	$in_memory = 0 if $way eq 'immediate' || $way eq 'crash';
+	$in_memory ? is(sql($get), 2, "paused, $way: it can be read") : fails($get, '55000', "paused, $way: a read says that it cannot be done");
 	fails("SELECT batchdedup.flush('t')", '55000', "paused, $way: flush() says so, too");
 }
 sql("SELECT batchdedup.resume('t'); SELECT batchdedup.resume('total')");
