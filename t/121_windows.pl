@@ -209,6 +209,13 @@ my %transactions = (
 			  . upserts() . '; COMMIT';
 		}, 1 ]);
 
+sub check_large
+{
+	my ($name, $there) = @_;
+	is(sql("SELECT count(*), sum(length(w)) FROM one WHERE k > 10"), $there ? '4|2000000' : '0|', "$name: the large rows as well");
+	return sql("DELETE FROM one WHERE k > 10");
+}
+
 foreach my $name (sort keys %transactions)
 {
 	my ($statements, $xid, $plain) = @{ $transactions{$name} };
@@ -226,12 +233,13 @@ foreach my $name (sort keys %transactions)
 		}
 		happened($plain) if $there;
 		check("$name, killed at $point: " . ($there ? 'all' : 'nothing'));
+		check_large("$name, killed at $point", $there) if $name =~ /message/;
 	}
 	sql($statements->());
 	happened($plain);
 	crash();
 	check("$name, published");
-	is(sql("SELECT count(*), min(length(w)) FROM one WHERE k > 10"), '4|500000', "$name: other rows") if $name =~ /message/;
+	check_large($name, 1) if $name =~ /message/;
 }
 
 # Rolled back: by the client, by a deferred constraint, by an error.
@@ -243,6 +251,16 @@ start('BEGIN; INSERT INTO plain VALUES (-1); ' . upserts() . '; COMMIT', 'pre-co
 crash();
 check('rolled back: nothing, also with a message in the WAL');
 forget_sessions();
+
+# An error once the message is there: the client may not be told that it failed.
+{
+	my $psql = start(upserts(), 'journaled:error');
+	ok(eval { await_end($node, 10); 1 }, 'an error after the message ends the server');
+	crash() if defined $node->{_pid};
+	forget_sessions();
+	$node->start if !defined $node->{_pid};
+	check_either('an error after the message: all or nothing');
+}
 
 # ---------- generations ----------
 
@@ -261,6 +279,8 @@ foreach my $point ('journaled', 'flushed')
 	happened();
 	start(upserts(), "$point:wait");
 	await_at_point('client backend', 'sealed');
+	# Nobody sees what may be gone after a crash.
+	is(sql("SELECT batchdedup.get('one', '{\"k\": 1}') ->> 'v'"), $now{v}, "$point: not published yet");
 	start('SELECT batchdedup.flush()');
 	await("count(*) = 1 FROM batchdedup.stat_worker WHERE waits_since IS NOT NULL", 'sealed');
 	sql("SELECT batchdedup.upsert('total', '{\"k\": 2, \"v\": 1}')");
@@ -391,10 +411,43 @@ foreach my $round (1 .. 6)
 }
 check('generations: their numbers go on');
 
+# ---------- clean shutdowns ----------
+
+# The file that spares reading the journal is of no use once the server has
+# written again.
+sql("SELECT batchdedup.pause('one'), batchdedup.pause('total')");
+foreach my $point ('', 'started')
+{
+	sql(upserts());
+	happened();
+	# What is in files of a replay is not in memory, and not in the file, either.
+	sql("SELECT batchdedup.resume('one'), batchdedup.resume('total')");
+	check('clean shutdown: before');
+	sql("SELECT batchdedup.pause('one'), batchdedup.pause('total')");
+	sql(upserts());
+	happened();
+	$node->stop('fast');
+	set_point("$point:wait") if $point;
+	$node->start;
+	await_at_point('batchdedup launcher', 'clean shutdown') if $point;
+	sql(upserts());
+	happened();
+	power_loss($node);
+	set_point('');
+	$node->start;
+	sql(upserts());
+	happened();
+	$node->stop('fast');
+	$node->start;
+	sql(upserts());
+	happened();
+}
+sql("SELECT batchdedup.resume('one'), batchdedup.resume('total')");
+check('clean shutdown: rows of its file, and of what came after, once');
+
 # ---------- the slot ----------
 
 my $slot_at = "(SELECT restart_lsn FROM pg_replication_slots WHERE slot_name = 'batchdedup')";
-my $moved = 0;
 
 # What the launcher finds worth while: all rows are applied.
 sub apply_something
@@ -443,10 +496,8 @@ sql(upserts());
 happened();
 sql("CREATE FUNCTION release() RETURNS void LANGUAGE C AS 'batchdedup', 'bdd_debug_release'");
 set_point('');
-$lsn = sql("SELECT pg_current_wal_insert_lsn()");
 sql("SELECT release()");
-# The launcher has come by twice.
-my $horizons = "(SELECT slot_lsn FROM batchdedup.stat_journal)";
+# Time for the launcher to come by again.
 sleep 2.5;
 crash();
 check('slot: a row that comes while the launcher looks');

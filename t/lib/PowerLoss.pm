@@ -38,8 +38,9 @@ sub has_ended
 
 sub await_all
 {
-	my $until = time + 60;
-	foreach my $pid (@_)
+	my ($seconds, @pids) = @_;
+	my $until = time + $seconds;
+	foreach my $pid (@pids)
 	{
 		while (!has_ended($pid))
 		{
@@ -68,16 +69,16 @@ sub power_loss
 	kill 'STOP', $postmaster;
 	my @children = keys %{ { children_of($postmaster) } };
 	kill 'KILL', @children, $postmaster;
-	await_all(@children, $postmaster);
+	await_all(60, @children, $postmaster);
 	return forget($node);
 }
 
 # Waits until a server without restart_after_crash has ended by itself.
 sub await_end
 {
-	my ($node) = @_;
+	my ($node, $seconds) = @_;
 	my $postmaster = $node->{_pid} or return;
-	await_all($postmaster);
+	await_all($seconds // 60, $postmaster);
 	return forget($node);
 }
 
