@@ -9,6 +9,7 @@
 #   make check-assert  the same on a server built with assertions
 #   make check-version V=18   the same on another version, in a chroot
 #   make prove         the TAP tests alone
+#   make torture MINUTES=10   a server that is killed again and again
 #   make coverage      the lines of src/ that the tests run
 #   make replay DATA=file.csv KEY=col,...   any CSV through the buffer
 #   make replay-prices DATA=file.csv   running figures of daily stock prices
@@ -55,7 +56,7 @@ endif
 
 export PG_CONFIG
 
-demo check-all check-assert coverage replay replay-prices lint:
+demo check-all check-assert coverage replay replay-prices lint torture:
 	@dev/$@
 
 check-version:
@@ -70,4 +71,4 @@ prove:
 format:
 	clang-format -i src/*.c src/*.h bench/*.c
 
-.PHONY: bench demo check-all check-assert check-version coverage replay replay-prices lint prove format
+.PHONY: bench demo check-all check-assert check-version coverage replay replay-prices lint torture prove format

@@ -4,7 +4,8 @@
  *		Named places at which a test can stop, fail or end a process.
  *
  * batchdedup.debug_point = 'name:action'; the action is "wait" (until the
- * test calls bdd_debug_release, 60 seconds at most), "lock" (until nobody
+ * test calls bdd_debug_release, 60 seconds at most; pg_stat_activity shows it
+ * as a wait for PgSleep), "lock" (until nobody
  * holds the advisory lock BDD_DEBUG_LOCK), "error", "exit" (the process ends
  * at once, as if it had been terminated) or "kill" (as by SIGKILL, so that the
  * server begins again).  "wait" and "kill" work in places where nothing may
@@ -19,6 +20,7 @@
 
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "pgstat.h"
 #include "storage/ipc.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
@@ -34,12 +36,11 @@ wait_for_release(void)
 {
 	uint32 seen = bdd_shared_debug->releases;
 
-	for (int i = 0; i < MAX_WAIT_MS; i++)
-	{
-		if (bdd_shared_debug->releases != seen)
-			return;
+	/* So that a test sees who has come here. */
+	pgstat_report_wait_start(WAIT_EVENT_PG_SLEEP);
+	for (int i = 0; i < MAX_WAIT_MS && bdd_shared_debug->releases == seen; i++)
 		pg_usleep(1000L);
-	}
+	pgstat_report_wait_end();
 }
 
 /* Works outside of transactions, too, hence a lock of the session. */

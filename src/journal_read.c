@@ -25,6 +25,7 @@
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
 #include "access/xlogutils.h"
+#include "debug_point.h"
 #include "miscadmin.h"
 #include "number.h"
 #include "replication/message.h"
@@ -401,6 +402,19 @@ read_record(BddReplay *replay)
 }
 
 /*
+ * Whether the reader has nothing more because no more is flushed.  That may be
+ * in the middle of a record of somebody who writes meanwhile; before it all is
+ * read.
+ */
+static bool
+is_at_end(const BddReplay *replay)
+{
+	const ReadLocalXLogPageNoWaitPrivate *end = replay->reader->private_data;
+
+	return end->end_of_wal;
+}
+
+/*
  * Reads from "from" up to "to"; returns where it got to, which is less if the
  * WAL is damaged or missing there.
  */
@@ -410,7 +424,7 @@ read_wal(BddReplay *replay, XLogRecPtr from, XLogRecPtr to)
 	XLogRecPtr at = bdd_find_next_record(replay->reader, from);
 
 	if (XLogRecPtrIsInvalid(at))
-		return from;
+		return is_at_end(replay) ? to : from;
 	while (at < to)
 	{
 		char *error;
@@ -418,6 +432,8 @@ read_wal(BddReplay *replay, XLogRecPtr from, XLogRecPtr to)
 		CHECK_FOR_INTERRUPTS();
 		if (XLogReadRecord(replay->reader, &error) == NULL)
 		{
+			if (is_at_end(replay))
+				return to;
 			if (error != NULL)
 				ereport(LOG,
 						(errcode(ERRCODE_DATA_CORRUPTED),
@@ -520,16 +536,19 @@ bdd_journal_replay(XLogRecPtr from)
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old_context = MemoryContextSwitchTo(context);
 	TimestampTz started = GetCurrentTimestamp();
-	XLogRecPtr to = GetFlushRecPtr(NULL);
+	XLogRecPtr to;
 	XLogRecPtr reached;
 	BddReplay replay;
 
+	bdd_debug_point("replay");
+	to = GetFlushRecPtr(NULL);
 	bdd_spool_remove_all();
 	begin_replay(&replay);
 	reached = read_wal(&replay, from, to);
 	XLogReaderFree(replay.reader);
 	bdd_sequence_raise(replay.highest_sequence);
 	register_found(&replay, from);
+	bdd_debug_point("replayed");
 	if (reached < to)
 		report_gap(reached, to);
 	else if (replay.horizon < from)

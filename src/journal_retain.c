@@ -140,6 +140,7 @@ advance_slot(XLogRecPtr lsn)
 	ReplicationSlotMarkDirty();
 	bdd_debug_point("horizon");
 	ReplicationSlotSave();
+	bdd_debug_point("advanced");
 	ReplicationSlotsComputeRequiredLSN();
 	LWLockAcquire(&bdd_registry->worker_lock, LW_EXCLUSIVE);
 	bdd_journal->slot_at = lsn;
@@ -277,19 +278,33 @@ has_spooled(BddSharedSlot *slot)
 	return found;
 }
 
-/* Files of rows that are applied. */
-static void
-remove_spools(void)
+static bool
+needs_spool(Oid database, int32 target_id)
 {
 	for (int i = 0; i < bdd_registry->slot_count; i++)
 	{
 		BddSharedSlot *slot = &bdd_registry->slots[i];
 
-		if (!slot->in_use || !slot->spooled || has_spooled(slot))
-			continue;
-		bdd_spool_remove(slot->database, slot->target_id);
-		slot->spooled = false;
+		if (slot->in_use && slot->database == database &&
+			slot->target_id == target_id)
+			return has_spooled(slot);
 	}
+	return false;
+}
+
+/* Files of rows that are applied, or whose target is gone. */
+static void
+remove_spools(void)
+{
+	static bool left = true;
+
+	if (!left)
+		return;
+	left = bdd_spool_remove_others(needs_spool);
+	for (int i = 0; i < bdd_registry->slot_count; i++)
+		if (bdd_registry->slots[i].spooled &&
+			!has_spooled(&bdd_registry->slots[i]))
+			bdd_registry->slots[i].spooled = false;
 }
 
 /*

@@ -15,6 +15,7 @@
 #include "launcher.h"
 
 #include "access/xact.h"
+#include "debug_point.h"
 #include "fmgr.h"
 #include "guc.h"
 #include "journal.h"
@@ -230,6 +231,7 @@ bdd_launcher_main(Datum arg)
 	before_shmem_exit(forget_launcher, (Datum) 0);
 	bdd_registry->launcher = MyLatch;
 	bdd_journal_start();
+	bdd_debug_point("started");
 	bdd_shutdown_file_remove();
 	forget_dropped_databases();
 

@@ -17,6 +17,7 @@
 #include "access/transam.h"
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "debug_point.h"
 #include "utils/timestamp.h"
 
 BddSharedRegistry *bdd_registry = NULL;
@@ -766,6 +767,7 @@ bdd_journal_needed_from(void)
 		LWLockRelease(&slot->lock);
 	}
 	LWLockRelease(&bdd_registry->lock);
+	bdd_debug_point("looked");
 	return needed;
 }
 

@@ -211,14 +211,38 @@ bdd_spool_close(BddSpool *spool)
 		pfree(spool->buffer);
 }
 
-void
-bdd_spool_remove(Oid database, int32 target_id)
+/*
+ * Removes the files that nobody needs; true: others are left.  A target or a
+ * database may be gone that had one.
+ */
+bool
+bdd_spool_remove_others(bool (*needed)(Oid database, int32 target_id))
 {
-	char path[MAXPGPATH];
+	DIR *directory = AllocateDir(SPOOL_DIRECTORY);
+	struct dirent *entry;
+	bool left = false;
 
-	spool_path(path, database, target_id);
-	if (unlink(path) != 0 && errno != ENOENT)
-		ereport(LOG,
-				(errcode_for_file_access(),
-				 errmsg("could not remove file \"%s\": %m", path)));
+	if (directory == NULL)
+		return false;
+	while ((entry = ReadDir(directory, SPOOL_DIRECTORY)) != NULL)
+	{
+		char path[MAXPGPATH];
+		Oid database;
+		int32 target_id;
+
+		if (sscanf(entry->d_name, "%u.%d", &database, &target_id) != 2)
+			continue;
+		if (needed(database, target_id))
+		{
+			left = true;
+			continue;
+		}
+		spool_path(path, database, target_id);
+		if (unlink(path) != 0)
+			ereport(LOG,
+					(errcode_for_file_access(),
+					 errmsg("could not remove file \"%s\": %m", path)));
+	}
+	FreeDir(directory);
+	return left;
 }

@@ -1,0 +1,85 @@
+package PowerLoss;
+
+# The sudden end of a server: of all its processes at once, or of one of them.
+
+use strict;
+use warnings;
+use Exporter 'import';
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Time::HiRes qw(sleep time);
+
+our @EXPORT_OK = qw(power_loss await_end children_of);
+
+# pid => title of the server's processes
+sub children_of
+{
+	my ($postmaster) = @_;
+	my %children;
+	foreach my $stat (glob '/proc/[0-9]*/stat')
+	{
+		my $line = eval { slurp_file($stat) } // next;
+		my ($pid, $parent) = $line =~ /^(\d+) \(.*\) \w (\d+)/s or next;
+		next if $parent != $postmaster;
+		my $title = eval { slurp_file("/proc/$pid/cmdline") } // '';
+		$title =~ tr/\0/ /;
+		$children{$pid} = $title;
+	}
+	return %children;
+}
+
+# Also true of a process that nobody has waited for yet.
+sub has_ended
+{
+	my ($pid) = @_;
+	my $line = eval { slurp_file("/proc/$pid/stat") } // return 1;
+	return $line =~ /^\d+ \(.*\) [ZX] /s;
+}
+
+sub await_all
+{
+	my ($seconds, @pids) = @_;
+	my $until = time + $seconds;
+	foreach my $pid (@pids)
+	{
+		while (!has_ended($pid))
+		{
+			die "process $pid does not end" if time > $until;
+			sleep 0.005;
+		}
+	}
+	return;
+}
+
+# A dead postmaster that nobody has waited for yet looks alive to the next one.
+sub forget
+{
+	my ($node) = @_;
+	unlink $node->data_dir . '/postmaster.pid', $node->host . '/.s.PGSQL.' . $node->port . '.lock';
+	$node->{_pid} = undef;
+	return;
+}
+
+# All of the server's processes are gone at once; what they had in memory, too.
+# The postmaster is stopped first so that it starts nothing meanwhile.
+sub power_loss
+{
+	my ($node) = @_;
+	my $postmaster = $node->{_pid} or return;
+	kill 'STOP', $postmaster;
+	my @children = keys %{ { children_of($postmaster) } };
+	kill 'KILL', @children, $postmaster;
+	await_all(60, @children, $postmaster);
+	return forget($node);
+}
+
+# Waits until a server without restart_after_crash has ended by itself.
+sub await_end
+{
+	my ($node, $seconds) = @_;
+	my $postmaster = $node->{_pid} or return;
+	await_all($seconds // 60, $postmaster);
+	return forget($node);
+}
+
+1;
