@@ -79,6 +79,7 @@ typedef struct BddMember
 	BddApply apply;  /* in the apply's transaction */
 	uint64 number;   /* newest generation that it has applied, or 0 */
 	bool referenced; /* by a member that has yet to find its place */
+	bool related;    /* has a foreign key from or to another member */
 } BddMember;
 
 typedef struct BddGroup
@@ -125,6 +126,7 @@ add_member(BddGroup *group, BddSharedSlot *slot)
 	member->target_id = slot->target_id;
 	member->relid = slot->relid;
 	member->number = 0;
+	member->related = false;
 	if (!read_due(member->target_id, member->relid, &member->due))
 		return false;
 	group->count++;
@@ -315,7 +317,11 @@ mark_referenced(BddGroup *group, int from, Datum *references, uint64 count)
 			for (int j = from; j < group->count; j++)
 				if (group->members[i].relid == DatumGetObjectId(references[2 * r]) &&
 					group->members[j].relid == DatumGetObjectId(references[2 * r + 1]))
+				{
 					group->members[j].referenced = true;
+					group->members[i].related = true;
+					group->members[j].related = true;
+				}
 }
 
 /*
@@ -371,7 +377,8 @@ write_group(BddGroup *group)
 	for (int i = 0; i < group->count; i++)
 	{
 		name_applied_table(group->members[i].relid);
-		bdd_apply_deletes(&group->members[i].apply);
+		bdd_apply_deletes(&group->members[i].apply,
+						  group->members[i].related);
 	}
 	for (int i = group->count; i-- > 0;)
 	{
