@@ -43,6 +43,19 @@ SELECT batchdedup.flush('account', 'position', 'trade') >= 0 AS flushed;
 SELECT count(*) FROM batchdedup.dead_letter;
 SELECT * FROM account, position, trade;
 
+-- the same keys once more: what refers to them goes before, and comes after
+BEGIN;
+SELECT batchdedup.delete('trade', '{"id": 3}');
+SELECT batchdedup.delete('position', '{"id": 3}');
+SELECT batchdedup.delete('account', '{"id": 2}');
+SELECT batchdedup.upsert('account', '{"id": 2, "owner": "c"}');
+SELECT batchdedup.upsert('position', '{"id": 3, "account": 2, "size": 2}');
+SELECT batchdedup.upsert('trade', '{"id": 3, "position": 3, "size": 2}');
+COMMIT;
+SELECT batchdedup.flush('account', 'position', 'trade') >= 0 AS flushed;
+SELECT target, key, sqlstate FROM batchdedup.dead_letter;
+SELECT * FROM account, position, trade;
+
 -- a refused row of one does not hold back the group, and takes its children along
 SELECT batchdedup.upsert('position', '[{"id": 4, "account": 2, "size": 1000}, {"id": 5, "account": 2, "size": 5}]');
 SELECT batchdedup.upsert('trade', '[{"id": 4, "position": 4, "size": 1}, {"id": 5, "position": 5, "size": 1}]');

@@ -464,10 +464,10 @@ bdd_apply_add(BddApply *apply, BddSharedGeneration *generation)
 
 /*
  * Writes rows as the owner, with constraints checked while we still are the
- * owner.  Those that the table refuses are left out.
+ * owner.  Returns those that the table refuses.
  */
-static void
-write_as_owner(BddApply *apply, BddRows *rows)
+static List *
+write_rows_as_owner(BddApply *apply, BddRows *rows)
 {
 	BddIdentity saved;
 	List *refused;
@@ -476,7 +476,14 @@ write_as_owner(BddApply *apply, BddRows *rows)
 	bdd_constraints_immediate(apply->target);
 	refused = bdd_write_tolerantly(apply->target, rows, &apply->counts);
 	bdd_become_again(&saved);
-	apply->refused = list_concat(apply->refused, refused);
+	return refused;
+}
+
+static void
+write_as_owner(BddApply *apply, BddRows *rows)
+{
+	apply->refused = list_concat(apply->refused,
+								 write_rows_as_owner(apply, rows));
 }
 
 /* Leaves as few rows for each key as there can be. */
@@ -533,36 +540,65 @@ is_plain_delete(const BddRow *row)
 	return row->image.op == BDD_DELETE && row->round == 0;
 }
 
+static bool
+is_replace(const BddRow *row)
+{
+	return row->image.op == BDD_REPLACE && row->round == 0;
+}
+
 static void
-write_some(BddApply *apply, bool deletes)
+add_row(BddRows *rows, const BddRow *row, const BddImage *image)
+{
+	bdd_rows_add(rows, row->sequence, image);
+	rows->rows[rows->count - 1].round = row->round;
+}
+
+/*
+ * Of targets that are applied together, deletes come before the rest.
+ * "related": foreign keys are between them, and what is deleted in order to be
+ * inserted anew goes with the others.  Where that is refused it comes with the
+ * rest once more, and is refused there.
+ */
+void
+bdd_apply_deletes(BddApply *apply, bool related)
 {
 	MemoryContext old_context = MemoryContextSwitchTo(apply->context);
-	BddRows rows = {0};
+	BddRows deletes = {0};
+	BddRows replaced = {0};
+	uint64 counted;
 
 	for (uint64 i = 0; i < apply->rows.count; i++)
 	{
-		BddRow *row = &apply->rows.rows[i];
+		const BddRow *row = &apply->rows.rows[i];
 
-		if (is_plain_delete(row) != deletes)
-			continue;
-		bdd_rows_add(&rows, row->sequence, &row->image);
-		rows.rows[rows.count - 1].round = row->round;
+		if (is_plain_delete(row))
+			add_row(&deletes, row, &row->image);
+		else if (related && is_replace(row))
+		{
+			BddImage image = bdd_key_only_delete(&apply->target->shape,
+												 &row->image);
+
+			add_row(&replaced, row, &image);
+		}
 	}
-	write_as_owner(apply, &rows);
+	counted = apply->counts.rows;
+	list_free(write_rows_as_owner(apply, &replaced));
+	apply->counts.rows = counted;
+	write_as_owner(apply, &deletes);
 	MemoryContextSwitchTo(old_context);
-}
-
-/* Of targets that are applied together, deletes come before the rest. */
-void
-bdd_apply_deletes(BddApply *apply)
-{
-	write_some(apply, true);
 }
 
 void
 bdd_apply_rest(BddApply *apply)
 {
-	write_some(apply, false);
+	MemoryContext old_context = MemoryContextSwitchTo(apply->context);
+	BddRows rows = {0};
+
+	for (uint64 i = 0; i < apply->rows.count; i++)
+		if (!is_plain_delete(&apply->rows.rows[i]))
+			add_row(&rows, &apply->rows.rows[i], &apply->rows.rows[i].image);
+	write_as_owner(apply, &rows);
+	MemoryContextSwitchTo(old_context);
 }
 
 static void

@@ -59,7 +59,7 @@ extern void bdd_report_other_shape(BddTarget *target);
 extern void bdd_apply_fold(BddApply *apply);
 extern void bdd_apply_part(BddApply *apply);
 extern void bdd_apply_all(BddApply *apply);
-extern void bdd_apply_deletes(BddApply *apply);
+extern void bdd_apply_deletes(BddApply *apply, bool related);
 extern void bdd_apply_rest(BddApply *apply);
 extern void bdd_apply_end(BddApply *apply);
 extern bool bdd_apply_generation(BddTarget *target,

@@ -79,6 +79,7 @@ typedef struct BddMember
 	BddApply apply;  /* in the apply's transaction */
 	uint64 number;   /* newest generation that it has applied, or 0 */
 	bool referenced; /* by a member that has yet to find its place */
+	bool related;    /* has a foreign key from or to another member */
 } BddMember;
 
 typedef struct BddGroup
@@ -125,33 +126,10 @@ add_member(BddGroup *group, BddSharedSlot *slot)
 	member->target_id = slot->target_id;
 	member->relid = slot->relid;
 	member->number = 0;
+	member->related = false;
 	if (!read_due(member->target_id, member->relid, &member->due))
 		return false;
 	group->count++;
-	return true;
-}
-
-/* The target, and those of its group that have rows; false: it is gone. */
-static bool
-find_group(BddSharedSlot *slot, BddGroup *group)
-{
-	group->count = 0;
-	if (!add_member(group, slot))
-		return false;
-	if (group->members[0].due.group[0] == '\0')
-		return true;
-	for (int i = 0; i < bdd_registry->slot_count && group->count < MAX_MEMBERS;
-		 i++)
-	{
-		BddSharedSlot *other = &bdd_registry->slots[i];
-
-		if (other == slot || !other->in_use || other->worker != my_index ||
-			!bdd_slot_is_buffering(other) || !add_member(group, other))
-			continue;
-		if (strcmp(group->members[group->count - 1].due.group,
-				   group->members[0].due.group) != 0)
-			group->count--;
-	}
 	return true;
 }
 
@@ -162,6 +140,38 @@ is_member(const BddGroup *group, Oid relid)
 		if (group->members[i].relid == relid)
 			return true;
 	return false;
+}
+
+/* Adds targets of the group that have rows and are not known as members. */
+static void
+add_others(BddGroup *group)
+{
+	if (group->members[0].due.group[0] == '\0')
+		return;
+	for (int i = 0; i < bdd_registry->slot_count && group->count < MAX_MEMBERS;
+		 i++)
+	{
+		BddSharedSlot *other = &bdd_registry->slots[i];
+
+		if (!other->in_use || other->worker != my_index ||
+			is_member(group, other->relid) ||
+			!bdd_slot_is_buffering(other) || !add_member(group, other))
+			continue;
+		if (strcmp(group->members[group->count - 1].due.group,
+				   group->members[0].due.group) != 0)
+			group->count--;
+	}
+}
+
+/* The target, and those of its group that have rows; false: it is gone. */
+static bool
+find_group(BddSharedSlot *slot, BddGroup *group)
+{
+	group->count = 0;
+	if (!add_member(group, slot))
+		return false;
+	add_others(group);
+	return true;
 }
 
 static bool
@@ -182,14 +192,25 @@ has_sealed(const BddGroup *group)
 	return false;
 }
 
+/*
+ * What was sealed may have been published together with rows of a target that
+ * had none when we looked: then they are all sealed once more.
+ */
 static void
-seal_group(const BddGroup *group)
+seal_group(BddGroup *group)
 {
 	BddSharedSlot *slots[MAX_MEMBERS];
+	int sealed;
 
-	for (int i = 0; i < group->count; i++)
-		slots[i] = group->members[i].slot;
-	bdd_seal_together(slots, group->count);
+	bdd_debug_point("seal");
+	do
+	{
+		sealed = group->count;
+		for (int i = 0; i < sealed; i++)
+			slots[i] = group->members[i].slot;
+		bdd_seal_together(slots, sealed);
+		add_others(group);
+	} while (group->count > sealed);
 }
 
 /* ---------- what is shown ---------- */
@@ -296,7 +317,11 @@ mark_referenced(BddGroup *group, int from, Datum *references, uint64 count)
 			for (int j = from; j < group->count; j++)
 				if (group->members[i].relid == DatumGetObjectId(references[2 * r]) &&
 					group->members[j].relid == DatumGetObjectId(references[2 * r + 1]))
+				{
 					group->members[j].referenced = true;
+					group->members[i].related = true;
+					group->members[j].related = true;
+				}
 }
 
 /*
@@ -352,7 +377,8 @@ write_group(BddGroup *group)
 	for (int i = 0; i < group->count; i++)
 	{
 		name_applied_table(group->members[i].relid);
-		bdd_apply_deletes(&group->members[i].apply);
+		bdd_apply_deletes(&group->members[i].apply,
+						  group->members[i].related);
 	}
 	for (int i = group->count; i-- > 0;)
 	{
@@ -810,22 +836,20 @@ note_paused(const BddGroup *group)
 static long
 tend_group(BddGroup *group)
 {
-	long wait;
+	long wait = group_due_in(group);
 	long blocked;
 
+	/* One at a time: rows of one key shall meet in the buffer. */
+	if (wait == 0 && !is_paused(group) && !has_sealed(group))
+		seal_group(group);
+	/* Who has come last may be paused. */
 	if (is_paused(group))
 	{
 		note_paused(group);
 		return -1;
 	}
-	wait = group_due_in(group);
 	if (wait == 0)
-	{
-		/* One at a time: rows of one key shall meet in the buffer. */
-		if (!has_sealed(group))
-			seal_group(group);
 		wait = -1;
-	}
 	apply_referenced(group, 0);
 	blocked = apply_sealed(group);
 	if (blocked >= 0)
@@ -897,6 +921,8 @@ bdd_flusher_drain(void)
 			is_paused(&group))
 			continue;
 		seal_group(&group);
+		if (is_paused(&group))
+			continue;
 		apply_referenced(&group, 0);
 		(void) apply_sealed(&group);
 	}

@@ -12,7 +12,7 @@ $node->init;
 $node->append_conf('postgresql.conf', 'wal_level = replica');
 $node->append_conf('postgresql.conf', <<'CONF');
 shared_preload_libraries = 'batchdedup'
-batchdedup.flush_interval = '5ms'
+batchdedup.flush_rows = 1
 batchdedup.retry_backoff = '10ms'
 CONF
 $node->start;
@@ -26,6 +26,22 @@ CREATE TABLE "order" (id int PRIMARY KEY, n int NOT NULL, position int REFERENCE
 CREATE TABLE hedge (id int PRIMARY KEY, n int NOT NULL);
 SELECT batchdedup.create_target(t, flush_group => 'g', guard => 'off', merge => '{"n": "sum"}')
   FROM unnest('{position,"order",hedge}'::regclass[]) t;
+
+CREATE TABLE looking (on_duty boolean);
+INSERT INTO looking VALUES (true);
+CREATE PROCEDURE look(INOUT apart int, INOUT seen int) LANGUAGE plpgsql AS $$
+DECLARE
+    sums bigint[];
+    before bigint[];
+BEGIN
+    WHILE on_duty FROM looking LOOP
+        SELECT ARRAY[(SELECT sum(n) FROM position), (SELECT sum(n) FROM "order"), (SELECT sum(n) FROM hedge)] INTO sums;
+        apart := apart + (sums[1] IS DISTINCT FROM sums[2] OR sums[1] IS DISTINCT FROM sums[3])::int;
+        seen := seen + (sums IS DISTINCT FROM before)::int;
+        before := sums;
+        COMMIT;
+    END LOOP;
+END $$;
 SQL
 
 # One transaction writes the three, in changing order.
@@ -39,35 +55,58 @@ for my $w (0 .. 2)
 		"PERFORM batchdedup.upsert('hedge', format('{\"id\": %s, \"n\": 1}', i % 20)::jsonb)");
 	my $body = join('; ', map { $part[ $_ - 1 ] } split / /, $orders[$w]);
 	my $psql = $node->background_psql('postgres');
-	$psql->query_until(qr/started/, "\\echo started\nDO \$\$ BEGIN FOR i IN 1 .. 20000 LOOP $body; COMMIT; END LOOP; END \$\$;\n");
+	$psql->query_until(qr/started/, "\\echo started\nDO \$\$ BEGIN FOR i IN 1 .. 30000 LOOP $body; COMMIT; END LOOP; END \$\$;\n");
 	push @writers, $psql;
 }
 
-my $apart = 0;
-my %seen;
+# Somebody looks all the time, while workers come and go.
 my $reader = $node->background_psql('postgres');
-for my $i (1 .. 300)
+$reader->query_until(qr/started/, "\\echo started\nCALL look(0, 0);\n");
+for (1 .. 3)
 {
-	my ($p, $o, $h) = split /\|/, $reader->query_safe(
-		'SELECT (SELECT coalesce(sum(n), 0) FROM position), (SELECT coalesce(sum(n), 0) FROM "order"), (SELECT coalesce(sum(n), 0) FROM hedge)');
-	$apart++ if $p != $o || $p != $h;
-	$seen{$p} = 1;
-	$reader->query_safe('SELECT pg_sleep(0.01)');
-	sql("SELECT pg_terminate_backend(pid, 10000) FROM batchdedup.stat_worker") if $i % 100 == 0;
+	sleep 1;
+	sql('SELECT pg_terminate_backend(pid, 10000) FROM batchdedup.stat_worker WHERE pid IS NOT NULL');
 }
+sql('UPDATE looking SET on_duty = false');
+my ($apart, $seen) = split /\|/, $reader->query_safe('SELECT');
 is($apart, 0, 'no reader sees one without the others');
-cmp_ok(scalar keys %seen, '>', 10, 'while they change');
+cmp_ok($seen, '>', 100, 'while they change');
 $_->quit for $reader, @writers;
 sql("SELECT batchdedup.flush()");
-is(sql('SELECT (SELECT sum(n) FROM position), (SELECT sum(n) FROM "order"), (SELECT sum(n) FROM hedge)'), '60000|60000|60000', 'and all is there');
+is(sql('SELECT (SELECT sum(n) FROM position), (SELECT sum(n) FROM "order"), (SELECT sum(n) FROM hedge)'), '90000|90000|90000', 'and all is there');
 is(sql('SELECT count(*) FROM batchdedup.dead_letter'), 0, 'no row was refused');
 
+# A target that is found without rows has some when the others are sealed.
+sub upsert_all
+{
+	my ($id) = @_;
+	return sql(qq{BEGIN; SELECT batchdedup.upsert('position', '{"id": $id, "n": 1}'), batchdedup.upsert('"order"', '{"id": $id, "n": 1, "position": $id}'),
+		batchdedup.upsert('hedge', '{"id": $id, "n": 1}'); COMMIT});
+}
+
+sub count_all { my ($id) = @_; return sql(join(' UNION ALL ', map { "SELECT count(*) FROM $_ WHERE id = $id" } 'position', '"order"', 'hedge')); }
+
+sql(q{SELECT batchdedup.pause('position')});
+my $holder = $node->background_psql('postgres');
+$holder->query_safe('SELECT pg_advisory_lock(7243)');
+sql($_) for "ALTER SYSTEM SET batchdedup.debug_point = 'seal:lock'", 'SELECT pg_reload_conf()', 'SELECT pg_sleep(0.1)';
+sql(q{SELECT batchdedup.upsert('hedge', '{"id": 101, "n": 1}')});
+$node->poll_query_until('postgres', q{SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted});
+upsert_all(102);
+sql($_) for 'ALTER SYSTEM RESET batchdedup.debug_point', 'SELECT pg_reload_conf()';
+$holder->quit;
+sql('SELECT pg_sleep(0.3)');
+is(count_all(102), "0\n0\n0", 'a late one is paused: nothing of its transaction is applied');
+sql(q{SELECT batchdedup.resume('position'); SELECT batchdedup.flush('hedge')});
+is(count_all(102), "1\n1\n1", 'then all of it is');
+
 # What remains at a shutdown comes as a whole, too.
-sql(q{SELECT batchdedup.pause('position'); BEGIN; SELECT batchdedup.upsert('position', '{"id": 100, "n": 1}'), batchdedup.upsert('"order"', '{"id": 100, "n": 1, "position": 100}'), batchdedup.upsert('hedge', '{"id": 100, "n": 1}'); COMMIT});
+sql(q{SELECT batchdedup.pause('position')});
+upsert_all(100);
 $node->restart;
 is(sql('SELECT count(*) FROM hedge WHERE id = 100'), 0, 'restart: it waits for the paused one');
 sql("SELECT batchdedup.resume('position'); SELECT batchdedup.flush('hedge')");
-is(sql('SELECT (SELECT count(*) FROM position WHERE id = 100), (SELECT count(*) FROM "order" WHERE id = 100), (SELECT count(*) FROM hedge WHERE id = 100)'), '1|1|1', 'restart: then all come');
+is(count_all(100), "1\n1\n1", 'restart: then all come');
 
 $node->stop;
 done_testing();
