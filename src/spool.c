@@ -211,6 +211,18 @@ bdd_spool_close(BddSpool *spool)
 		pfree(spool->buffer);
 }
 
+void
+bdd_spool_remove(Oid database, int32 target_id)
+{
+	char path[MAXPGPATH];
+
+	spool_path(path, database, target_id);
+	if (unlink(path) != 0 && errno != ENOENT)
+		ereport(LOG,
+				(errcode_for_file_access(),
+				 errmsg("could not remove file \"%s\": %m", path)));
+}
+
 /*
  * Removes the files that nobody needs; true: others are left.  A target or a
  * database may be gone that had one.
