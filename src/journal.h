@@ -116,8 +116,16 @@ extern void bdd_journal_replay(XLogRecPtr from);
 extern bool bdd_journal_next_row(BddJournalSection *section,
 								 BddJournalRow *row);
 
+/* WAL that rows had better not be in alone. */
+typedef struct BddOldJournal
+{
+	XLogRecPtr lost_before; /* it may be gone */
+	XLogRecPtr kept_before; /* it is more than is to be kept */
+	XLogRecPtr redo;        /* base backups do not have it */
+} BddOldJournal;
+
 /* journal_copy.c */
-extern void bdd_journal_copy(XLogRecPtr limit);
+extern void bdd_journal_copy(const BddOldJournal *old);
 
 /* journal_retain.c */
 extern void bdd_journal_start(void);

@@ -245,10 +245,37 @@ copy_generation(BddSharedSlot *slot, uint64 number)
 	MemoryContextDelete(context);
 }
 
-/* The slot's next generation that keeps WAL from before "limit"; 0: none. */
+/* Bytes that a copy of what the slot has would be, roughly. */
 static uint64
-next_old(BddSharedSlot *slot, uint64 after, XLogRecPtr limit, bool *active)
+copied_bytes(BddSharedSlot *slot)
 {
+	uint64 bytes = (uint64) pg_atomic_read_u32(&slot->budget.used) * BDD_CHUNK_SIZE;
+
+	if (slot->spooled)
+		bytes += bdd_spool_size(slot->database, slot->target_id);
+	return bytes;
+}
+
+/*
+ * Whether to copy what has been in the WAL since "from".  A copy is WAL, too:
+ * it is worth while only after several times as much of it.
+ */
+static bool
+is_old(XLogRecPtr from, const BddOldJournal *old, uint64 bytes)
+{
+	uint64 since = GetXLogInsertRecPtr() - from;
+
+	return from < old->lost_before ||
+		   (from < old->kept_before && since >= 2 * bytes) ||
+		   (from < old->redo && since >= 16 * bytes);
+}
+
+/* The slot's next generation that is to be copied; 0: none. */
+static uint64
+next_old(BddSharedSlot *slot, uint64 after, const BddOldJournal *old,
+		 bool *active)
+{
+	uint64 bytes = copied_bytes(slot);
 	uint64 number = 0;
 
 	LWLockAcquire(&slot->lock, LW_SHARED);
@@ -256,7 +283,8 @@ next_old(BddSharedSlot *slot, uint64 after, XLogRecPtr limit, bool *active)
 		 generation != NULL && number == 0; generation = generation->next)
 	{
 		if (!generation->logged || generation->state == BDD_APPLIED ||
-			generation->number <= after || generation->journal_from >= limit)
+			generation->number <= after ||
+			!is_old(generation->journal_from, old, bytes))
 			continue;
 		number = generation->number;
 		*active = generation->state == BDD_ACTIVE;
@@ -281,11 +309,11 @@ seal_database(int worker)
 }
 
 /*
- * Copies what keeps WAL from before "limit".  Generations that are active are
- * sealed, and copied when they are quiet: the next time.
+ * Copies what has been in the WAL for too long.  Generations that are active
+ * are sealed, and copied when they are quiet: the next time.
  */
 void
-bdd_journal_copy(XLogRecPtr limit)
+bdd_journal_copy(const BddOldJournal *old)
 {
 	for (int i = 0; i < bdd_registry->slot_count; i++)
 	{
@@ -295,7 +323,7 @@ bdd_journal_copy(XLogRecPtr limit)
 
 		if (!slot->in_use)
 			continue;
-		while ((number = next_old(slot, number, limit, &active)) != 0)
+		while ((number = next_old(slot, number, old, &active)) != 0)
 		{
 			if (active)
 				seal_database(slot->worker);

@@ -315,18 +315,18 @@ remove_spools(void)
 static void
 copy_what_is_old(void)
 {
+	BddOldJournal old = {.lost_before = lost_before, .redo = GetRedoRecPtr()};
 	XLogRecPtr now = GetXLogInsertRecPtr();
-	XLogRecPtr limit = InvalidXLogRecPtr;
+	XLogRecPtr needed = bdd_journal_needed_from();
 	uint64 most = (uint64) bdd_max_journal_mb * 1024 * 1024;
 
 	if (MyReplicationSlot == NULL)
 		return;
 	if (bdd_max_journal_mb >= 0 && now > most)
-		limit = now - most;
-	limit = Max(limit, lost_before);
-	limit = Max(limit, GetRedoRecPtr());
-	if (bdd_journal_needed_from() < limit)
-		bdd_journal_copy(limit);
+		old.kept_before = now - most;
+	if (needed < old.lost_before || needed < old.kept_before ||
+		needed < old.redo)
+		bdd_journal_copy(&old);
 }
 
 /* Regularly. */

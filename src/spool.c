@@ -211,6 +211,16 @@ bdd_spool_close(BddSpool *spool)
 		pfree(spool->buffer);
 }
 
+uint64
+bdd_spool_size(Oid database, int32 target_id)
+{
+	char path[MAXPGPATH];
+	struct stat status;
+
+	spool_path(path, database, target_id);
+	return stat(path, &status) == 0 ? status.st_size : 0;
+}
+
 void
 bdd_spool_remove(Oid database, int32 target_id)
 {

@@ -34,6 +34,7 @@ extern bool bdd_spool_next(BddSpool *spool, BddJournalSection *section);
 extern void bdd_spool_copied(StringInfo buffer, uint64 copy, uint64 from,
 							 uint64 to);
 extern void bdd_spool_close(BddSpool *spool);
+extern uint64 bdd_spool_size(Oid database, int32 target_id);
 extern void bdd_spool_remove(Oid database, int32 target_id);
 extern bool bdd_spool_remove_others(bool (*needed)(Oid database,
 												   int32 target_id));
