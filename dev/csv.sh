@@ -103,7 +103,7 @@ load_csv()
 				END IF;
 				list := list || format(', %s::%s', c.name, t);
 			END LOOP;
-			EXECUTE 'CREATE UNLOGGED TABLE source AS SELECT ' || list || ' FROM csv';
+			EXECUTE 'CREATE TABLE source AS SELECT ' || list || ' FROM csv';
 		END
 		\$\$;
 		DROP TABLE csv;
@@ -178,14 +178,33 @@ write_statements()
 	for n in "${pids[@]}"; do wait "$n"; done
 }
 
+# Runs a file of statements, each of which prints one line. When the connection
+# is lost it goes on behind the last line that was printed: what was acknowledged
+# is not sent again.
+run_stubbornly()
+{
+	local file=$1 sent=0 lines
+	lines=$(wc -l <"$file")
+	while [ "$sent" -lt "$lines" ]; do
+		tail -n "+$((sent + 1))" "$file" | sql -o "$file.out" -f - 2>/dev/null || sleep 0.1
+		[ ! -e "$file.out" ] || sent=$((sent + $(wc -l <"$file.out")))
+		rm -f "$file.out"
+	done
+}
+
 # Runs the files of $1, a connection each, and waits for all of them. Every
-# statement is a transaction of its own. Sets seconds.
+# statement is a transaction of its own. With "stubborn" it survives crashes of
+# the server. Sets seconds.
 run_clients()
 {
 	local n start pids=() failed=0
 	start=${EPOCHREALTIME/,/.}
 	for ((n = 0; n < connections; n++)); do
-		sql -o /dev/null -f "$scratch/$1.$n" &
+		if [ -n "${stubborn:-}" ]; then
+			run_stubbornly "$scratch/$1.$n" &
+		else
+			sql -o /dev/null -f "$scratch/$1.$n" &
+		fi
 		pids+=($!)
 	done
 	for n in "${pids[@]}"; do wait "$n" || failed=1; done

@@ -13,7 +13,7 @@ my $data = "$root/examples/data";
 my $node = PostgreSQL::Test::Cluster->new('real_data');
 $node->init;
 $node->append_conf('postgresql.conf', 'wal_level = replica');
-$node->append_conf('postgresql.conf', "shared_preload_libraries = 'batchdedup'");
+$node->append_conf('postgresql.conf', "shared_preload_libraries = 'batchdedup'\nrestart_after_crash = on");
 $node->start;
 %ENV = (%ENV, PGHOST => $node->host, PGPORT => $node->port, PGDATABASE => 'postgres', CONNECTIONS => 4);
 
@@ -36,6 +36,10 @@ cmp_ok($seen{'rows written'}, '>=', $seen{keys}, 'all keys were written');
 # A column that most rows of a bus agree in: the last of them wins.
 %seen = replay('replay', %buses, SHUFFLE => 1, VERSION => 'route_id', INTERVAL => '50 milliseconds');
 cmp_ok($seen{'rows of equal version'}, '>', 1000, 'rows with equal versions');
+
+# Somebody kills the server's processes; the clients resend what was not acknowledged.
+%seen = replay('replay', %buses, LIMIT => 40_000, KILL_SERVER => 0.5);
+cmp_ok($seen{'crashes of the server'}, '>', 0, 'the server crashed');
 
 %seen = replay('replay-prices', DATA => "$data/stock_prices.csv.xz", INTERVAL => '50 milliseconds');
 is($seen{stocks}, 12, 'all stocks');
