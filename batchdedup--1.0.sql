@@ -240,14 +240,20 @@ COMMENT ON FUNCTION batchdedup.flush IS
 -- Reading
 -- ---------------------------------------------------------------------
 
-CREATE FUNCTION batchdedup.get(target regclass, key jsonb) RETURNS jsonb
+CREATE FUNCTION batchdedup.read_support_internal(internal) RETURNS internal
 LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_read_support';
+COMMENT ON FUNCTION batchdedup.read_support_internal(internal) IS
+    'lets the planner wait for rows that are replayed after a crash';
+
+CREATE FUNCTION batchdedup.get(target regclass, key jsonb) RETURNS jsonb
+LANGUAGE C VOLATILE PARALLEL UNSAFE SUPPORT batchdedup.read_support_internal
 AS 'MODULE_PATHNAME', 'bdd_get';
 COMMENT ON FUNCTION batchdedup.get IS
     'the row of a key, from table, buffer and own pending rows; NULL: there is none';
 
 CREATE FUNCTION batchdedup.buffered(row_type anyelement) RETURNS SETOF anyelement
-LANGUAGE C VOLATILE PARALLEL UNSAFE
+LANGUAGE C VOLATILE PARALLEL UNSAFE SUPPORT batchdedup.read_support_internal
 AS 'MODULE_PATHNAME', 'bdd_buffered';
 COMMENT ON FUNCTION batchdedup.buffered IS
     'what is published and not yet in the table: buffered(NULL::my_table)';

@@ -731,6 +731,7 @@ bdd_overlay_support(PG_FUNCTION_ARGS)
 	relid = bdd_overlay_argument(rows->node);
 	if (!OidIsValid(relid))
 		PG_RETURN_POINTER(NULL);
+	bdd_read_planned(relid);
 	LockRelationOid(relid, AccessShareLock);
 	target = bdd_target_lookup(relid);
 	rows->rows = target == NULL ? 1 : Max(bdd_overlay_estimate(target), 1);

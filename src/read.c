@@ -24,8 +24,10 @@
 #include "flush_wait.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "journal.h"
 #include "keyorder.h"
 #include "miscadmin.h"
+#include "nodes/supportnodes.h"
 #include "optimizer/optimizer.h"
 #include "pending.h"
 #include "spi_util.h"
@@ -45,6 +47,7 @@
 
 PG_FUNCTION_INFO_V1(bdd_get);
 PG_FUNCTION_INFO_V1(bdd_buffered);
+PG_FUNCTION_INFO_V1(bdd_read_support);
 
 /* ---------- which generations ---------- */
 
@@ -187,13 +190,12 @@ collect_pending_key(BddTarget *target, uint32 hash, StringInfo key,
 /* ---------- get ---------- */
 
 /*
- * Rows that were found in the journal can be read only from the table.  This
- * is soon after the server has started.
+ * Rows that were found in the journal can be read only from the table: waits
+ * until they are applied.  This is soon after the server has started.
  */
 static void
-wait_for_replay(BddTarget *target)
+wait_for_replay(BddSharedSlot *slot)
 {
-	BddSharedSlot *slot = target->slot;
 	TimestampTz since = GetCurrentTimestamp();
 	uint64 number = 0;
 
@@ -208,7 +210,54 @@ wait_for_replay(BddTarget *target)
 	if (number == 0)
 		return;
 	bdd_wake_worker(slot);
-	bdd_wait_applied(slot, target->options.target_id, number, since, true);
+	bdd_wait_applied(slot, slot->target_id, number, since,
+					 bdd_may_read(slot->relid));
+}
+
+/*
+ * While a statement is planned it has no snapshot yet that it will use: so it
+ * waits then, and sees the rows.
+ */
+void
+bdd_read_planned(Oid relid)
+{
+	BddSharedSlot *slot;
+
+	if (bdd_am_worker || !OidIsValid(relid))
+		return;
+	bdd_journal_wait_replayed();
+	if (bdd_journal->replay_rows == 0)
+		return;
+	slot = bdd_slot_find_by_table(relid);
+	if (slot != NULL)
+		wait_for_replay(slot);
+}
+
+/* The table that a constant names, or whose row type it has. */
+static Oid
+table_of_argument(List *args)
+{
+	Const *constant = args != NIL ? linitial(args) : NULL;
+
+	if (constant == NULL || !IsA(constant, Const))
+		return InvalidOid;
+	if (constant->consttype == REGCLASSOID)
+		return constant->constisnull ? InvalidOid : DatumGetObjectId(constant->constvalue);
+	return get_typ_typrelid(getBaseType(constant->consttype));
+}
+
+/* For get() and buffered(). */
+Datum
+bdd_read_support(PG_FUNCTION_ARGS)
+{
+	Node *request = (Node *) PG_GETARG_POINTER(0);
+	List *args = NIL;
+
+	if (IsA(request, SupportRequestSimplify))
+		args = ((SupportRequestSimplify *) request)->fcall->args;
+	if (bdd_preloaded)
+		bdd_read_planned(table_of_argument(args));
+	PG_RETURN_POINTER(NULL);
 }
 
 /* The caller may read the table, and hence what is buffered for it. */
@@ -223,7 +272,7 @@ bdd_read_begin(BddTarget *target)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(relid));
 	bdd_check_row_security(target);
 	if (bdd_target_find_slot(target) != NULL)
-		wait_for_replay(target);
+		wait_for_replay(target->slot);
 }
 
 static BddTarget *

@@ -17,6 +17,7 @@
 
 typedef void (*BddTableRowVisitor)(HeapTupleHeader row, void *arg);
 
+extern void bdd_read_planned(Oid relid);
 extern void bdd_read_begin(BddTarget *target);
 
 extern void bdd_read_published_key(BddTarget *target, uint32 hash,

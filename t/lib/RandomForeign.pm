@@ -143,7 +143,7 @@ sub plan_restart
 	my ($self, $session, $step) = @_;
 	$self->{sessions} = [];
 	$self->seal($_) for @tables;
-	return { action => 'restart' };
+	return { action => 'restart', crash => $step->{crash} && !grep { $_->{paused} } values %{ $self->{worlds} } };
 }
 
 sub seal

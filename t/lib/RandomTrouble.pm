@@ -565,7 +565,9 @@ sub plan_restart
 	my $locked = $step->{locked} && !grep { $_ && $_->{tx} && $_->{tx}{used} } @{ $self->{sessions} };
 	$self->{sessions} = [];
 	$self->seal;
-	return { action => 'restart', locked => $locked ? table($self->{world}) : undef };
+	# What a paused or broken target holds cannot be read after a crash.
+	my $crash = $step->{crash} && !$self->{world}{paused} && $self->{world}{index};
+	return { action => 'restart', crash => $crash, locked => $locked && !$crash ? table($self->{world}) : undef };
 }
 
 sub plan_kill_writer
@@ -715,7 +717,7 @@ my %details = (
 	rename_table => sub { (n => 1 + int rand 3) },
 	mode => sub { (mode => pick('direct', 'buffered', 'buffered')) },
 	enabled => sub { (on => pick(0, 1, 1)) },
-	restart => sub { (locked => chance(0.3) ? 1 : 0) },
+	restart => sub { (locked => chance(0.3) ? 1 : 0, crash => chance(0.6) ? 1 : 0) },
 	retry => sub { (force => chance(0.3) ? 1 : 0) },
 	mend => sub { (what => pick('parent', 'parent', 'check', 'trigger'), k => pick(2, 3)) },
 );

@@ -303,6 +303,15 @@ sub flush
 	return $self->check_flushed($model);
 }
 
+# What was committed is in the journal.
+sub crash
+{
+	my ($node) = @_;
+	$node->stop('immediate');
+	$node->start;
+	return;
+}
+
 sub act
 {
 	my ($self, $model, $step, $plan) = @_;
@@ -311,7 +320,7 @@ sub act
 	{
 		my $locker = $plan->{locked} ? $self->connect_to($self->{dbname}) : undef;
 		$locker->do("BEGIN; LOCK TABLE $plan->{locked} IN SHARE MODE") if $locker;
-		$self->{node}->restart;
+		$plan->{crash} ? crash($self->{node}) : $self->{node}->restart;
 		forget($_) for grep { $_ } @{ $self->{sessions} }, $self->{oracle}, $locker;
 		@$self{qw(sessions oracle)} = ([], undef);
 		$self->flush($model) if $model->{worlds} || $model->{program}{kind} eq 'bad' && $model->may_flush;
