@@ -123,6 +123,62 @@ SELECT k, v FROM batchdedup.buffered(NULL::t);
 SELECT batchdedup.flush('t');
 
 --
+-- What a column's rule says is an upsert, too
+--
+CREATE DOMAIN amount AS int CHECK (VALUE < 1000);
+CREATE TABLE r (k int PRIMARY KEY, n bigint NOT NULL, exact numeric(8,2) NOT NULL, d amount NOT NULL, loose int,
+    low float8, high numeric, word text COLLATE "C", name text, made text, w int);
+SELECT batchdedup.create_target('r', flush_interval => '0', guard => 'off', merge => '{"n": "sum", "exact": "sum", "d": "sum",
+    "loose": "sum", "low": "min", "high": "max", "word": "max", "name": "coalesce", "made": "first"}');
+SELECT batchdedup.create_redirect('r');
+INSERT INTO r VALUES (1, 1, 1, 1, 1, 1, 1.0, 'b', 'one', 'one', 1);
+SELECT batchdedup.flush('r');
+INSERT INTO r VALUES (1, 10, 10.25, 10, 10, 0.5, 2, 'c', 'two', 'two', 2), (2, 20, 20, 20, 20, 20, 20, 'd', 'new', 'new', 2)
+    ON CONFLICT (k) DO UPDATE SET n = r.n + EXCLUDED.n, exact = r.exact + EXCLUDED.exact, d = r.d + EXCLUDED.d,
+        low = least(r.low, EXCLUDED.low), high = greatest(r.high, EXCLUDED.high), word = greatest(r.word, EXCLUDED.word),
+        name = coalesce(EXCLUDED.name, r.name), made = r.made, w = EXCLUDED.w RETURNING k;
+INSERT INTO r AS t VALUES (1, 100, 0.5, 100, 100, 0.25, 3, 'a', NULL, 'three', 3)
+    ON CONFLICT (k) DO UPDATE SET n = EXCLUDED.n + t.n, exact = EXCLUDED.exact + t.exact, d = EXCLUDED.d + t.d,
+        low = least(EXCLUDED.low, t.low), word = greatest(EXCLUDED.word, t.word), name = coalesce(EXCLUDED.name, t.name) RETURNING k;
+INSERT INTO r SELECT * FROM r WHERE k = 1 ON CONFLICT (k) DO UPDATE SET high = greatest(r.high, EXCLUDED.high) RETURNING k;
+SELECT batchdedup.flush('r');
+SELECT * FROM r ORDER BY k;
+-- what is no rule of the column is not
+INSERT INTO r VALUES (1, 5, 5, 5, 5, 5, 5, 'e', 'e', 'e', 5) ON CONFLICT (k) DO UPDATE SET loose = r.loose + EXCLUDED.loose RETURNING k, loose;
+INSERT INTO r VALUES (1, 5, 5, 5, 5, 5, 5, 'e', 'e', 'e', 5) ON CONFLICT (k) DO UPDATE SET w = r.w + EXCLUDED.w RETURNING k, w;
+INSERT INTO r VALUES (1, 5, 5, 5, 5, 5, 5, 'e', 'e', 'e', 5) ON CONFLICT (k) DO UPDATE SET w = r.w RETURNING k, w;
+INSERT INTO r VALUES (1, 5, 5, 5, 5, 5, 5, 'e', 'e', 'e', 5) ON CONFLICT (k) DO UPDATE SET n = r.n - EXCLUDED.n RETURNING k, n;
+INSERT INTO r VALUES (1, 5, 5, 5, 5, 5, 5, 'e', 'e', 'e', 5) ON CONFLICT (k) DO UPDATE SET n = r.n + 5 RETURNING k, n;
+INSERT INTO r VALUES (1, 5, 5, 5, 5, 5, 5, 'e', 'e', 'e', 5) ON CONFLICT (k) DO UPDATE SET n = r.n + EXCLUDED.w RETURNING k, n;
+INSERT INTO r VALUES (1, 5, 5, 5, 5, 5, 5, 'e', 'e', 'e', 5) ON CONFLICT (k) DO UPDATE SET n = r.n + r.n RETURNING k, n;
+INSERT INTO r VALUES (1, 5, 5, 5, 5, 5, 5, 'e', 'e', 'e', 5) ON CONFLICT (k) DO UPDATE SET n = EXCLUDED.n + EXCLUDED.n RETURNING k, n;
+INSERT INTO r VALUES (1, 5, 5, 5, 5, 5, 5, 'e', 'e', 'e', 5) ON CONFLICT (k) DO UPDATE SET exact = round(r.exact + EXCLUDED.exact, 1) RETURNING k, exact;
+INSERT INTO r VALUES (1, 5, 5, 5, 5, 5, 5, 'e', 'e', 'e', 5) ON CONFLICT (k) DO UPDATE SET low = greatest(r.low, EXCLUDED.low) RETURNING k, low;
+INSERT INTO r VALUES (1, 5, 5, 5, 5, 5, 3.0, 'e', 'e', 'e', 5) ON CONFLICT (k) DO UPDATE SET high = greatest(EXCLUDED.high, r.high) RETURNING k, high;
+INSERT INTO r VALUES (1, 5, 5, 5, 5, 5, 5, 'e', 'e', 'e', 5) ON CONFLICT (k) DO UPDATE SET low = least(r.low, EXCLUDED.low, 0) RETURNING k, low;
+INSERT INTO r VALUES (1, 5, 5, 5, 5, 5, 5, 'e', 'e', 'e', 5) ON CONFLICT (k) DO UPDATE SET word = greatest(r.word, EXCLUDED.word COLLATE "POSIX") RETURNING k, word;
+INSERT INTO r VALUES (1, 5, 5, 5, 5, 5, 5, 'e', 'e', 'e', 5) ON CONFLICT (k) DO UPDATE SET name = coalesce(r.name, EXCLUDED.name) RETURNING k, name;
+INSERT INTO r VALUES (1, 5, 5, 5, 5, 5, 5, 'e', 'e', 'e', 5) ON CONFLICT (k) DO UPDATE SET name = coalesce(EXCLUDED.name, r.name, '') RETURNING k, name;
+INSERT INTO r VALUES (1, 5, 5, 5, 5, 5, 5, 'e', 'e', 'e', 5) ON CONFLICT (k) DO UPDATE SET made = r.name RETURNING k, made;
+INSERT INTO r VALUES (1, 5, 5, 5, 5, 5, 5, 'e', 'e', 'e', 5) ON CONFLICT (k) DO UPDATE SET n = r.n + EXCLUDED.n WHERE r.n > 0 RETURNING k, n;
+SELECT count(*) FROM batchdedup.buffered(NULL::r);
+-- a sum that does not fit is refused by the table
+INSERT INTO r VALUES (2, 0, 999999.99, 990, 0, 0, 0, '', '', '', 0) ON CONFLICT (k) DO UPDATE SET d = r.d + EXCLUDED.d;
+SELECT batchdedup.flush('r');
+SELECT key, sqlstate, message FROM batchdedup.dead_letter WHERE target = 'r'::regclass;
+-- through a partition whose columns are in another order
+CREATE TABLE q (k int PRIMARY KEY, n int NOT NULL, low int) PARTITION BY RANGE (k);
+CREATE TABLE q1 (low int, n int NOT NULL, k int NOT NULL);
+ALTER TABLE q ATTACH PARTITION q1 DEFAULT;
+SELECT batchdedup.create_target('q', flush_interval => '0', guard => 'off', merge => '{"n": "sum", "low": "min"}');
+SELECT batchdedup.create_redirect('q');
+INSERT INTO q VALUES (1, 1, 1) ON CONFLICT (k) DO UPDATE SET n = q.n + EXCLUDED.n, low = least(q.low, EXCLUDED.low) RETURNING k;
+INSERT INTO q1 (k, n, low) VALUES (1, 2, 2) ON CONFLICT (k) DO UPDATE SET n = q1.n + EXCLUDED.n, low = least(q1.low, EXCLUDED.low) RETURNING k;
+SELECT batchdedup.flush('q');
+SELECT * FROM q;
+INSERT INTO q1 (k, n, low) VALUES (1, 2, 2) ON CONFLICT (k) DO UPDATE SET n = q1.low + EXCLUDED.n RETURNING k, n;
+
+--
 -- Who passes
 --
 TRUNCATE log;

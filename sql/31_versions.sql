@@ -141,6 +141,7 @@ ALTER TABLE checked DROP CONSTRAINT checked_n_check;
 -- 1 is older than the table by now, 2 and 3 are not
 SELECT batchdedup.retry_dead_letters('checked');
 SELECT * FROM checked ORDER BY id;
+SELECT stale FROM batchdedup.stat_target WHERE target = 'checked'::regclass;
 
 -- an UPDATE trigger sees no stale row
 CREATE TABLE watched (id int PRIMARY KEY, v int, w text);

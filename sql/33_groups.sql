@@ -109,4 +109,16 @@ SELECT count(*) FROM account WHERE id = 4;
 SELECT batchdedup.drop_target('trade'), batchdedup.drop_target('position'), batchdedup.drop_target('account');
 SELECT count(*) FROM account WHERE id = 4;
 
+-- there is a limit
+DO $$
+BEGIN
+    FOR i IN 1 .. 65 LOOP
+        EXECUTE format('CREATE TABLE many%s (id int PRIMARY KEY)', i);
+        PERFORM batchdedup.create_target(format('many%s', i)::regclass, flush_group => CASE WHEN i < 65 THEN 'many' END);
+    END LOOP;
+END $$;
+SELECT batchdedup.alter_target('many65', flush_group => 'many');
+SELECT batchdedup.alter_target('many64', reset => 'flush_group'), batchdedup.alter_target('many65', flush_group => 'many');
+SELECT count(*) FROM batchdedup.target WHERE flush_group = 'many';
+
 DROP SCHEMA regress_groups CASCADE;

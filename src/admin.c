@@ -366,6 +366,31 @@ check_flush_arguments(FunctionCallInfo fcinfo)
 				 errhint("reset => 'flush_group' takes a target out of its group.")));
 }
 
+/* After the change. */
+static void
+check_group_size(FunctionCallInfo fcinfo)
+{
+	Oid types[] = {TEXTOID};
+	Datum values[] = {PG_GETARG_DATUM(ARG_FLUSH_GROUP)};
+	BddIdentity saved;
+	uint64 members;
+
+	if (PG_ARGISNULL(ARG_FLUSH_GROUP))
+		return;
+	bdd_become_extension_owner(&saved);
+	bdd_spi_connect();
+	members = bdd_spi_run("SELECT 1 FROM batchdedup.target_option "
+						  "WHERE flush_group OPERATOR(pg_catalog.=) $1",
+						  1, types, values, NULL);
+	bdd_spi_finish();
+	bdd_become_again(&saved);
+	if (members > BDD_GROUP_MEMBERS)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("a flush_group cannot have more than %d targets",
+						BDD_GROUP_MEMBERS)));
+}
+
 static Oid
 check_target_argument(FunctionCallInfo fcinfo)
 {
@@ -447,6 +472,7 @@ insert_target(FunctionCallInfo fcinfo, Oid relid, const BddMeaning *meaning)
 				   "VALUES ($1, $2, $3, $4, $5, coalesce($6, 'buffered'), coalesce($7, 'wait'), coalesce($8, 'warn'), "
 				   "$9, $10, $11, $12, $13, $14)",
 				   lengthof(types), types, values, nulls);
+	check_group_size(fcinfo);
 	if (!bdd_options_read(relid, &options))
 		elog(ERROR, "target of table %u is not there", relid);
 	bdd_at_abort_free_slot(options.target_id);
@@ -765,6 +791,7 @@ bdd_alter_target(PG_FUNCTION_ARGS)
 								"WHERE target OPERATOR(pg_catalog.=) $1",
 								changes.set.data),
 					   changes.count, changes.types, changes.values, NULL);
+		check_group_size(fcinfo);
 		wake_worker_at_commit(target);
 	}
 	if (changes_meaning(fcinfo, resets))

@@ -255,7 +255,7 @@ count_stale(BddTarget *target, const BddRow *rows, uint64 count,
 	bool isnull;
 	uint64 stale;
 
-	if (target->shape.version < 0 || !bdd_am_worker)
+	if (target->shape.version < 0)
 		return 0;
 	store = new_store();
 	for (uint64 i = 0; i < count; i++)
@@ -276,11 +276,12 @@ write_round(BddTarget *target, const BddRow *rows, uint64 count, bool merge,
 {
 	BddApplyCounts before = {0};
 	BddApplyCounts after = {0};
-	uint64 stale;
+	uint64 stale = 0;
 	uint64 upserts;
 
 	read_table_counts(target->relid, &before);
-	stale = count_stale(target, rows, count, slot);
+	if (bdd_am_worker || counts->finds_stale)
+		stale = count_stale(target, rows, count, slot);
 	delete_rows(target, rows, count, slot, false);
 	if (target->shape.version >= 0)
 		delete_rows(target, rows, count, slot, true);
@@ -643,6 +644,16 @@ bdd_apply_generation(BddTarget *target, BddSharedGeneration *generation,
 	bdd_apply_end(&apply);
 	*counts = apply.counts;
 	return taken;
+}
+
+/* Adds rows that were not applied with a generation. */
+void
+bdd_count_stale(BddSharedSlot *slot, int32 target_id, uint64 stale)
+{
+	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
+	if (bdd_slot_belongs_to(slot, target_id))
+		slot->counts.stale += stale;
+	LWLockRelease(&slot->lock);
 }
 
 /* Adds what was applied to the target's counters. */

@@ -23,6 +23,7 @@ typedef struct BddApplyCounts
 	uint64 stale; /* older than the row they met */
 	uint64 deleted;
 	uint64 dead_lettered;
+	bool finds_stale; /* also where no worker writes */
 } BddApplyCounts;
 
 /*
@@ -65,6 +66,8 @@ extern void bdd_apply_end(BddApply *apply);
 extern bool bdd_apply_generation(BddTarget *target,
 								 BddSharedGeneration *generation,
 								 BddApplyCounts *counts);
+extern void bdd_count_stale(BddSharedSlot *slot, int32 target_id,
+							uint64 stale);
 extern void bdd_apply_count(BddSharedSlot *slot, int32 target_id,
 							const BddApplyCounts *counts, TimestampTz started);
 extern void bdd_apply_here(BddTarget *target);

@@ -363,8 +363,8 @@ get_type_namespace(Oid type)
  * Whether values that the type's = takes for equal are the same to the byte,
  * and = is a quick function that is found under any search_path.
  */
-static bool
-equal_is_same(Form_pg_attribute attribute)
+bool
+bdd_equal_is_same(Form_pg_attribute attribute)
 {
 	Oid type = getBaseType(attribute->atttypid);
 	TypeCacheEntry *entry = lookup_type_cache(type, TYPECACHE_BTREE_OPFAMILY);
@@ -399,7 +399,7 @@ append_same_image(StringInfo sql, BddTarget *target, const char *alias,
 
 		if (!bdd_column_in(columns, i))
 			continue;
-		if (!equal_is_same(TupleDescAttr(target->shape.desc, i)))
+		if (!bdd_equal_is_same(TupleDescAttr(target->shape.desc, i)))
 		{
 			bdd_column_add(slow, i);
 			continue;

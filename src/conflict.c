@@ -10,8 +10,10 @@
  */
 #include "conflict.h"
 
+#include "apply_sql.h"
 #include "catalog/partition.h"
 #include "executor/executor.h"
+#include "nodes/nodeFuncs.h"
 #include "nodes/primnodes.h"
 #include "parser/parsetree.h"
 #include "utils/lsyscache.h"
@@ -108,28 +110,154 @@ means_key(ModifyTable *plan, const BddTarget *target)
 		   is_index_of(linitial_oid(plan->arbiterIndexes), target->key_index);
 }
 
+/* A column that is set: in the table that is written, and in the target. */
+typedef struct BddAssigned
+{
+	int stored; /* the table's varno */
+	AttrNumber attnum;
+	Form_pg_attribute attribute;
+	const BddRule *rule; /* NULL: "last" */
+} BddAssigned;
+
+static bool
+is_column(Node *node, int varno, const BddAssigned *assigned)
+{
+	Var *var;
+
+	/* A domain's value, for an operator. */
+	if (IsA(node, RelabelType))
+		node = (Node *) ((RelabelType *) node)->arg;
+	var = (Var *) node;
+	return IsA(var, Var) && var->varno == varno &&
+		   var->varattno == assigned->attnum;
+}
+
+static bool
+is_excluded(Node *node, const BddAssigned *assigned)
+{
+	return is_column(node, INNER_VAR, assigned);
+}
+
+static bool
+is_stored(Node *node, const BddAssigned *assigned)
+{
+	return is_column(node, assigned->stored, assigned);
+}
+
+/* The table's value and the new one; "swapped": or the other way round. */
+static bool
+are_both(List *args, bool swapped, const BddAssigned *assigned)
+{
+	return list_length(args) == 2 &&
+		   ((is_stored(linitial(args), assigned) &&
+			 is_excluded(lsecond(args), assigned)) ||
+			(swapped && is_excluded(linitial(args), assigned) &&
+			 is_stored(lsecond(args), assigned)));
+}
+
+/* What is brought into the column, without the check that it fits. */
+static Node *
+before_coercion(Node *value, const BddAssigned *assigned)
+{
+	int32 typmod;
+
+	if (IsA(value, CoerceToDomain))
+		value = (Node *) ((CoerceToDomain *) value)->arg;
+	if (IsA(value, FuncExpr) &&
+		((FuncExpr *) value)->funcformat == COERCE_IMPLICIT_CAST &&
+		exprIsLengthCoercion(value, &typmod) && typmod >= 0)
+		value = linitial(((FuncExpr *) value)->args);
+	return value;
+}
+
+/* With a NULL a sum is NULL, but the rule takes the other value. */
+static bool
+says_sum(Node *value, const BddAssigned *assigned)
+{
+	OpExpr *sum = (OpExpr *) value;
+
+	return IsA(value, OpExpr) && assigned->attribute->attnotnull &&
+		   sum->opno == bdd_rule_sum_operator(getBaseType(assigned->attribute->atttypid)) &&
+		   are_both(sum->args, get_commutator(sum->opno) == sum->opno,
+					assigned);
+}
+
+/* Of equal values the first stays. */
+static bool
+says_extreme(Node *value, const BddAssigned *assigned)
+{
+	MinMaxExpr *extreme = (MinMaxExpr *) value;
+
+	return IsA(value, MinMaxExpr) &&
+		   extreme->op == (assigned->rule->kind == BDD_MIN ? IS_LEAST :
+															 IS_GREATEST) &&
+		   extreme->inputcollid == assigned->attribute->attcollation &&
+		   are_both(extreme->args,
+					assigned->rule->fixed != BDD_NOT_FIXED ||
+						bdd_equal_is_same(assigned->attribute),
+					assigned);
+}
+
+static bool
+says_coalesce(Node *value, const BddAssigned *assigned)
+{
+	List *args = IsA(value, CoalesceExpr) ? ((CoalesceExpr *) value)->args :
+											NIL;
+
+	return list_length(args) == 2 && is_excluded(linitial(args), assigned) &&
+		   is_stored(lsecond(args), assigned);
+}
+
+/* Whether the value is what the column's rule makes of the two. */
+static bool
+says_rule(Node *value, const BddAssigned *assigned)
+{
+	switch (assigned->rule != NULL ? assigned->rule->kind : BDD_LAST)
+	{
+		case BDD_SUM:
+			return says_sum(before_coercion(value, assigned), assigned);
+		case BDD_MIN:
+		case BDD_MAX:
+			return says_extreme(value, assigned);
+		case BDD_COALESCE:
+			return says_coalesce(value, assigned);
+		default:
+			return false;
+	}
+}
+
 /*
- * SET column = EXCLUDED.column of that table, as the target's columns; false:
- * something else is set.
+ * What is set of that table, as the target's columns: SET column =
+ * EXCLUDED.column, or what the column's rule says.  A column that keeps its
+ * first value may be set to the value that it has.  False: something else is
+ * set.
  */
 static bool
 take_assignments(ModifyTable *plan, Oid written, const BddTarget *target,
 				 BddColumns *update)
 {
 	ListCell *column;
-	ListCell *value;
+	ListCell *entry;
 
-	forboth(column, plan->onConflictCols, value, plan->onConflictSet)
+	forboth(column, plan->onConflictCols, entry, plan->onConflictSet)
 	{
-		Var *var = (Var *) lfirst_node(TargetEntry, value)->expr;
-		AttrNumber attnum;
+		Node *value = (Node *) lfirst_node(TargetEntry, entry)->expr;
+		AttrNumber attnum = get_attnum(target->relid,
+									   get_attname(written, lfirst_int(column),
+												   false));
+		BddAssigned assigned = {linitial_int(plan->resultRelations),
+								lfirst_int(column)};
 
-		if (!IsA(var, Var) || var->varno != INNER_VAR ||
-			var->varattno != lfirst_int(column))
-			return false;
-		attnum = get_attnum(target->relid,
-							get_attname(written, lfirst_int(column), false));
 		if (attnum == InvalidAttrNumber)
+			return false;
+		assigned.attribute = TupleDescAttr(target->shape.desc, attnum - 1);
+		if (target->shape.rules != NULL)
+			assigned.rule = &target->shape.rules[attnum - 1];
+		if (IsA(value, Var) && is_stored(value, &assigned) &&
+			!bdd_column_in(target->shape.update, attnum - 1))
+			continue;
+		if (!(IsA(value, Var) && is_excluded(value, &assigned)) &&
+			!says_rule(value, &assigned))
 			return false;
 		bdd_column_add(update, attnum - 1);
 	}

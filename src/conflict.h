@@ -18,7 +18,8 @@ typedef enum BddConflictKind
 {
 	BDD_CONFLICT_NONE,    /* no ON CONFLICT, or COPY */
 	BDD_CONFLICT_NOTHING, /* DO NOTHING */
-	BDD_CONFLICT_UPDATE,  /* DO UPDATE SET column = EXCLUDED.column, ... */
+	BDD_CONFLICT_UPDATE,  /* DO UPDATE SET column = EXCLUDED.column, or what
+						   * the column's rule says */
 	BDD_CONFLICT_OTHER    /* what an upsert of ours cannot say */
 } BddConflictKind;
 

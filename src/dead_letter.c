@@ -512,6 +512,7 @@ typedef struct BddRetry
 {
 	BddTarget *target;
 	const BddLetter *letter;
+	BddApplyCounts counts;
 } BddRetry;
 
 static void
@@ -519,13 +520,13 @@ write_letter(void *arg)
 {
 	BddRetry *retry = arg;
 	BddTarget *target = retry->target;
-	BddApplyCounts counts = {0};
 	BddRow row = {0};
 	BddIdentity saved;
 
 	bdd_become_owner_of(target->owner, &saved);
 	row.image = letter_image(target, retry->letter);
-	bdd_write_rows(target, &row, 1, false, &counts);
+	retry->counts.finds_stale = true;
+	bdd_write_rows(target, &row, 1, false, &retry->counts);
 	bdd_become_again(&saved);
 }
 
@@ -546,8 +547,12 @@ retry_letter(BddTarget *target, BddLetter *letter, bool counted)
 {
 	BddRetry retry = {target, letter};
 	ErrorData *error = bdd_in_subtransaction(write_letter, &retry);
+	BddSharedSlot *slot = bdd_target_find_slot(target);
 
 	letter->accepted = error == NULL;
+	if (letter->accepted && retry.counts.stale > 0 && slot != NULL)
+		bdd_count_stale(slot, target->options.target_id,
+						retry.counts.stale);
 	if (letter->accepted)
 		letter_applied(letter->id);
 	else

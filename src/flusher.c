@@ -59,8 +59,6 @@ bdd_flusher_init(int worker)
 
 /* ---------- groups ---------- */
 
-#define MAX_MEMBERS 64
-
 /* What is to be known of a target, without a transaction. */
 typedef struct BddDue
 {
@@ -85,7 +83,7 @@ typedef struct BddMember
 typedef struct BddGroup
 {
 	int count;
-	BddMember members[MAX_MEMBERS];
+	BddMember members[BDD_GROUP_MEMBERS];
 } BddGroup;
 
 /* False: the target is gone, or its create_target has yet to commit. */
@@ -148,7 +146,7 @@ add_others(BddGroup *group)
 {
 	if (group->members[0].due.group[0] == '\0')
 		return;
-	for (int i = 0; i < bdd_registry->slot_count && group->count < MAX_MEMBERS;
+	for (int i = 0; i < bdd_registry->slot_count && group->count < BDD_GROUP_MEMBERS;
 		 i++)
 	{
 		BddSharedSlot *other = &bdd_registry->slots[i];
@@ -199,7 +197,7 @@ has_sealed(const BddGroup *group)
 static void
 seal_group(BddGroup *group)
 {
-	BddSharedSlot *slots[MAX_MEMBERS];
+	BddSharedSlot *slots[BDD_GROUP_MEMBERS];
 	int sealed;
 
 	bdd_debug_point("seal");
@@ -298,7 +296,7 @@ take_rows(BddMember *member, bool all)
 static Datum
 member_oids(const BddGroup *group)
 {
-	Datum oids[MAX_MEMBERS];
+	Datum oids[BDD_GROUP_MEMBERS];
 
 	for (int i = 0; i < group->count; i++)
 		oids[i] = ObjectIdGetDatum(group->members[i].relid);

@@ -36,6 +36,9 @@ typedef enum BddGuard
 	BDD_GUARD_ERROR
 } BddGuard;
 
+/* So many targets may have one flush_group. */
+#define BDD_GROUP_MEMBERS 64
+
 /* The row of batchdedup.target_option. */
 typedef struct BddOptions
 {

@@ -96,14 +96,24 @@ set_call(BddRule *rule, Oid function, MemoryContext context)
 	rule->calls = true;
 }
 
-static char *
-describe_sum(Oid type, MemoryContext context, BddRule *rule)
+/* The operator that adds two values of a type that is no domain, or InvalidOid. */
+Oid
+bdd_rule_sum_operator(Oid type)
 {
 	Oid operator= OpernameGetOprid(list_make2(makeString("pg_catalog"),
 											  makeString("+")),
 								   type, type);
 
-	if (!OidIsValid(operator) || get_op_rettype(operator) != type)
+	return OidIsValid(operator) && get_op_rettype(operator) == type ?
+	operator: InvalidOid;
+}
+
+static char *
+describe_sum(Oid type, MemoryContext context, BddRule *rule)
+{
+	Oid operator= bdd_rule_sum_operator(type);
+
+	if (!OidIsValid(operator))
 		return psprintf("There is no operator + that adds two values of type %s.",
 						format_type_be(type));
 	rule->fixed = fixed_type(type, true);

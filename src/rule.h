@@ -73,6 +73,7 @@ bdd_rule_accumulates(const BddRule *rule)
 extern char *bdd_rule_describe(const char *name, Oid type, int32 typmod,
 							   Oid collation, MemoryContext context,
 							   BddRule *rule);
+extern Oid bdd_rule_sum_operator(Oid type);
 extern char *bdd_rule_qualified_name(const char *name, Oid type);
 extern bool bdd_rule_combine(const BddRule *rule, NullableDatum older,
 							 NullableDatum newer, BddReach reach,

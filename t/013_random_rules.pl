@@ -1,11 +1,12 @@
 # Random programs as in 010, on targets with merge rules, a version column, or
-# coalesce_rows => false, with and without the buffer: the tables must end as
-# if plain statements had run that say in SQL what each rule means, and get()
-# and the views must show what will be there. Where rows are refused, the table
-# and the letters together must account for everything.
+# coalesce_rows => false, with and without the buffer, logged or not, alone or in
+# a flush_group: the tables must end as if plain statements had run that say in
+# SQL what each rule means, and get() and the views must show what will be there.
+# Where rows are refused, the table and the letters together must account for
+# everything. Of a group nobody ever sees a transaction in part.
 #
 #   BDD_SHAPE=cit      one table only
-#   BDD_KIND=overlap   or direct, plain: one kind only
+#   BDD_KIND=overlap   or direct, group, plain: one kind only
 #
 # and the environment variables of RandomHunt. The parts: RandomRules
 # (tables, generator, SQL) and RandomRulesRunner (the server, and the oracle).
@@ -33,7 +34,7 @@ my $ran = RandomHunt::hunt(
 	runner => $runner,
 	generate => \&RandomRules::generate,
 	to_text => \&RandomRules::to_text,
-	programs => 800,
+	programs => 600,
 	what => 'end as plain statements do');
 
 # Programs that never met the buffer would pass, too.

@@ -7,14 +7,20 @@ package RandomRules;
 #
 # A program is plain data, made from its seed alone:
 #
-#   sessions => 3, overlap => 1 or 0, direct => 1 or 0,
+#   sessions => 3, overlap => 1 or 0, direct => 1 or 0, group => 1 or 0,
 #   targets => [{shape, variant, merge => {column => rule}, version, keep_all,
-#                update, complete}, ...]
+#                update, complete, logged, group}, ...]
 #   initial => [{t, row}, ...], steps => [{s, op, ...}, ...]
 #
 # and a row {k => number of a key, v => {column => number of a value, or undef
 # for NULL}}. "complete": rows in part always give what an insert needs; else
 # every key is there from the start, and is never deleted.
+#
+# In a family of tables with foreign keys every step keeps the keys in order: it
+# upserts a row with all that it refers to, or deletes it with all that refer to
+# it. So no row is ever refused, and what cascades is only seen where nothing is
+# buffered ("cascade"). Those that refer to others combine their rows: of a row
+# above that comes and goes nothing is left, so one that is kept would be refused.
 
 use strict;
 use warnings;
@@ -177,6 +183,25 @@ my @shapes = (
 	},
 );
 
+# Tables that refer to each other, in groups only. They are created in this
+# order; "above": the number of the key above in the family, for each key.
+push @shapes,
+  {
+	name => 'branch', family => 1, key => [ 'p', 'i' ], keys => [ [ 1, 1 ], [ 1, 2 ], [ 2, 1 ] ], above => [ 0, 0, 1 ], version => ['v'],
+	ddl => 'p int, i int, n int DEFAULT 4, w text, v int, PRIMARY KEY (p, i)', foreign => '(p) REFERENCES %stree%s',
+	cols => [ [qw(p integer)], [qw(i integer)], [qw(n integer)], [qw(w text)], [qw(v integer)] ],
+  },
+  {
+	name => 'tree', family => 0, key => ['id'], keys => [ [1], [2] ], version => ['v'],
+	ddl => 'id int PRIMARY KEY, a int, c bigint NOT NULL DEFAULT 0, w text, v int',
+	cols => [ [qw(id integer)], [qw(a integer)], [qw(c bigint notnull)], [qw(w text)], [qw(v integer)] ],
+  },
+  {
+	name => 'leaf', family => 2, key => [ 'p', 'i', 'j' ], keys => [ [ 1, 1, 1 ], [ 1, 2, 1 ], [ 2, 1, 1 ], [ 2, 1, 2 ] ], above => [ 0, 1, 2, 2 ], version => ['v'],
+	ddl => 'p int, i int, j int, n numeric, v int, PRIMARY KEY (j, i, p)', foreign => '(p, i) REFERENCES %sbranch%s',
+	cols => [ [qw(p integer)], [qw(i integer)], [qw(j integer)], [qw(n numeric)], [qw(v integer)] ],
+  };
+
 # With rows that are not combined, what is refused is refused alone.
 push @shapes, {
 	name => 'refused_alone', key => ['id'], keys => [ [1], [2] ], keep_all => 1, refuses => 1, version => ['v'],
@@ -280,6 +305,18 @@ sub create_target_sql
 		$shape->{append} ? () : "SELECT batchdedup.create_view('$name')");
 }
 
+# Plain statements may come in any order before their COMMIT.
+sub foreign_key_sql
+{
+	my ($shape, $before, $after, $action) = @_;
+	return () unless $shape->{foreign};
+	return "ALTER TABLE $before$shape->{name}$after ADD FOREIGN KEY " . sprintf($shape->{foreign}, $before, $after) . " $action";
+}
+
+# Where nothing cascades, the order of deletes matters.
+sub cascades { return $_[0] ne 'rows'; }
+sub action_of { return cascades($_[0]) ? 'ON DELETE CASCADE' : ''; }
+
 sub setup_sql
 {
 	my @sql = @prelude;
@@ -287,6 +324,11 @@ sub setup_sql
 	{
 		push @sql, oracle_sql($shape);
 		push @sql, table_sql($shape, "t_$shape->{name}_$_"), create_target_sql($shape, $_) for sort keys %variants;
+	}
+	for my $shape (@shapes)
+	{
+		push @sql, foreign_key_sql($shape, 'o_', '', 'ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED');
+		push @sql, foreign_key_sql($shape, 't_', "_$_", action_of($_)) for sort keys %variants;
 	}
 	return @sql;
 }
@@ -303,7 +345,8 @@ sub alter_target_sql
 	$target->{update} ? push(@args, 'update_columns => ' . literal(names(@{ $target->{update} }))) : push(@reset, 'update_columns');
 	push @args, 'coalesce_rows => ' . ($target->{keep_all} ? 'false' : 'true') unless $shape->{append};
 	@reset = () if $shape->{append};
-	return () unless @args || @reset;
+	push @args, 'logged => ' . ($target->{logged} ? 'true' : 'false');
+	$target->{group} ? push(@args, "flush_group => 'one group'") : push(@reset, 'flush_group');
 	push @args, 'reset => ' . literal(join(', ', @reset)) if @reset;
 	return "SELECT batchdedup.alter_target('" . target_name($target) . "', " . join(', ', @args) . ')';
 }
@@ -382,7 +425,8 @@ sub random_target
 {
 	my ($shape, $direct) = @_;
 	my $target = { shape => $shape->{name}, variant => pick(sort keys %variants), merge => { %{ $shape->{merge} // {} } }, complete => chance(0.6) ? 1 : 0 };
-	$target->{keep_all} = $shape->{keep_all} || chance(0.1) ? 1 : 0;
+	$target->{keep_all} = $shape->{keep_all} || chance(0.1) && !$shape->{above} ? 1 : 0;
+	$target->{logged} = chance(0.6) ? 1 : 0;
 	$target->{complete} = 1 if $shape->{append};
 	return $target if $shape->{append} || $shape->{total};
 	my @cols = value_columns($shape);
@@ -408,7 +452,7 @@ sub random_target
 sub other_rules
 {
 	my ($target) = @_;
-	return { %{ random_target(shape($target)) }, map { $_ => $target->{$_} } qw(variant complete) };
+	return { %{ random_target(shape($target)) }, map { $_ => $target->{$_} } qw(variant complete group) };
 }
 
 sub typed_row { my ($shape, $k) = @_; return { k => $k, v => { map { $_->{name} => random_value($_) } value_columns($shape) } }; }
@@ -499,6 +543,54 @@ sub random_everywhere
 	return { op => 'block', parts => \@parts };
 }
 
+# ---- families ----------------------------------------------------------
+
+sub above { my ($self, $t, $k) = @_; return shape($self->{targets}[$t])->{above}[$k]; }
+
+# A row and those that it refers to, in any order; the lowest may be undone.
+sub family_upsert
+{
+	my ($self) = @_;
+	my $t = int rand @{ $self->{targets} };
+	my $k = pick(@{ $self->{keys}[$t] });
+	my @parts;
+	for (my $raise = chance(0.1) ? 1 : 0; $t >= 0; $raise = 0)
+	{
+		my %part = chance(0.3) ? (form => 'record', rows => [ typed_row(shape($self->{targets}[$t]), $k) ]) :
+		  (form => 'json', rows => [ named_row($self, $t, $k) ]);
+		push @parts, { op => 'upsert', t => $t, raise => $raise, %part };
+		$k = above($self, $t, $k) if $t > 0;
+		$t--;
+	}
+	return { op => 'block', parts => [ shuffle(@parts) ] };
+}
+
+# A row and all that refer to it; its own deletion may be undone.
+sub family_delete
+{
+	my ($self) = @_;
+	my $t = int rand @{ $self->{targets} };
+	my @k = pick(@{ $self->{keys}[$t] });
+	my @parts;
+	for (my $raise = chance(0.1) ? 1 : 0; $t < @{ $self->{targets} }; $raise = 0)
+	{
+		push @parts, map { { op => 'delete', t => $t, form => pick('json', 'record'), raise => $raise, rows => [ { k => $_, v => {} } ] } } @k;
+		last if ++$t == @{ $self->{targets} };
+		my %above = map { $_ => 1 } @k;
+		@k = grep { $above{ above($self, $t, $_) } } @{ $self->{keys}[$t] };
+	}
+	return { op => 'block', parts => [ shuffle(@parts) ] };
+}
+
+sub random_write
+{
+	my ($self, $op) = @_;
+	return $op eq 'delete' ? family_delete($self) : family_upsert($self) if $self->{family};
+	return $op eq 'upsert' ? random_upsert($self) : $op eq 'delete' ? random_delete($self) : random_block($self);
+}
+
+# ---- steps -------------------------------------------------------------
+
 sub random_step
 {
 	my ($self) = @_;
@@ -513,6 +605,8 @@ sub random_step
 	my %weights = %{ $self->{open}{$s} ? \%inside : \%outside };
 	$weights{rollback_to} = $weights{release} = 0.5 if $self->{open}{$s} && !@{ $self->{open}{$s} };
 	$weights{ $self->{open}{$s} ? 'slow_commit' : 'begin' } = 60 if $self->{overlap};
+	@weights{qw(hold unhold sleep)} = (4, 15, 3) if $self->{group} && !$self->{open}{$s};
+	$weights{cascade} = 2 if $self->{family} && cascades($self->{targets}[0]{variant}) && !$self->{open}{$s};
 	@weights{qw(enabled mode)} = (5, $self->{open}{$s} ? 0 : 4) if $self->{direct};
 	delete @weights{ grep { !$weights{$_} } keys %weights };
 	my $op = weighted(\%weights);
@@ -521,13 +615,12 @@ sub random_step
 	$self->{busy}{$s} = 1 if $op eq 'slow_commit';
 	my $t = int rand @{ $self->{targets} };
 	my %step = (s => $s, op => $op);
-	return { s => $s, %{ random_everywhere($self) } } if $op eq 'upsert' && $self->{overlap} && chance(0.5);
-	return { s => $s, %{ $op eq 'upsert' ? random_upsert($self) : $op eq 'delete' ? random_delete($self) : random_block($self) } }
-	  if $op =~ /^(upsert|delete|block)$/;
+	return { s => $s, %{ random_everywhere($self) } } if $op eq 'upsert' && !$self->{family} && ($self->{overlap} || $self->{group}) && chance(0.5);
+	return { s => $s, %{ random_write($self, $op) } } if $op =~ /^(upsert|delete|block)$/;
 	$step{name} = savepoint_name($op, $self->{open}{$s}) if $op =~ /savepoint|rollback_to|release/;
-	@step{qw(t k)} = ($t, pick(@{ $self->{keys}[$t] })) if $op =~ /^(get|view)$/;
+	@step{qw(t k)} = ($t, pick(@{ $self->{keys}[$t] })) if $op =~ /^(get|view|cascade)$/;
 	$step{all} = chance(0.5) ? 1 : 0 if $op eq 'view';
-	$step{t} = $t if $op =~ /^(pause|mode|flush|alter|restart)$/;
+	$step{t} = $t if $op =~ /^(pause|hold|mode|flush|alter|restart)$/;
 	$step{to} = other_rules($self->{targets}[$t]) if $op eq 'alter';
 	$step{mode} = pick('direct', 'buffered') if $op eq 'mode';
 	$step{on} = pick(0, 1) if $op eq 'enabled';
@@ -549,6 +642,7 @@ sub choose_keys
 	my ($self, $t) = @_;
 	my $target = $self->{targets}[$t];
 	my $shape = shape($target);
+	return choose_family_keys($self, $t) if $self->{family};
 	my @all = shuffle(0 .. $#{ $shape->{keys} });
 	my @keys = @all[ 0 .. int rand @all ];
 	my %seen;
@@ -560,21 +654,55 @@ sub choose_keys
 	return \@keys;
 }
 
+# Of the rows that are there from the start, none without those above.
+sub choose_family_keys
+{
+	my ($self, $t) = @_;
+	my $shape = shape($self->{targets}[$t]);
+	my @keys = 0 .. $#{ $shape->{keys} };
+	my %there = map { $_->{row}{k} => 1 } grep { $_->{t} == $t - 1 } @{ $self->{initial} };
+	push @{ $self->{initial} }, map { { t => $t, row => typed_row($shape, $_) } } grep { chance(0.5) && (!$t || $there{ above($self, $t, $_) }) } @keys;
+	return \@keys;
+}
+
+# Two or three targets of one flush_group.
+sub random_group
+{
+	my ($self) = @_;
+	my $n = pick(2, 3);
+	$self->{family} = chance(0.5) ? 1 : 0;
+	my @members = $self->{family} ? sort { $a->{family} <=> $b->{family} } grep { defined $_->{family} } @shapes
+	  : shuffle(grep { !defined $_->{family} && !$_->{refuses} } @shapes);
+	my @targets = map { random_target($_) } @members[ 0 .. $n - 1 ];
+	my $variant = pick(sort keys %variants);
+	@$_{qw(group complete)} = (1, 1) for @targets;
+	$_->{variant} = $variant for $self->{family} ? @targets : ();
+	return \@targets;
+}
+
+sub random_targets
+{
+	my ($self) = @_;
+	return random_group($self) if $self->{group};
+	my @shapes = shuffle(grep { !defined $_->{family} && (!$self->{direct} || !$_->{refuses}) } @shapes);
+	@shapes = grep { $_->{name} eq $ENV{BDD_SHAPE} } @shapes if $ENV{BDD_SHAPE};
+	return [ map { random_target($_) } @shapes > 1 && chance($self->{overlap} ? 0.7 : 0.3) ? @shapes[ 0, 1 ] : $shapes[0] ];
+}
+
 sub generate
 {
 	my ($seed) = @_;
 	srand($seed);
-	my $kind = $ENV{BDD_KIND} // weighted({ plain => 5, overlap => 2.5, direct => 2.5 });
+	my $kind = $ENV{BDD_KIND} // weighted({ plain => 4, overlap => 2, direct => 2, $ENV{BDD_SHAPE} ? () : (group => 2) });
 	$kind = 'plain' if $kind eq 'direct' && ($ENV{BDD_SHAPE} // '') =~ /^refused/;
-	my $self = { sessions => 2 + int rand 3, overlap => $kind eq 'overlap' ? 1 : 0, direct => $kind eq 'direct' ? 1 : 0, initial => [] };
-	my @shapes = shuffle(grep { !$self->{direct} || !$_->{refuses} } @shapes);
-	@shapes = grep { $_->{name} eq $ENV{BDD_SHAPE} } @shapes if $ENV{BDD_SHAPE};
-	$self->{targets} = [ map { random_target($_) } @shapes > 1 && chance($self->{overlap} ? 0.7 : 0.3) ? @shapes[ 0, 1 ] : $shapes[0] ];
+	my $self = { sessions => 2 + int rand 3, initial => [], map { $_ => $kind eq $_ ? 1 : 0 } qw(overlap direct group) };
+	$self->{overlap} = 1 if $self->{group} && chance(0.2);
+	$self->{targets} = random_targets($self);
 	$self->{keys} = [ map { choose_keys($self, $_) } 0 .. $#{ $self->{targets} } ];
 	my @steps = $self->{direct} ? set_out($self) : ();
 	push @steps, map { random_step($self) } 0 .. 5 + int rand pick(8, 20, 40);
 	push @steps, { s => 1, op => 'let_go' }, map { { s => $_, op => 'commit' } } shuffle(grep { chance(0.85) } 1 .. $self->{sessions});
-	return { seed => $seed, kind => $kind, steps => \@steps, map { $_ => $self->{$_} } qw(sessions overlap direct targets initial) };
+	return { seed => $seed, kind => $kind, steps => \@steps, map { $_ => $self->{$_} } qw(sessions overlap direct group targets initial) };
 }
 
 # ---- batchdedup --------------------------------------------------------
@@ -750,19 +878,38 @@ sub totals_sql
 	  . " WHERE target = '$name'::regclass) AS a GROUP BY id ORDER BY 1";
 }
 
+# All tables of a program, as one moment shows them. "name" says which tables.
+sub state_sql
+{
+	my ($program, $name) = @_;
+	my @queries = map { my $table = $name->($_); (table_rows_sql(shape($_), $table), shape($_)->{log} ? log_sql($table) : ()) } @{ $program->{targets} };
+	return 'SELECT ' . join(q( || E'\n  --\n' || ), map { qq{array_to_string(ARRAY($_), E'\n')} } @queries);
+}
+
+sub log_sql { my ($table) = @_; return "SELECT id || ' ' || op || ' ' || doc::text FROM ${table}_log ORDER BY id, n"; }
+
 # ---- printing ----------------------------------------------------------
+
+# The tables that are emptied first, what refers to others before those.
+sub emptied
+{
+	my ($program) = @_;
+	my @targets = @{ $program->{targets} };
+	return reverse(@targets) unless defined shape($targets[0])->{family};
+	return map { { %{ $targets[0] }, shape => $_ } } qw(leaf branch tree);
+}
 
 sub reset_sql
 {
 	my ($program) = @_;
-	my @sql;
+	my @sql = map { ('DELETE FROM ' . target_name($_), 'DELETE FROM ' . oracle_name($_)) } emptied($program);
 	for my $t (0 .. $#{ $program->{targets} })
 	{
 		my $target = $program->{targets}[$t];
 		my $shape = shape($target);
 		for my $table (target_name($target), oracle_name($target))
 		{
-			push @sql, "DELETE FROM $table", map { plain_upsert($target, $table, $_->{row}) } grep { $_->{t} == $t } @{ $program->{initial} };
+			push @sql, map { plain_upsert($target, $table, $_->{row}) } grep { $_->{t} == $t } @{ $program->{initial} };
 			push @sql, "DELETE FROM ${table}_log" if $shape->{log};
 		}
 	}
@@ -787,7 +934,11 @@ sub step_sql
 	return "SELECT * FROM ${name}_buffered" . ($step->{all} ? '' : ' WHERE ' . key_condition(shape($target), $step->{k})) if $op eq 'view';
 	return 'SET ' . ($step->{local} ? 'LOCAL ' : '') . 'batchdedup.enabled = ' . ($step->{on} ? 'on' : 'off') if $op eq 'enabled';
 	return "SELECT batchdedup.alter_target('$name', mode => '$step->{mode}')" if $op eq 'mode';
-	return alter_target_sql($step->{to}) // 'SELECT' if $op eq 'alter';
+	return alter_target_sql($step->{to}) if $op eq 'alter';
+	return "SELECT batchdedup.pause('$name')" if $op eq 'hold';
+	return 'SELECT batchdedup.resume(target) FROM batchdedup.target WHERE paused' if $op eq 'unhold';
+	return "SELECT batchdedup.flush(), batchdedup.delete('$name', " . literal(row_json(shape($target), { k => $step->{k}, v => {} })) . ') -- one after the other'
+	  if $op eq 'cascade';
 	return "SELECT batchdedup.pause('$name') -- restart the server, then resume" if $op eq 'restart';
 	return "SELECT pg_sleep($step->{ms} / 1000.0)" if $op eq 'sleep';
 	return "SET LOCAL batchdedup.debug_point = '$step->{point}:wait'; COMMIT -- do not wait for it" if $op eq 'slow_commit';
@@ -805,6 +956,7 @@ sub to_text
 	{
 		my $shape = shape($target);
 		push @lines, table_sql($shape, target_name($target)), create_target_sql($shape, $target->{variant}), alter_target_sql($target);
+		push @lines, foreign_key_sql($shape, 't_', "_$target->{variant}", action_of($target->{variant}));
 	}
 	push @lines, grep { !/\bo_/ && !/^DELETE/ } reset_sql($program);
 	my $i = 0;

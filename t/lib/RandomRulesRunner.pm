@@ -11,6 +11,9 @@ package RandomRulesRunner;
 # Where COMMITs stop and are overtaken ("overlap") the tables are compared at
 # the end, with every order that the contract allows: T1 before T2 whenever
 # T1's COMMIT returned before T2's first upsert of a key.
+#
+# While targets of one group are written, somebody watches: whatever he sees is
+# what they were after one of the COMMITs, with all of it.
 
 use strict;
 use warnings;
@@ -20,6 +23,7 @@ use Time::HiRes qw(usleep);
 use RandomRules;
 
 use constant MAX_ORDERS => 3000;
+use constant WATCHER => 9;
 
 sub new
 {
@@ -68,7 +72,7 @@ sub new_database
 	$self->{dbname} = 'rules_' . ++$self->{databases};
 	$node->safe_psql('postgres', "CREATE DATABASE $self->{dbname}");
 	$self->dbh(0)->do($_) for 'CREATE EXTENSION batchdedup', RandomRules::setup_sql(),
-	  "CREATE FUNCTION bdd_debug_release() RETURNS void LANGUAGE C AS '\$libdir/batchdedup'";
+	  "CREATE FUNCTION bdd_debug_release() RETURNS void LANGUAGE C AS '\$libdir/batchdedup'", watch_sql();
 	return;
 }
 
@@ -131,7 +135,7 @@ sub table_text
 	return $self->lines(RandomRules::totals_sql($table)) if $shape->{total} && $table =~ /^t_/;
 	my $text = $self->lines(RandomRules::table_rows_sql($shape, $table));
 	return $text unless $shape->{log};
-	return "$text\n  log\n" . $self->lines("SELECT id || ' ' || op || ' ' || doc::text FROM ${table}_log ORDER BY id, n");
+	return "$text\n  log\n" . $self->lines(RandomRules::log_sql($table));
 }
 
 sub statements { return map { @{ $_->{sql} } } @{ $_[0]{ops} }; }
@@ -181,6 +185,69 @@ sub find_order
 	return ($found, $last);
 }
 
+# ---- the watcher -------------------------------------------------------
+
+# Notes what a query says, as often as that changes, until somebody stops it.
+sub watch_sql
+{
+	return ('CREATE TABLE watching (on_duty boolean)', 'INSERT INTO watching VALUES (false)', q{
+CREATE PROCEDURE watch(query text, INOUT seen text[]) LANGUAGE plpgsql AS $$
+DECLARE
+	state text;
+BEGIN
+	seen := '{}';
+	WHILE on_duty FROM watching LOOP
+		EXECUTE query INTO state;
+		IF seen = '{}' OR seen[cardinality(seen)] <> state THEN
+			seen := seen || state;
+		END IF;
+		COMMIT;
+	END LOOP;
+END $$});
+}
+
+sub is_watched { my ($self) = @_; return $self->{program}{group} && !$self->{program}{overlap}; }
+
+sub state_of { my ($self, $name) = @_; return $self->dbh(0)->selectrow_array(RandomRules::state_sql($self->{program}, $name)); }
+
+# What the plain tables are after a COMMIT that wrote these targets.
+sub note_state
+{
+	my ($self, @written) = @_;
+	push @{ $self->{states} }, { text => $self->state_of(\&RandomRules::oracle_name), written => { map { $_ => 1 } @written } } if $self->is_watched;
+	return;
+}
+
+sub start_watching
+{
+	my ($self) = @_;
+	return unless $self->is_watched;
+	$self->dbh(0)->do('UPDATE watching SET on_duty = true');
+	my $query = RandomRules::state_sql($self->{program}, \&RandomRules::target_name);
+	$self->{watch} = $self->dbh(WATCHER)->prepare('CALL watch(' . RandomRules::literal($query) . ', NULL)', { pg_async => PG_ASYNC, pg_direct => 1 });
+	$self->{watch}->execute;
+	return;
+}
+
+# All that was seen, one after the other, and nothing else.
+sub stop_watching
+{
+	my ($self) = @_;
+	return unless $self->is_watched;
+	$self->dbh(0)->do('UPDATE watching SET on_duty = false');
+	$self->{watch}->pg_result;
+	my ($seen) = @{ delete($self->{watch})->fetchall_arrayref->[0] };
+	my @states = map { $_->{text} } @{ $self->{states} };
+	my $n = 0;
+	for my $state (@$seen)
+	{
+		$n++ while $n < @states && $states[$n] ne $state;
+		failure('in part', 'what was seen is in no order what the COMMITs have made:', @$seen, 'they have made:', @states) if $n == @states;
+	}
+	$self->{count}{'states seen'} += @$seen;
+	return;
+}
+
 # ---- sessions ----------------------------------------------------------
 
 sub open_tx { my ($self, $s) = @_; return $self->{state}[$s]{tx} = { s => $s, ops => [], savepoints => [], first => {} }; }
@@ -202,7 +269,9 @@ sub publish
 	$self->{state}[$s]{off} = 0 if $tx->{local};
 	$tx->{commit} = $i;
 	push @{ $self->{committed} }, $tx if @{ $tx->{ops} };
-	$self->oracle_do('BEGIN', statements($tx), 'COMMIT') if @{ $tx->{ops} } && !$self->{program}{overlap};
+	return if !@{ $tx->{ops} } || $self->{program}{overlap};
+	$self->oracle_do('BEGIN', statements($tx), 'COMMIT');
+	$self->note_state(map { @{ $_->{t} } } @{ $tx->{ops} });
 	return;
 }
 
@@ -226,7 +295,7 @@ sub step_write
 	}
 	my $rows = $self->execute($s, RandomRules::step_sql($program, $step));
 	my @sql = map { RandomRules::plain_writes($program, $_) } RandomRules::writers($step);
-	push @{ $tx->{ops} }, { sql => [ 'SET LOCAL oracle.now = ' . RandomRules::literal($rows->[0][0]), @sql ] };
+	push @{ $tx->{ops} }, { t => [ map { $_->{t} } RandomRules::writers($step) ], sql => [ 'SET LOCAL oracle.now = ' . RandomRules::literal($rows->[0][0]), @sql ] };
 	$self->publish($i, $s) if $auto;
 	return 1;
 }
@@ -355,10 +424,76 @@ sub step_flush
 {
 	my ($self, $i, $step, $s) = @_;
 	return 0 if $self->is_busy || $self->must_wait($s) || $self->{state}[$s]{tx};
-	$self->execute($s, RandomRules::step_sql($self->{program}, $step));
+	my $result = $self->try($s, RandomRules::step_sql($self->{program}, $step));
+	return 1 if ($result->{state} // '') eq '55000' && $self->is_held;
+	failure("error $result->{state}", "$result->{state}: $result->{message}", 'flush') unless $result->{rows};
 	return 1 if $self->{program}{overlap};
 	my $target = $self->{program}{targets}[ $step->{t} ];
 	$self->compare_tables('flushed', $target);
+	return 1;
+}
+
+# One of a group is paused: then all wait, as far as it has rows.
+sub step_hold
+{
+	my ($self, $i, $step, $s) = @_;
+	return 0 if $self->{state}[$s]{tx} || $self->{held}{ $step->{t} };
+	$self->execute($s, RandomRules::step_sql($self->{program}, $step));
+	$self->{held}{ $step->{t} } = @{ $self->{states} };
+	usleep(2000); # an apply that has begun is finished
+	return 1;
+}
+
+# Nothing of it has been applied since.
+sub check_held
+{
+	my ($self, $t) = @_;
+	my $state = $self->state_of(\&RandomRules::target_name);
+	my $written = 0;
+	for my $n (0 .. $#{ $self->{states} })
+	{
+		$written ||= $n >= $self->{held}{$t} && $self->{states}[$n]{written}{$t};
+		return if !$written && $self->{states}[$n]{text} eq $state;
+	}
+	return failure('held', "target $t is paused, and its rows are applied:", $state);
+}
+
+sub is_held { my ($self) = @_; return scalar %{ $self->{held} }; }
+
+sub step_unhold
+{
+	my ($self, $i, $step, $s) = @_;
+	return 0 if $self->{state}[$s]{tx} || !$self->is_held;
+	$self->resume_all($s);
+	return 1;
+}
+
+sub resume_all
+{
+	my ($self, $s) = @_;
+	$self->check_held($_) for $self->is_watched ? sort keys %{ $self->{held} } : ();
+	$self->execute($s, "SELECT batchdedup.resume('" . RandomRules::target_name($self->{program}{targets}[$_]) . "')") for sort keys %{ $self->{held} };
+	$self->{held} = {};
+	return;
+}
+
+sub flush_all
+{
+	my ($self, $s) = @_;
+	$self->execute($s, 'SELECT batchdedup.flush(' . join(', ', map { "'" . RandomRules::target_name($_) . "'" } @{ $self->{program}{targets} }) . ')');
+	return;
+}
+
+# A row is deleted, and its foreign keys do the rest: as plainly only while
+# nothing is buffered.
+sub step_cascade
+{
+	my ($self, $i, $step, $s) = @_;
+	return 0 if $self->{program}{overlap} || $self->{state}[$s]{tx} || $self->is_busy || $self->is_held;
+	$self->flush_all($s);
+	$self->step_write($i, { op => 'delete', t => $step->{t}, form => 'json', rows => [ { k => $step->{k}, v => {} } ] }, $s);
+	$self->flush_all($s);
+	$self->compare_tables('cascade', @{ $self->{program}{targets} });
 	return 1;
 }
 
@@ -366,18 +501,20 @@ sub step_flush
 sub step_pause
 {
 	my ($self, $i, $step, $s) = @_;
-	return 0 if $self->{program}{direct} || $self->is_busy;
+	return 0 if $self->{program}{direct} || $self->is_busy || $self->{held}{ $step->{t} };
 	$self->execute($s, RandomRules::step_sql($self->{program}, $step));
 	$self->execute($s, RandomRules::step_sql($self->{program}, { %$step, op => 'resume' }));
 	return 1;
 }
 
-# The rules change; what was said before keeps the old ones.
+# The rules change; what was said before keeps the old ones. That brings in the
+# rows of this target without those of its group.
 sub step_alter
 {
 	my ($self, $i, $step, $s) = @_;
 	my $program = $self->{program};
-	return 0 if $program->{overlap} || $self->open_txs;
+	return 0 if $program->{overlap} || $self->open_txs || $self->is_held;
+	$self->flush_all($s) if $program->{group};
 	my @targets = @{ $program->{targets} };
 	$targets[ $step->{t} ] = $step->{to};
 	$self->{program} = { %$program, targets => \@targets };
@@ -391,10 +528,13 @@ sub step_restart
 	my ($self, $i, $step, $s) = @_;
 	return 0 if $self->open_txs || $self->is_busy;
 	my @names = map { RandomRules::target_name($_) } @{ $self->{program}{targets} };
+	$self->resume_all(0);
 	$self->execute(0, "SELECT batchdedup.pause('$_')") for @names;
+	$self->stop_watching;
 	$self->disconnect;
 	$_->{off} = 0 for @{ $self->{state} };
 	$self->{node}->restart('fast');
+	$self->start_watching;
 	$self->execute(0, "SELECT batchdedup.resume('$_')") for @names;
 	return 1;
 }
@@ -510,7 +650,9 @@ sub settle
 	{
 		$self->execute(0, RandomRules::step_sql($program, { op => 'mode', t => $t, mode => 'buffered' }));
 	}
-	$self->execute(0, 'SELECT batchdedup.flush(' . join(', ', map { "'" . RandomRules::target_name($_) . "'" } @{ $program->{targets} }) . ')');
+	$self->resume_all(0);
+	$self->flush_all(0);
+	$self->stop_watching;
 	return;
 }
 
@@ -537,11 +679,13 @@ sub check_end
 sub run
 {
 	my ($self, $program) = @_;
-	@$self{qw(program state committed direct)} = ($program, [ map { {} } 0 .. $program->{sessions} ], [], {});
+	@$self{qw(program state committed direct held states)} = ($program, [ map { {} } 0 .. $program->{sessions} ], [], {}, {}, []);
 	my $i = 0;
 	my $ok = eval {
 		$self->oracle_do(map { RandomRules::alter_target_sql($_) } @{ $program->{targets} });
 		$self->oracle_do(RandomRules::reset_sql($program));
+		$self->note_state;
+		$self->start_watching;
 		$self->run_step($i++, $_) for @{ $program->{steps} };
 		$i = undef;
 		$self->settle;
