@@ -815,16 +815,19 @@ free_what_is_applied(BddSharedSlot *slot)
 	return left;
 }
 
-/* Who waits for a flush is told. */
+/*
+ * Who waits for a flush is told; not if he has asked for it since "looked_at",
+ * when the group was looked at: it may have been resumed.
+ */
 static void
-note_paused(const BddGroup *group)
+note_paused(const BddGroup *group, TimestampTz looked_at)
 {
 	for (int i = 0; i < group->count; i++)
 	{
 		BddSharedSlot *slot = group->members[i].slot;
 
 		LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
-		slot->found_paused_at = GetCurrentTimestamp();
+		slot->found_paused_at = looked_at;
 		LWLockRelease(&slot->lock);
 		ConditionVariableBroadcast(&slot->changed);
 	}
@@ -832,7 +835,7 @@ note_paused(const BddGroup *group)
 
 /* Returns milliseconds until the group wants attention, or -1. */
 static long
-tend_group(BddGroup *group)
+tend_group(BddGroup *group, TimestampTz looked_at)
 {
 	long wait = group_due_in(group);
 	long blocked;
@@ -843,7 +846,7 @@ tend_group(BddGroup *group)
 	/* Who has come last may be paused. */
 	if (is_paused(group))
 	{
-		note_paused(group);
+		note_paused(group, looked_at);
 		return -1;
 	}
 	if (wait == 0)
@@ -864,9 +867,11 @@ tend(BddSharedSlot *slot)
 
 	if (bdd_slot_is_buffering(slot))
 	{
+		TimestampTz looked_at = GetCurrentTimestamp();
+
 		if (!find_group(slot, &group))
 			return 1000;
-		wait = tend_group(&group);
+		wait = tend_group(&group, looked_at);
 	}
 	if (free_what_is_applied(slot))
 		wait = sooner(wait, 1000);
