@@ -455,7 +455,8 @@ bdd_apply_add(BddApply *apply, BddSharedGeneration *generation)
 	apply->number = generation->number;
 	apply->unlogged = apply->unlogged || !generation->logged;
 	if (generation->spooled)
-		bdd_replay_rows(apply, mark);
+		bdd_replay_rows(apply, mark,
+						pg_atomic_read_u32(&generation->keys));
 	else
 		for (int i = 0; i < BDD_PARTITIONS; i++)
 			bdd_collect_partition(generation, i, true, &apply->rows);

@@ -181,11 +181,26 @@ take_sorted(BddApply *apply, Tuplesortstate *sort, TupleDesc desc)
 	ExecDropSingleTupleTableSlot(slot);
 }
 
+/* Opens the target's file; false: there is none, as there were no rows. */
+static bool
+open_file(BddSpool *spool, int32 target_id, uint32 rows)
+{
+	bool found = bdd_spool_open(spool, MyDatabaseId, target_id);
+
+	if ((found ? Min(spool->rows, PG_UINT32_MAX) : 0) != rows)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("rows are missing in file \"%s\"", spool->path),
+				 errhint("Restart the server with \"immediate\": the file is made again.")));
+	return found;
+}
+
 /*
- * Takes the rows of the target's file that are of generations above the mark.
+ * Takes the rows of the target's file that are of generations above the mark;
+ * the file has "rows" in all.
  */
 void
-bdd_replay_rows(BddApply *apply, uint64 mark)
+bdd_replay_rows(BddApply *apply, uint64 mark, uint32 rows)
 {
 	BddTarget *target = apply->target;
 	MemoryContext old_context = CurrentMemoryContext;
@@ -195,7 +210,7 @@ bdd_replay_rows(BddApply *apply, uint64 mark)
 	BddSpool spool;
 
 	MemoryContextSwitchTo(scratch);
-	if (bdd_spool_open(&spool, MyDatabaseId, target->options.target_id))
+	if (open_file(&spool, target->options.target_id, rows))
 	{
 		TupleDesc desc = sorted_desc();
 		Tuplesortstate *sort = sort_file(target, &spool, desc, mark);

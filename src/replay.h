@@ -12,6 +12,6 @@
 
 #include "apply.h"
 
-extern void bdd_replay_rows(BddApply *apply, uint64 mark);
+extern void bdd_replay_rows(BddApply *apply, uint64 mark, uint32 rows);
 
 #endif /* BDD_REPLAY_H */

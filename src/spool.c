@@ -179,6 +179,8 @@ bdd_spool_open(BddSpool *spool, Oid database, int32 target_id)
 	if (spool->stream == NULL)
 		return false;
 	while (read_section(spool, &section))
+	{
+		spool->rows += section.rows;
 		if (section.copied_to != 0)
 		{
 			BddJournalSection *copy = palloc(sizeof(*copy));
@@ -186,6 +188,7 @@ bdd_spool_open(BddSpool *spool, Oid database, int32 target_id)
 			*copy = section;
 			spool->copies = lappend(spool->copies, copy);
 		}
+	}
 	rewind(spool->stream);
 	return true;
 }

@@ -22,6 +22,7 @@ typedef struct BddSpool
 	char *buffer; /* of the section that was read last */
 	Size room;
 	List *copies; /* that count: sections with "copied_to" */
+	uint64 rows;  /* in the file, also those that do not count */
 } BddSpool;
 
 extern void bdd_spool_remove_all(void);

@@ -173,6 +173,23 @@ $node->reload;
 await("NOT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep')", 'the writer goes on');
 $writer->quit;
 
+# ---------- somebody tidies up ----------
+
+start_node('tidy', '');
+sql($targets);
+sql("SELECT batchdedup.pause('t'); SELECT count(batchdedup.upsert(ROW(i, 'x')::t)) FROM generate_series(1, 10) i");
+$node->stop('immediate');
+$node->start;
+await("read FROM batchdedup.stat_journal", 'the journal is read');
+unlink glob($node->data_dir . '/batchdedup_replay/*') or die;
+sql("SELECT batchdedup.resume('t')");
+fails("SELECT batchdedup.flush('t')", qr/rows of "t" could not be applied\nDETAIL:  SQLSTATE XX001: rows are missing in file/, 'a file of the replay is gone: nothing is applied');
+is(sql('SELECT count(*) FROM t'), 0, 'and nothing is said to be');
+$node->stop('immediate');
+$node->start;
+sql("SELECT batchdedup.flush('t')");
+is(sql('SELECT count(*) FROM t'), 10, 'after another start the rows are there');
+
 # ---------- more targets than there are slots ----------
 
 start_node('many', "batchdedup.max_targets = 3\nbatchdedup.flush_interval = 0");
