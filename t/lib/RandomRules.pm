@@ -509,7 +509,7 @@ sub random_delete
 }
 
 my %outside = (begin => 35, upsert => 35, delete => 9, flush => 8, get => 8, view => 4, pause => 0.5, kill_worker => 0.15, sleep => 0.5,
-	alter => 0.7, restart => 0.01);
+	alter => 0.7, restart => 0.02, crash => 0.03);
 my %inside = (upsert => 45, delete => 10, savepoint => 10, rollback_to => 15, release => 5, commit => 11, rollback => 2, get => 8,
 	view => 4, block => 4, sleep => 0.3);
 
@@ -940,6 +940,7 @@ sub step_sql
 	return "SELECT batchdedup.flush(), batchdedup.delete('$name', " . literal(row_json(shape($target), { k => $step->{k}, v => {} })) . ') -- one after the other'
 	  if $op eq 'cascade';
 	return "SELECT batchdedup.pause('$name') -- restart the server, then resume" if $op eq 'restart';
+	return 'SELECT -- the server crashes' if $op eq 'crash';
 	return "SELECT pg_sleep($step->{ms} / 1000.0)" if $op eq 'sleep';
 	return "SET LOCAL batchdedup.debug_point = '$step->{point}:wait'; COMMIT -- do not wait for it" if $op eq 'slow_commit';
 	return 'SELECT bdd_debug_release()' if $op eq 'let_go';

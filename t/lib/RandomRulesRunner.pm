@@ -522,7 +522,21 @@ sub step_alter
 	return 1;
 }
 
-# The rows of a paused target outlive a restart in a file.
+# What was committed is in the journal.
+sub step_crash
+{
+	my ($self, $i, $step, $s) = @_;
+	return 0 if $self->open_txs || $self->is_busy || grep { !$_->{logged} } @{ $self->{program}{targets} };
+	$self->stop_watching;
+	$self->disconnect;
+	$_->{off} = 0 for @{ $self->{state} };
+	$self->{node}->stop('immediate');
+	$self->{node}->start;
+	$self->start_watching;
+	return 1;
+}
+
+# The rows of a paused target outlive a restart in a file, or in the journal.
 sub step_restart
 {
 	my ($self, $i, $step, $s) = @_;
