@@ -19,7 +19,7 @@ $node->append_conf('postgresql.conf', <<'CONF');
 wal_level = replica
 shared_preload_libraries = 'batchdedup'
 batchdedup.retry_backoff = '10ms'
-batchdedup.buffer_size = '4MB'
+batchdedup.buffer_size = '16MB'
 batchdedup.debug_point = ''
 # What nobody flushes is not flushed by itself.
 wal_writer_delay = '10s'
@@ -100,6 +100,18 @@ sub run_to_kill
 	return;
 }
 
+
+# The same, and what it has written to the WAL is flushed by somebody else.
+sub run_to_flush
+{
+	my ($statements, $point) = @_;
+	start($statements, "$point:wait");
+	await_at_point('client backend', $point);
+	flush_wal();
+	power_loss($node);
+	forget_sessions();
+	return;
+}
 
 # Whoever has come to "point:wait": client backend, batchdedup worker or launcher.
 sub await_at_point
@@ -224,7 +236,7 @@ foreach my $name (sort keys %transactions)
 	foreach my $point ('reserved', 'pre-commit', 'publish', $xid ? () : ('journaled', 'flushed'))
 	{
 		my $there = $point eq 'flushed' || ($point eq 'publish' && $xid);
-		run_to_kill($statements->(), $point);
+		$point eq 'pre-commit' ? run_to_flush($statements->(), $point) : run_to_kill($statements->(), $point);
 		$node->start;
 		if ($point eq 'journaled')
 		{
@@ -488,14 +500,18 @@ foreach my $point ('advance', 'horizon', 'advanced')
 	}
 }
 
-# A row that is published while the launcher looks what is needed.
+# A row that is published while the launcher looks for what is needed: it does
+# so for what is to be copied, and then for the slot.
+sql("CREATE FUNCTION release() RETURNS void LANGUAGE C AS 'batchdedup', 'bdd_debug_release'");
 sql("SELECT batchdedup.flush()");
 set_point('looked:wait');
 await_at_point('batchdedup launcher', 'looked');
+sql("SELECT release()");
+sleep 0.2;
+await_at_point('batchdedup launcher', 'looked again');
+set_point('');
 sql(upserts());
 happened();
-sql("CREATE FUNCTION release() RETURNS void LANGUAGE C AS 'batchdedup', 'bdd_debug_release'");
-set_point('');
 sql("SELECT release()");
 # Time for the launcher to come by again.
 sleep 2.5;
