@@ -153,6 +153,7 @@ sub disturb
 		'CHECKPOINT', 'SELECT pg_switch_wal()', "SELECT batchdedup.flush('totals', 'shared')",
 		"SELECT batchdedup.pause('newest')", "SELECT batchdedup.resume('newest')",
 		"SELECT batchdedup.pause('totals')", "SELECT batchdedup.resume('totals')",
+		'ALTER TABLE totals ADD COLUMN IF NOT EXISTS x int', 'ALTER TABLE totals DROP COLUMN IF EXISTS x',
 		'SELECT pg_terminate_backend(pid) FROM batchdedup.stat_worker',
 		"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'batchdedup launcher'");
 	my $dbh = eval { DBI->connect($dsn, undef, undef, { RaiseError => 1, PrintError => 0, AutoCommit => 1 }) } or return;
@@ -194,7 +195,7 @@ while ($right && time < $end)
 		start_writers();
 		# Sometimes while the journal is read, or what was in it is applied.
 		sleep $kill && $roll->(2) ? $roll->(300) / 1000 : 0.2 + $roll->(1000) / 1000;
-		disturb() if $roll->(3) == 0;
+		disturb() if $roll->(2) == 0;
 		sleep $roll->(100) / 1000;
 		kill_something();
 		await_writers();
