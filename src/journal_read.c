@@ -507,8 +507,8 @@ register_found(BddReplay *replay, XLogRecPtr from)
 								  target->rows, from))
 			ereport(FATAL,
 					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-					 errmsg("batchdedup found rows of more targets in its journal than the server has slots for"),
-					 errhint("Raise batchdedup.max_targets to what it was, and restart the server.")));
+					 errmsg("batchdedup found rows of more targets in its journal than the server has slots or memory for"),
+					 errhint("Raise batchdedup.max_targets and batchdedup.buffer_size to what they were, and restart the server.")));
 	}
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(context);
