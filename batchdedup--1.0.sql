@@ -44,7 +44,8 @@ CREATE TABLE batchdedup.mark (
     target_id integer PRIMARY KEY,
     generation bigint NOT NULL,
     journal_from pg_lsn NOT NULL,
-    system bigint NOT NULL
+    system bigint NOT NULL,
+    shape text                              -- of the table, see src/old_shape.c
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE batchdedup.mark IS
     'generation up to which each target is applied; changes in the transaction that applies';

@@ -22,6 +22,7 @@
 #include "journal.h"
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
+#include "old_shape.h"
 #include "pending.h"
 #include "redirect.h"
 #include "spi_util.h"
@@ -424,7 +425,8 @@ already_there(Relation rel, bool if_not_exists)
 }
 
 static void
-insert_target(FunctionCallInfo fcinfo, Oid relid, const BddMeaning *meaning)
+insert_target(FunctionCallInfo fcinfo, Oid relid, TupleDesc desc,
+			  const BddMeaning *meaning)
 {
 	Oid types[] = {REGCLASSOID, TEXTARRAYOID, TEXTARRAYOID,
 				   INTERVALOID, INT4OID, TEXTOID, TEXTOID, TEXTOID,
@@ -476,8 +478,17 @@ insert_target(FunctionCallInfo fcinfo, Oid relid, const BddMeaning *meaning)
 	if (!bdd_options_read(relid, &options))
 		elog(ERROR, "target of table %u is not there", relid);
 	bdd_at_abort_free_slot(options.target_id);
+	types[0] = INT4OID;
+	types[1] = TEXTOID;
+	values[0] = Int32GetDatum(options.target_id);
+	values[1] = CStringGetTextDatum(bdd_shape_to_text(desc));
+	change_catalog(relid,
+				   "UPDATE batchdedup.mark SET shape = $2 "
+				   "WHERE target_id OPERATOR(pg_catalog.=) $1",
+				   2, types, values, NULL);
 	types[0] = REGCLASSOID;
 	types[1] = INT4OID;
+	values[0] = ObjectIdGetDatum(relid);
 	values[1] = Int32GetDatum(options.target_id);
 	/* Letters of the table from before its last drop_target. */
 	change_catalog(relid,
@@ -509,7 +520,7 @@ bdd_create_target(PG_FUNCTION_ARGS)
 		key_index = check_meaning(rel, &meaning);
 		if (OidIsValid(key_index))
 			bdd_notice_other_indexes(rel, key_index, meaning.key);
-		insert_target(fcinfo, relid, &meaning);
+		insert_target(fcinfo, relid, RelationGetDescr(rel), &meaning);
 		bdd_views_make_anew(relid);
 	}
 	relation_close(rel, NoLock);

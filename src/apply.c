@@ -27,8 +27,10 @@
 #include "keyorder.h"
 #include "journal.h"
 #include "miscadmin.h"
+#include "old_shape.h"
 #include "replay.h"
 #include "spi_util.h"
+#include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -353,20 +355,21 @@ bdd_wait_quiet_step(void)
 static bool
 set_mark(BddTarget *target, uint64 generation)
 {
-	Oid types[] = {INT4OID, INT8OID, PG_LSNOID, INT8OID};
+	Oid types[] = {INT4OID, INT8OID, PG_LSNOID, INT8OID, TEXTOID};
 	Datum values[] = {Int32GetDatum(target->options.target_id),
 					  Int64GetDatum(generation),
 					  LSNGetDatum(bdd_slot_needed_from(target->slot, generation)),
-					  Int64GetDatum(GetSystemIdentifier())};
+					  Int64GetDatum(GetSystemIdentifier()),
+					  CStringGetTextDatum(bdd_shape_to_text(target->shape.desc))};
 	BddIdentity saved;
 	uint64 changed;
 
 	bdd_become_extension_owner(&saved);
 	bdd_spi_connect();
-	changed = bdd_spi_run("INSERT INTO batchdedup.mark AS m VALUES ($1, $2, $3, $4) "
+	changed = bdd_spi_run("INSERT INTO batchdedup.mark AS m VALUES ($1, $2, $3, $4, $5) "
 						  "ON CONFLICT (target_id) DO UPDATE "
 						  "SET generation = EXCLUDED.generation, journal_from = EXCLUDED.journal_from, "
-						  "system = EXCLUDED.system "
+						  "system = EXCLUDED.system, shape = EXCLUDED.shape "
 						  "WHERE m.generation OPERATOR(pg_catalog.<) EXCLUDED.generation",
 						  lengthof(types), types, values, NULL);
 	bdd_spi_finish();
@@ -425,8 +428,39 @@ bdd_report_other_shape(BddTarget *target)
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("rows buffered for \"%s\" have another shape than the table",
 					get_rel_name(target->relid)),
-			 errdetail("The table was changed while batchdedup was not loaded."),
+			 errdetail("The table was changed while batchdedup was not loaded, and nobody knows what it was before."),
 			 errhint("Change the table's columns back, or TRUNCATE it to discard the rows.")));
+}
+
+/*
+ * The shape that the generation's rows have, if it is another than the
+ * table's; NULL: it is not, or may not be.  Asked before the mark is set.
+ */
+static const BddOldShape *
+shape_before(BddTarget *target, const BddSharedGeneration *generation)
+{
+	const BddOldShape *old;
+
+	if (generation->spooled)
+		return bdd_old_shape(target);
+	if (generation->fingerprint == target->shape.fingerprint)
+		return NULL;
+	old = bdd_old_shape(target);
+	if (!bdd_old_shape_fits(old, generation->fingerprint))
+		bdd_report_other_shape(target);
+	return old;
+}
+
+static void
+collect_rows(BddApply *apply, BddSharedGeneration *generation,
+			 const BddOldShape *old)
+{
+	uint64 first = apply->rows.count;
+
+	for (int i = 0; i < BDD_PARTITIONS; i++)
+		bdd_collect_partition(generation, i, true, &apply->rows);
+	for (uint64 i = first; i < apply->rows.count && old != NULL; i++)
+		apply->rows.rows[i].image = bdd_image_renew(old, &apply->rows.rows[i].image);
 }
 
 /*
@@ -437,29 +471,30 @@ bool
 bdd_apply_add(BddApply *apply, BddSharedGeneration *generation)
 {
 	BddTarget *target = apply->target;
+	const BddOldShape *old;
 	MemoryContext old_context;
 	uint64 mark = 0;
 
 	Assert(generation->state == BDD_SEALED);
 	bdd_check_journal(target);
+	old_context = MemoryContextSwitchTo(apply->context);
 	if (generation->spooled)
 		mark = bdd_mark_read(target->options.target_id, NULL);
+	old = shape_before(target, generation);
 	if (!set_mark(target, generation->number))
+	{
+		MemoryContextSwitchTo(old_context);
 		return false;
-	if (!generation->spooled &&
-		generation->fingerprint != target->shape.fingerprint)
-		bdd_report_other_shape(target);
-	old_context = MemoryContextSwitchTo(apply->context);
+	}
 	bdd_generation_applying(target->slot, generation,
 							GetCurrentTransactionId());
 	apply->number = generation->number;
 	apply->unlogged = apply->unlogged || !generation->logged;
 	if (generation->spooled)
 		bdd_replay_rows(apply, mark,
-						pg_atomic_read_u32(&generation->keys));
+						pg_atomic_read_u32(&generation->keys), old);
 	else
-		for (int i = 0; i < BDD_PARTITIONS; i++)
-			bdd_collect_partition(generation, i, true, &apply->rows);
+		collect_rows(apply, generation, old);
 	MemoryContextSwitchTo(old_context);
 	return true;
 }

@@ -316,6 +316,17 @@ typedef get_relation_info_hook_type BddRelationHook;
 #define BDD_CALL_RELATION_HOOK(hook) (hook)(root, relid, inherits, rel)
 #endif
 
+/* What is derived of an attribute that was filled in by hand. */
+static inline void
+bdd_finish_attribute(TupleDesc desc, int i)
+{
+#if PG_VERSION_NUM >= 180000
+	populate_compact_attribute(desc, i);
+#else
+	TupleDescAttr(desc, i)->attcacheoff = -1;
+#endif
+}
+
 static inline void
 bdd_finish_desc(TupleDesc desc)
 {

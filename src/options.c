@@ -225,16 +225,14 @@ enum
 	MARK_TARGET_ID = 1,
 	MARK_GENERATION,
 	MARK_JOURNAL_FROM,
-	MARK_SYSTEM
+	MARK_SYSTEM,
+	MARK_SHAPE,
+	MARK_COUNT = MARK_SHAPE
 };
 
-/*
- * The generation up to which the target is applied, and if "journal_from" is
- * not NULL from where on its journal is needed: InvalidXLogRecPtr if this
- * server has none of it.
- */
-uint64
-bdd_mark_read(int32 target_id, XLogRecPtr *journal_from)
+/* The target's mark; false: there is none. */
+static bool
+read_mark(int32 target_id, Datum *values, bool *isnull)
 {
 	Relation rel = table_open(bdd_catalog_relation("mark"),
 							  AccessShareLock);
@@ -242,10 +240,6 @@ bdd_mark_read(int32 target_id, XLogRecPtr *journal_from)
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple tuple;
-	Datum values[MARK_SYSTEM];
-	bool isnull[MARK_SYSTEM];
-	uint64 mark = 0;
-	XLogRecPtr from = InvalidXLogRecPtr;
 
 	ScanKeyInit(&key, MARK_TARGET_ID, BTEqualStrategyNumber, F_INT4EQ,
 				Int32GetDatum(target_id));
@@ -255,16 +249,46 @@ bdd_mark_read(int32 target_id, XLogRecPtr *journal_from)
 	if (HeapTupleIsValid(tuple))
 	{
 		heap_deform_tuple(tuple, RelationGetDescr(rel), values, isnull);
-		mark = DatumGetInt64(values[MARK_GENERATION - 1]);
-		if (DatumGetInt64(values[MARK_SYSTEM - 1]) == (int64) GetSystemIdentifier())
-			from = DatumGetLSN(values[MARK_JOURNAL_FROM - 1]);
+		if (!isnull[MARK_SHAPE - 1])
+			values[MARK_SHAPE - 1] = CStringGetDatum(TextDatumGetCString(values[MARK_SHAPE - 1]));
 	}
 	systable_endscan(scan);
 	UnregisterSnapshot(snapshot);
 	table_close(rel, AccessShareLock);
+	return HeapTupleIsValid(tuple);
+}
+
+/* The table's shape when the target was last applied, or NULL. */
+char *
+bdd_mark_shape(int32 target_id)
+{
+	Datum values[MARK_COUNT];
+	bool isnull[MARK_COUNT];
+
+	if (!read_mark(target_id, values, isnull) || isnull[MARK_SHAPE - 1])
+		return NULL;
+	return DatumGetCString(values[MARK_SHAPE - 1]);
+}
+
+/*
+ * The generation up to which the target is applied, and if "journal_from" is
+ * not NULL from where on its journal is needed: InvalidXLogRecPtr if this
+ * server has none of it.
+ */
+uint64
+bdd_mark_read(int32 target_id, XLogRecPtr *journal_from)
+{
+	Datum values[MARK_COUNT];
+	bool isnull[MARK_COUNT];
+
 	if (journal_from != NULL)
-		*journal_from = from;
-	return mark;
+		*journal_from = InvalidXLogRecPtr;
+	if (!read_mark(target_id, values, isnull))
+		return 0;
+	if (journal_from != NULL &&
+		DatumGetInt64(values[MARK_SYSTEM - 1]) == (int64) GetSystemIdentifier())
+		*journal_from = DatumGetLSN(values[MARK_JOURNAL_FROM - 1]);
+	return DatumGetInt64(values[MARK_GENERATION - 1]);
 }
 
 /* Whether letters of the table are kept. */

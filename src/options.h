@@ -65,6 +65,7 @@ extern Oid bdd_catalog_relation(const char *name);
 extern bool bdd_options_read(Oid relid, BddOptions *options);
 extern List *bdd_all_targets(void);
 extern bool bdd_has_dead_letters(Oid relid);
+extern char *bdd_mark_shape(int32 target_id);
 extern uint64 bdd_mark_read(int32 target_id, XLogRecPtr *journal_from);
 
 #endif /* BDD_OPTIONS_H */

@@ -34,6 +34,7 @@ typedef struct BddSortedHead
 {
 	uint8 op;
 	uint8 full;
+	uint8 old; /* of the shape that the table had */
 } BddSortedHead;
 
 /* ---------- sorting ---------- */
@@ -51,9 +52,9 @@ sorted_desc(void)
 
 static void
 sort_row(Tuplesortstate *sort, TupleTableSlot *slot,
-		 const BddJournalRow *row)
+		 const BddJournalRow *row, bool old)
 {
-	BddSortedHead head = {row->op, row->full};
+	BddSortedHead head = {row->op, row->full, old};
 	bytea *value = palloc(VARHDRSZ + sizeof(head) + row->size);
 
 	SET_VARSIZE(value, VARHDRSZ + sizeof(head) + row->size);
@@ -68,16 +69,21 @@ sort_row(Tuplesortstate *sort, TupleTableSlot *slot,
 	pfree(value);
 }
 
-static void
-check_shape(BddTarget *target, uint32 fingerprint)
+/* Whether rows with this fingerprint are of the shape that the table had. */
+static bool
+is_old(BddTarget *target, const BddOldShape *old, uint32 fingerprint)
 {
-	if (fingerprint != target->shape.fingerprint)
+	if (fingerprint == target->shape.fingerprint)
+		return false;
+	if (!bdd_old_shape_fits(old, fingerprint))
 		bdd_report_other_shape(target);
+	return true;
 }
 
 /* Rows of the file that are of generations above the mark. */
 static Tuplesortstate *
-sort_file(BddTarget *target, BddSpool *spool, TupleDesc desc, uint64 mark)
+sort_file(BddTarget *target, BddSpool *spool, TupleDesc desc, uint64 mark,
+		  const BddOldShape *old)
 {
 	AttrNumber column = 1;
 	Oid less = Int8LessOperator;
@@ -90,15 +96,16 @@ sort_file(BddTarget *target, BddSpool *spool, TupleDesc desc, uint64 mark)
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
 	BddJournalSection section;
 	BddJournalRow row;
+	bool is_of_old;
 
 	while (bdd_spool_next(spool, &section))
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (section.generation <= mark)
 			continue;
-		check_shape(target, section.fingerprint);
+		is_of_old = is_old(target, old, section.fingerprint);
 		while (bdd_journal_next_row(&section, &row))
-			sort_row(sort, slot, &row);
+			sort_row(sort, slot, &row, is_of_old);
 	}
 	ExecDropSingleTupleTableSlot(slot);
 	tuplesort_performsort(sort);
@@ -143,23 +150,28 @@ fold(BddApply *apply)
 }
 
 static void
-add_row(BddApply *apply, TupleTableSlot *slot)
+add_row(BddApply *apply, TupleTableSlot *slot, const BddOldShape *old)
 {
 	bool isnull;
 	Datum sequence = slot_getattr(slot, 1, &isnull);
 	bytea *value = (bytea *) DatumGetPointer(slot_getattr(slot, 2, &isnull));
 	BddSortedHead head;
 	BddImage image;
+	const char *data;
+	uint32 size;
 
 	memcpy(&head, VARDATA_ANY(value), sizeof(head));
-	image = bdd_image_unpack(&apply->target->shape, head.op, head.full,
-							 VARDATA_ANY(value) + sizeof(head),
-							 VARSIZE_ANY_EXHDR(value) - sizeof(head));
+	data = VARDATA_ANY(value) + sizeof(head);
+	size = VARSIZE_ANY_EXHDR(value) - sizeof(head);
+	image = head.old ? bdd_image_from_old(old, head.op, head.full, data, size) :
+					   bdd_image_unpack(&apply->target->shape, head.op,
+										head.full, data, size);
 	bdd_rows_add(&apply->rows, DatumGetInt64(sequence), &image);
 }
 
 static void
-take_sorted(BddApply *apply, Tuplesortstate *sort, TupleDesc desc)
+take_sorted(BddApply *apply, Tuplesortstate *sort, TupleDesc desc,
+			const BddOldShape *old)
 {
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(desc,
 													&TTSOpsMinimalTuple);
@@ -169,7 +181,7 @@ take_sorted(BddApply *apply, Tuplesortstate *sort, TupleDesc desc)
 	{
 		CHECK_FOR_INTERRUPTS();
 		MemoryContextSwitchTo(apply->row_context);
-		add_row(apply, slot);
+		add_row(apply, slot, old);
 		bytes += apply->rows.rows[apply->rows.count - 1].image.size + sizeof(BddRow);
 		if (bytes < FOLD_BYTES)
 			continue;
@@ -197,10 +209,12 @@ open_file(BddSpool *spool, int32 target_id, uint32 rows)
 
 /*
  * Takes the rows of the target's file that are of generations above the mark;
- * the file has "rows" in all.
+ * the file has "rows" in all.  "old" is the shape that the table had, if that
+ * is known.
  */
 void
-bdd_replay_rows(BddApply *apply, uint64 mark, uint32 rows)
+bdd_replay_rows(BddApply *apply, uint64 mark, uint32 rows,
+				const BddOldShape *old)
 {
 	BddTarget *target = apply->target;
 	MemoryContext old_context = CurrentMemoryContext;
@@ -213,10 +227,10 @@ bdd_replay_rows(BddApply *apply, uint64 mark, uint32 rows)
 	if (open_file(&spool, target->options.target_id, rows))
 	{
 		TupleDesc desc = sorted_desc();
-		Tuplesortstate *sort = sort_file(target, &spool, desc, mark);
+		Tuplesortstate *sort = sort_file(target, &spool, desc, mark, old);
 
 		bdd_spool_close(&spool);
-		take_sorted(apply, sort, desc);
+		take_sorted(apply, sort, desc, old);
 		MemoryContextSwitchTo(scratch);
 		tuplesort_end(sort);
 	}

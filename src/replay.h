@@ -11,7 +11,9 @@
 #include "batchdedup.h"
 
 #include "apply.h"
+#include "old_shape.h"
 
-extern void bdd_replay_rows(BddApply *apply, uint64 mark, uint32 rows);
+extern void bdd_replay_rows(BddApply *apply, uint64 mark, uint32 rows,
+							const BddOldShape *old);
 
 #endif /* BDD_REPLAY_H */

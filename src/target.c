@@ -366,8 +366,8 @@ describe_key(BddTarget *target, Relation rel)
 }
 
 /* What two descriptors have in common whose tuples can be exchanged. */
-static uint32
-fingerprint(TupleDesc desc)
+uint32
+bdd_fingerprint(TupleDesc desc)
 {
 	uint32 hash = desc->natts;
 
@@ -378,6 +378,8 @@ fingerprint(TupleDesc desc)
 		hash = hash_combine(hash, attribute->attisdropped ? 0 :
 															attribute->atttypid);
 		hash = hash_combine(hash, attribute->attlen);
+		hash = hash_combine(hash, attribute->attisdropped ? 0 :
+															attribute->atttypmod);
 	}
 	return hash;
 }
@@ -421,7 +423,7 @@ build_target(Relation rel, const BddOptions *options, MemoryContext context)
 	describe_rules(target);
 	describe_version(target);
 	target->shape.covers = full_row_covers(target);
-	target->shape.fingerprint = fingerprint(target->shape.desc);
+	target->shape.fingerprint = bdd_fingerprint(target->shape.desc);
 	target->valid = true;
 	return target;
 }

@@ -94,6 +94,7 @@ extern void bdd_free_orphans(void);
 extern BddSharedSlot *bdd_target_find_slot(BddTarget *target);
 extern BddSharedSlot *bdd_target_slot(BddTarget *target);
 extern void bdd_check_journal(BddTarget *target);
+extern uint32 bdd_fingerprint(TupleDesc desc);
 extern BddTarget *bdd_target_of_row_type(Oid row_type);
 extern int bdd_target_flush_rows(const BddTarget *target);
 

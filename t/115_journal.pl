@@ -191,6 +191,48 @@ $node->reload;
 await("NOT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep')", 'the writer goes on');
 $writer->quit;
 
+# ---------- the table is altered while the library is away ----------
+
+for my $how ('immediate', 'fast')
+{
+	start_node("altered_$how", '');
+	sql(<<'SQL');
+CREATE TABLE a (k int PRIMARY KEY, gone int, n int, v varchar(20), at timestamptz DEFAULT '2026-01-01', s bigint);
+SELECT batchdedup.create_target('a', flush_interval => '0', flush_rows => 0, merge => '{"s": "sum"}');
+INSERT INTO a VALUES (3, 0, 30, 'table', now(), 1);
+SELECT batchdedup.upsert('a', '{"k": 3, "s": 5}'); SELECT batchdedup.flush('a');
+SELECT batchdedup.pause('a');
+SELECT batchdedup.upsert(ROW(1, 7, 10, 'full', '2026-02-02', 100)::a);
+SELECT batchdedup.upsert('a', '{"k": 2, "v": "part"}');
+SELECT batchdedup.upsert('a', '{"k": 3, "n": 33, "s": 10}');
+SELECT batchdedup.upsert('a', '{"k": 4, "n": 4}'), batchdedup.delete('a', '{"k": 4}');
+SQL
+	$node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
+	$node->stop($how);
+	$node->start;
+	sql(<<'SQL');
+INSERT INTO a VALUES (4);
+ALTER TABLE a DROP COLUMN gone, ALTER n TYPE bigint, ALTER v TYPE text, ADD extra text DEFAULT 'new', ADD other int;
+SQL
+	$node->append_conf('postgresql.conf', "shared_preload_libraries = 'batchdedup'");
+	$node->restart;
+	sql("SELECT batchdedup.upsert('a', '{\"k\": 3, \"extra\": \"later\", \"s\": 1000}')");
+	sql("SELECT batchdedup.resume('a'); SELECT batchdedup.flush('a')");
+	is(sql("SELECT k, n, v, at::date, s, extra, other FROM a ORDER BY k"),
+		"1|10|full|2026-02-02|100|new|\n2||part|2026-01-01||new|\n3|33|table|" . sql('SELECT current_date') . "|1016|later|",
+		"altered without the library, stopped $how: rows are brought into the new columns");
+	sql("SELECT batchdedup.pause('a'); SELECT batchdedup.upsert('a', '{\"k\": 1, \"v\": \"much longer than it may be\"}')");
+	$node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
+	$node->stop($how);
+	$node->start;
+	sql("ALTER TABLE a ALTER v TYPE varchar(9)");
+	$node->append_conf('postgresql.conf', "shared_preload_libraries = 'batchdedup'");
+	$node->restart;
+	sql("SELECT batchdedup.resume('a')");
+	fails("SELECT batchdedup.flush('a')", qr/SQLSTATE 22001: value too long/, "stopped $how: a value that does not fit is an error");
+	sql("TRUNCATE a; SELECT batchdedup.flush('a')");
+}
+
 # ---------- somebody tidies up ----------
 
 start_node('tidy', '');
