@@ -415,9 +415,17 @@ AS 'MODULE_PATHNAME', 'bdd_stat_journal';
 COMMENT ON FUNCTION batchdedup.stat_journal_internal IS 'see the view stat_journal';
 
 CREATE VIEW batchdedup.stat_journal AS
-SELECT 'batchdedup' AS slot_name, kept, problem, slot_lsn, retained_bytes, oldest_unapplied_lsn,
-       read, replayed_rows, read_ms, read_from, read_to, missing_from, missing_to
-  FROM batchdedup.stat_journal_internal();
+SELECT 'batchdedup' AS slot_name, j.kept, j.problem, j.slot_lsn, j.retained_bytes, j.oldest_unapplied_lsn,
+       j.read, j.replayed_rows, j.read_ms, j.read_from, j.read_to,
+       CASE WHEN a.affected THEN j.missing_from END AS missing_from,
+       CASE WHEN a.affected THEN j.missing_to END AS missing_to
+  FROM batchdedup.stat_journal_internal() j
+ CROSS JOIN LATERAL (
+       SELECT EXISTS (SELECT FROM batchdedup.mark m
+                        JOIN batchdedup.target_option o ON o.target_id OPERATOR(pg_catalog.=) m.target_id AND o.logged
+                       WHERE m.journal_from OPERATOR(pg_catalog.<) j.missing_to
+                         AND m.system OPERATOR(pg_catalog.=)
+                             (SELECT c.system_identifier FROM pg_catalog.pg_control_system() c))) AS a(affected);
 COMMENT ON VIEW batchdedup.stat_journal IS
     'the WAL that is kept for rows that are not applied, and what was found in it when the server started';
 
@@ -464,7 +472,7 @@ UNION ALL
 SELECT 'journal', o.target, 'fail',
        format('WAL from %s to %s was missing at the start, and may have had rows of it',
               j.missing_from, j.missing_to),
-       'Bring the WAL back and restart the server, or go on without these rows with batchdedup.accept_loss.'
+       'Go on without these rows with batchdedup.accept_loss.'
   FROM batchdedup.stat_journal_internal() j
   JOIN batchdedup.mark m ON m.journal_from < j.missing_to
                         AND m.system = (SELECT c.system_identifier FROM pg_control_system() c)

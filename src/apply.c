@@ -471,16 +471,15 @@ bool
 bdd_apply_add(BddApply *apply, BddSharedGeneration *generation)
 {
 	BddTarget *target = apply->target;
-	const BddOldShape *old;
 	MemoryContext old_context;
-	uint64 mark = 0;
+	BddReplayed known;
 
 	Assert(generation->state == BDD_SEALED);
 	bdd_check_journal(target);
 	old_context = MemoryContextSwitchTo(apply->context);
-	if (generation->spooled)
-		mark = bdd_mark_read(target->options.target_id, NULL);
-	old = shape_before(target, generation);
+	known.mark = bdd_mark_read(target->options.target_id, &known.from);
+	known.rows = pg_atomic_read_u32(&generation->keys);
+	known.old = shape_before(target, generation);
 	if (!set_mark(target, generation->number))
 	{
 		MemoryContextSwitchTo(old_context);
@@ -489,12 +488,11 @@ bdd_apply_add(BddApply *apply, BddSharedGeneration *generation)
 	bdd_generation_applying(target->slot, generation,
 							GetCurrentTransactionId());
 	apply->number = generation->number;
-	apply->unlogged = apply->unlogged || !generation->logged;
+	apply->unlogged = apply->unlogged || !bdd_journal_has(generation);
 	if (generation->spooled)
-		bdd_replay_rows(apply, mark,
-						pg_atomic_read_u32(&generation->keys), old);
+		bdd_replay_rows(apply, &known);
 	else
-		collect_rows(apply, generation, old);
+		collect_rows(apply, generation, known.old);
 	MemoryContextSwitchTo(old_context);
 	return true;
 }

@@ -25,7 +25,6 @@
 #include "optimizer/plancat.h"
 #include "parser/parse_relation.h"
 #include "parser/parsetree.h"
-#include "replication/message.h"
 #include "replication/slot.h"
 #include "rewrite/rewriteHandler.h"
 #include "storage/lock.h"
@@ -341,17 +340,6 @@ bdd_finish_desc(TupleDesc desc)
 #if PG_VERSION_NUM >= 170000
 #define BDD_ANNOUNCING_IS_CHEAP
 #endif
-
-static inline XLogRecPtr
-bdd_log_message(const char *prefix, const char *message, size_t size,
-				bool transactional)
-{
-#if PG_VERSION_NUM >= 170000
-	return LogLogicalMessage(prefix, message, size, transactional, false);
-#else
-	return LogLogicalMessage(prefix, message, size, transactional);
-#endif
-}
 
 static inline void
 bdd_replication_slot_create(const char *name)

@@ -92,6 +92,7 @@ settle_if(Oid relid, LOCKMODE lockmode, bool must)
 
 	if (bdd_target_open_any(relid, lockmode)->broken != BDD_USABLE && !must)
 		return;
+	bdd_journal_wait_replayed();
 	slot = bdd_slot_find_by_table(relid);
 	pending = bdd_pending_find(relid);
 	if (has_rows(slot, pending))
@@ -199,9 +200,12 @@ table_dropped(Oid relid)
 static void
 refuse_if_unapplied(Oid relid)
 {
-	BddSharedSlot *slot = bdd_slot_find_by_table(relid);
+	BddSharedSlot *slot;
 	BddPending *pending = bdd_pending_find(relid);
 
+	if (is_target(relid))
+		bdd_journal_wait_replayed();
+	slot = bdd_slot_find_by_table(relid);
 	if (has_rows(slot, pending))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
@@ -227,6 +231,7 @@ forget_all_targets(void)
 		BddPending *pending = bdd_pending_find(relid);
 
 		LockRelationOid(relid, ShareRowExclusiveLock);
+		bdd_journal_wait_replayed();
 		slot = bdd_slot_find_by_table(relid);
 		if (has_rows(slot, pending))
 			ereport(ERROR,

@@ -441,20 +441,19 @@ bypasses_buffer(const BddTarget *target)
 }
 
 static BddPending *
-pending_of(BddTarget *target)
+pending_of(BddTarget *target, bool bypasses)
 {
-	bool bypasses;
 	BddSharedSlot *slot;
 	BddPending *pending;
 
-	bdd_journal_wait_replayed();
-	bypasses = bypasses_buffer(target);
 	slot = bypasses ? bdd_target_find_slot(target) : bdd_target_slot(target);
 	bdd_pending_init();
 	pending = bdd_pending_get(target->relid, target->options.target_id, slot,
 							  &target->shape);
 	pending->flush_rows = bdd_target_flush_rows(target);
-	pending->logged = target->options.logged && bdd_journal_is_kept();
+	/* Only a worker goes on without a journal: it cannot write directly. */
+	pending->logged = target->options.logged &&
+					  (!bdd_am_worker || bdd_journal_is_kept());
 	if (OidIsValid(pending->role) && pending->role != GetUserId())
 		pending->several_roles = true;
 	if (!bypasses)
@@ -480,10 +479,13 @@ make_room(const BddTarget *target, BddPending *pending)
 static void
 push(BddTarget *target, uint32 hash, StringInfo key, BddImage image)
 {
-	BddPending *pending = pending_of(target);
+	BddPending *pending;
+	bool bypasses;
 
-	if (pending->direct == NULL &&
-		(bypasses_buffer(target) || make_room(target, pending)))
+	bdd_journal_wait_replayed();
+	bypasses = bypasses_buffer(target);
+	pending = pending_of(target, bypasses);
+	if (pending->direct == NULL && (bypasses || make_room(target, pending)))
 		bdd_direct_begin(target, pending);
 	if (pending->direct != NULL)
 	{

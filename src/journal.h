@@ -21,7 +21,12 @@
 #include "port/atomics.h"
 #include "storage/condition_variable.h"
 
-#define BDD_JOURNAL_PREFIX "batchdedup"
+/*
+ * Everybody may write messages with pg_logical_emit_message.  Ours have a prefix
+ * that cannot be written in SQL: it has one more zero byte.  Who decodes them
+ * sees "batchdedup".
+ */
+#define BDD_JOURNAL_PREFIX "batchdedup\0"
 #define BDD_JOURNAL_SLOT "batchdedup"
 #define BDD_JOURNAL_VERSION 1
 
@@ -82,6 +87,7 @@ typedef struct BddJournalSection
 	const char *data; /* the rows */
 	uint64 copy;      /* of which copy the rows are; 0: none */
 	uint64 copied_to; /* no rows, but: the copy counts; 0: rows */
+	XLogRecPtr lsn;   /* of the message */
 } BddJournalSection;
 
 /* One of these rows. */
@@ -104,6 +110,7 @@ extern XLogRecPtr bdd_journal_commit(void);
 extern void bdd_journal_wait_for_standby(XLogRecPtr lsn);
 extern void bdd_journal_forget(void);
 extern void bdd_journal_expect_xid(void);
+extern XLogRecPtr bdd_log_message(StringInfo message, bool transactional);
 extern void bdd_journal_write_applied(int32 target_id, Oid relid,
 									  uint64 generation);
 extern XLogRecPtr bdd_journal_write_horizon(XLogRecPtr horizon);
@@ -131,8 +138,10 @@ extern void bdd_journal_copy(const BddOldJournal *old);
 extern void bdd_journal_start(void);
 extern void bdd_journal_tend(void);
 extern void bdd_journal_stop(void);
+extern void bdd_journal_add_gap(XLogRecPtr from, XLogRecPtr to);
 extern bool bdd_journal_is_replayed(void);
 extern bool bdd_journal_is_kept(void);
+extern bool bdd_journal_has(const BddSharedGeneration *generation);
 extern void bdd_journal_check_kept(void);
 extern void bdd_journal_wait_replayed(void);
 

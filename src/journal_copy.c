@@ -15,6 +15,7 @@
 
 #include "access/xlog.h"
 #include "debug_point.h"
+#include "miscadmin.h"
 #include "number.h"
 #include "spool.h"
 #include "utils/memutils.h"
@@ -27,6 +28,7 @@ typedef struct BddCopy
 	Oid relid;
 	int32 target_id;
 	uint32 fingerprint;
+	uint32 rows; /* of a file */
 	uint64 from; /* generations */
 	uint64 to;
 	XLogRecPtr id; /* no message of the copy is before */
@@ -58,8 +60,7 @@ begin_message(const BddCopy *copy, StringInfo message, bool last,
 static void
 write_message(BddCopy *copy, StringInfo message)
 {
-	copy->end = bdd_log_message(BDD_JOURNAL_PREFIX, message->data,
-								message->len, false);
+	copy->end = bdd_log_message(message, false);
 	pfree(message->data);
 }
 
@@ -158,27 +159,42 @@ copy_partition(BddSharedSlot *slot, BddCopy *copy, int partition)
 	}
 	LWLockRelease(&slot->lock);
 	foreach(cell, sections)
+	{
 		write_section(copy, lfirst(cell));
+		CHECK_FOR_INTERRUPTS();
+	}
+	MemoryContextReset(CurrentMemoryContext);
 	return generation != NULL;
 }
 
 /* ---------- from a file ---------- */
 
-static void
+/* False: the file is not what it was, and the WAL has to stay. */
+static bool
 copy_file(BddCopy *copy)
 {
 	BddSpool spool;
 	BddJournalSection section;
+	bool found = bdd_spool_open(&spool, copy->database, copy->target_id);
 
-	if (!bdd_spool_open(&spool, copy->database, copy->target_id))
-		return;
+	if ((found ? Min(spool.rows, PG_UINT32_MAX) : 0) != copy->rows)
+	{
+		ereport(LOG,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("rows are missing in file \"%s\"", spool.path)));
+		return false;
+	}
+	if (!found)
+		return true;
 	while (bdd_spool_next(&spool, &section))
 	{
 		section.target_id = copy->target_id;
 		section.relid = copy->relid;
 		write_section(copy, &section);
+		CHECK_FOR_INTERRUPTS();
 	}
 	bdd_spool_close(&spool);
+	return true;
 }
 
 /* ---------- one generation ---------- */
@@ -224,6 +240,7 @@ copy_generation(BddSharedSlot *slot, uint64 number)
 	{
 		spooled = generation->spooled;
 		copy.fingerprint = generation->fingerprint;
+		copy.rows = pg_atomic_read_u32(&generation->keys);
 	}
 	LWLockRelease(&slot->lock);
 	if (generation == NULL)
@@ -231,7 +248,7 @@ copy_generation(BddSharedSlot *slot, uint64 number)
 	else if (spooled)
 	{
 		copy.from = 0;
-		copy_file(&copy);
+		there = copy_file(&copy);
 	}
 	else
 		for (int i = 0; i < BDD_PARTITIONS && there; i++)
@@ -265,6 +282,10 @@ is_old(XLogRecPtr from, const BddOldJournal *old, uint64 bytes)
 {
 	uint64 since = GetXLogInsertRecPtr() - from;
 
+	/* One that is larger than what slots may keep would lose the slot anew. */
+	if (max_slot_wal_keep_size_mb >= 0 &&
+		bytes / (1024 * 1024) >= max_slot_wal_keep_size_mb)
+		return false;
 	return from < old->lost_before ||
 		   (from < old->kept_before && since >= 2 * bytes) ||
 		   (from < old->redo && since >= 16 * bytes);

@@ -61,6 +61,7 @@ typedef struct BddUndecided
 {
 	struct BddUndecided *next; /* older */
 	Oid database;
+	XLogRecPtr lsn;
 	char kind;
 	Size size;
 	char data[FLEXIBLE_ARRAY_MEMBER];
@@ -80,6 +81,8 @@ typedef struct BddReplay
 	uint64 rows;
 	uint64 highest_sequence;
 	XLogRecPtr horizon; /* the highest that a message tells */
+	XLogRecPtr reached; /* all before is read */
+	XLogRecPtr lsn;     /* of the message */
 } BddReplay;
 
 /* ---------- messages ---------- */
@@ -178,9 +181,11 @@ keep_section(BddReplay *replay, BddFound *target,
 	while (bdd_journal_next_row(&rest, &row))
 		replay->highest_sequence = Max(replay->highest_sequence,
 									   row.sequence);
+	rest = *section;
+	rest.lsn = replay->lsn;
 	target->rows += section->rows;
 	replay->rows += section->rows;
-	bdd_spool_put(&target->buffer, section);
+	bdd_spool_put(&target->buffer, &rest);
 	if (target->buffer.len > SPOOL_BUFFER)
 		bdd_spool_append(target->key.database, target->key.target_id,
 						 &target->buffer);
@@ -292,6 +297,7 @@ keep_undecided(BddReplay *replay, TransactionId xid, Oid database, char kind,
 	kept->next = found ? transaction->newest : NULL;
 	kept->database = database;
 	kept->kind = kind;
+	kept->lsn = replay->lsn;
 	kept->size = size;
 	memcpy(kept->data, data, size);
 	transaction->newest = kept;
@@ -318,6 +324,7 @@ decide(BddReplay *replay, TransactionId xid, bool committed)
 	{
 		BddUndecided *next = kept->next;
 
+		replay->lsn = kept->lsn;
 		if (committed && kept->kind == BDD_MESSAGE_ROWS)
 			read_rows(replay, kept->database, kept->data, kept->size, true);
 		pfree(kept);
@@ -348,13 +355,16 @@ read_message(BddReplay *replay)
 	Size size = record->message_size;
 	char kind;
 
-	if (strcmp(record->message, BDD_JOURNAL_PREFIX) != 0)
+	if (record->prefix_size != sizeof(BDD_JOURNAL_PREFIX) ||
+		memcmp(record->message, BDD_JOURNAL_PREFIX,
+			   sizeof(BDD_JOURNAL_PREFIX)) != 0)
 		return;
 	if (size < 2 || data[0] != BDD_JOURNAL_VERSION)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("the WAL has messages of another version of batchdedup"),
 				 errhint("Start the server with the version that wrote them, and stop it cleanly.")));
+	replay->lsn = replay->reader->ReadRecPtr;
 	kind = data[1];
 	data += 2;
 	size -= 2;
@@ -377,11 +387,19 @@ read_message(BddReplay *replay)
 static void
 read_transaction_end(BddReplay *replay)
 {
-	uint8 info = XLogRecGetInfo(replay->reader) & XLOG_XACT_OPMASK;
+	uint8 info = XLogRecGetInfo(replay->reader);
 
-	if (info == XLOG_XACT_COMMIT)
+	if ((info & XLOG_XACT_OPMASK) == XLOG_XACT_COMMIT)
+	{
+		xl_xact_parsed_commit parsed;
+
+		ParseCommitRecord(info, (xl_xact_commit *) XLogRecGetData(replay->reader),
+						  &parsed);
+		for (int i = 0; i < parsed.nsubxacts; i++)
+			decide(replay, parsed.subxacts[i], true);
 		decide(replay, XLogRecGetXid(replay->reader), true);
-	else if (info == XLOG_XACT_ABORT)
+	}
+	else if ((info & XLOG_XACT_OPMASK) == XLOG_XACT_ABORT)
 		decide(replay, XLogRecGetXid(replay->reader), false);
 }
 
@@ -414,18 +432,31 @@ is_at_end(const BddReplay *replay)
 	return end->end_of_wal;
 }
 
+static void
+report_unreadable(BddReplay *replay, const char *error)
+{
+	ereport(LOG,
+			(errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg("batchdedup cannot read the WAL at %X/%X: %s",
+					LSN_FORMAT_ARGS(replay->reached), error)));
+}
+
 /*
- * Reads from "from" up to "to"; returns where it got to, which is less if the
- * WAL is damaged or missing there.
+ * Reads from "from" up to "to"; "reached" is where it got to, which is less if
+ * the WAL is damaged or missing there.
  */
-static XLogRecPtr
+static void
 read_wal(BddReplay *replay, XLogRecPtr from, XLogRecPtr to)
 {
 	XLogRecPtr at = bdd_find_next_record(replay->reader, from);
 
+	replay->reached = from;
+	if (XLogRecPtrIsInvalid(at) && is_at_end(replay))
+		replay->reached = to;
 	if (XLogRecPtrIsInvalid(at))
-		return is_at_end(replay) ? to : from;
-	while (at < to)
+		return;
+	replay->reached = at;
+	while (replay->reached < to)
 	{
 		char *error;
 
@@ -433,18 +464,44 @@ read_wal(BddReplay *replay, XLogRecPtr from, XLogRecPtr to)
 		if (XLogReadRecord(replay->reader, &error) == NULL)
 		{
 			if (is_at_end(replay))
-				return to;
-			if (error != NULL)
-				ereport(LOG,
-						(errcode(ERRCODE_DATA_CORRUPTED),
-						 errmsg("batchdedup cannot read the WAL at %X/%X: %s",
-								LSN_FORMAT_ARGS(at), error)));
-			break;
+				replay->reached = to;
+			else if (error != NULL)
+				report_unreadable(replay, error);
+			return;
 		}
-		at = replay->reader->EndRecPtr;
 		read_record(replay);
+		replay->reached = replay->reader->EndRecPtr;
 	}
-	return at;
+}
+
+/*
+ * The same; an error (a segment that is not there, a message that is not
+ * understood) is where it ends.  What was read before counts.
+ */
+static void
+read_wal_as_far_as_possible(BddReplay *replay, XLogRecPtr from, XLogRecPtr to)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		read_wal(replay, from, to);
+	}
+	PG_CATCH();
+	{
+		ErrorData *error;
+
+		if (geterrcode() != ERRCODE_UNDEFINED_FILE &&
+			geterrcode() != ERRCODE_DATA_CORRUPTED &&
+			geterrcode() != ERRCODE_INTERNAL_ERROR)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		report_unreadable(replay, error->message);
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
 }
 
 /* ---------- replay ---------- */
@@ -514,13 +571,11 @@ register_found(BddReplay *replay, XLogRecPtr from)
 	MemoryContextSwitchTo(context);
 }
 
-static void
-report_gap(XLogRecPtr from, XLogRecPtr to)
+/* The slot was to keep the WAL from here on, which is not there. */
+static XLogRecPtr
+slot_before(XLogRecPtr from)
 {
-	LWLockAcquire(&bdd_registry->worker_lock, LW_EXCLUSIVE);
-	bdd_journal->gap_from = from;
-	bdd_journal->gap_to = to;
-	LWLockRelease(&bdd_registry->worker_lock);
+	return bdd_journal->slot_at < from ? bdd_journal->slot_at : InvalidXLogRecPtr;
 }
 
 /*
@@ -544,15 +599,16 @@ bdd_journal_replay(XLogRecPtr from)
 	to = GetFlushRecPtr(NULL);
 	bdd_spool_remove_all();
 	begin_replay(&replay);
-	reached = read_wal(&replay, from, to);
+	read_wal_as_far_as_possible(&replay, from, to);
+	reached = replay.reached;
 	XLogReaderFree(replay.reader);
 	bdd_sequence_raise(replay.highest_sequence);
 	register_found(&replay, from);
 	bdd_debug_point("replayed");
 	if (reached < to)
-		report_gap(reached, to);
+		bdd_journal_add_gap(reached, to);
 	else if (replay.horizon < from)
-		report_gap(replay.horizon, from);
+		bdd_journal_add_gap(Max(replay.horizon, slot_before(from)), from);
 
 	LWLockAcquire(&bdd_registry->worker_lock, LW_EXCLUSIVE);
 	bdd_journal->read_from = from;

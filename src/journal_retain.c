@@ -33,6 +33,8 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#define GAP_FILE "batchdedup.gap"
+
 /* Without a slot, one is tried to be had after this. */
 #define RETRY_MS 5000
 
@@ -82,7 +84,6 @@ create_slot(void)
 	ReplicationSlotReserveWal();
 	ReplicationSlotMarkDirty();
 	ReplicationSlotSave();
-	lost_before = MyReplicationSlot->data.restart_lsn;
 }
 
 /* Holds the slot, made if need be; false: there is none to be had. */
@@ -100,6 +101,7 @@ hold_slot(void)
 			bdd_replication_slot_acquire(BDD_JOURNAL_SLOT);
 		else
 			create_slot();
+		lost_before = MyReplicationSlot->data.restart_lsn;
 		set_kept(true, "");
 		return true;
 	}
@@ -127,6 +129,7 @@ replace_slot(void)
 			 errhint("Raise max_slot_wal_keep_size.")));
 	bdd_replication_slot_drop(BDD_JOURNAL_SLOT);
 	create_slot();
+	lost_before = MyReplicationSlot->data.restart_lsn;
 	horizon = InvalidXLogRecPtr;
 	set_kept(true, "");
 }
@@ -190,7 +193,10 @@ is_worth_while(XLogRecPtr needed)
 	return needed >= horizon + wal_segment_size ||
 		   (needed >= written && horizon < written) ||
 		   is_for_checkpoint() ||
-		   XLogRecPtrIsInvalid(horizon);
+		   XLogRecPtrIsInvalid(horizon) ||
+		   (MyReplicationSlot != NULL &&
+			horizon < MyReplicationSlot->data.restart_lsn &&
+			needed >= MyReplicationSlot->data.restart_lsn);
 }
 
 static void
@@ -237,32 +243,100 @@ oldest_wal(void)
 	return lsn;
 }
 
+/* ---------- WAL that was needed and not there ---------- */
+
+/*
+ * It is known to later starts by a file: a target that may have had rows in it
+ * stays refused.
+ */
+static bool
+read_gap(XLogRecPtr *from, XLogRecPtr *to)
+{
+	FILE *file = AllocateFile(GAP_FILE, "r");
+	uint32 parts[4];
+	int count;
+
+	if (file == NULL)
+		return false;
+	count = fscanf(file, "%X/%X %X/%X", &parts[0], &parts[1], &parts[2], &parts[3]);
+	FreeFile(file);
+	*from = (uint64) parts[0] << 32 | parts[1];
+	*to = (uint64) parts[2] << 32 | parts[3];
+	return count == 4;
+}
+
+static void
+write_gap(XLogRecPtr from, XLogRecPtr to)
+{
+	FILE *file = AllocateFile(GAP_FILE ".new", "w");
+
+	if (file == NULL ||
+		fprintf(file, "%X/%X %X/%X\n", LSN_FORMAT_ARGS(from),
+				LSN_FORMAT_ARGS(to)) < 0 ||
+		FreeFile(file) != 0)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not write file \"%s\": %m", GAP_FILE ".new")));
+	(void) durable_rename(GAP_FILE ".new", GAP_FILE, ERROR);
+}
+
+/* One range, which also has what may lie between two. */
+void
+bdd_journal_add_gap(XLogRecPtr from, XLogRecPtr to)
+{
+	LWLockAcquire(&bdd_registry->worker_lock, LW_EXCLUSIVE);
+	if (!XLogRecPtrIsInvalid(bdd_journal->gap_to))
+	{
+		from = Min(from, bdd_journal->gap_from);
+		to = Max(to, bdd_journal->gap_to);
+	}
+	bdd_journal->gap_from = from;
+	bdd_journal->gap_to = to;
+	LWLockRelease(&bdd_registry->worker_lock);
+	write_gap(from, to);
+}
+
+/* ---------- at the start ---------- */
+
+/* From where on the slot has kept the WAL, as far as it is there. */
+static XLogRecPtr
+kept_from(XLogRecPtr oldest)
+{
+	if (MyReplicationSlot == NULL ||
+		bdd_replication_slot_is_invalidated(MyReplicationSlot))
+		return oldest;
+	return Max(MyReplicationSlot->data.restart_lsn, oldest);
+}
+
+static void
+read_journal(void)
+{
+	bdd_journal_replay(kept_from(oldest_wal()));
+	/* What was found before unreadable WAL is to be found behind it. */
+	lost_before = Max(lost_before, bdd_journal->gap_to);
+}
+
 /*
  * What the server finds in its journal when it starts, once; and the slot.
  */
 void
 bdd_journal_start(void)
 {
-	bool had_slot = slot_exists();
-	XLogRecPtr from;
+	XLogRecPtr gap_from;
+	XLogRecPtr gap_to;
 
-	if (had_slot && XLogIsNeeded())
+	if (slot_exists() && XLogIsNeeded())
 		(void) hold_slot();
+	if (!bdd_journal_is_replayed() && read_gap(&gap_from, &gap_to))
+		bdd_journal_add_gap(gap_from, gap_to);
 	if (!bdd_journal_is_replayed() && bdd_journal->in_memory)
 		bdd_spool_remove_all();
 	else if (!bdd_journal_is_replayed())
-	{
-		if (MyReplicationSlot != NULL &&
-			!bdd_replication_slot_is_invalidated(MyReplicationSlot) &&
-			!XLogRecPtrIsInvalid(MyReplicationSlot->data.restart_lsn))
-			from = MyReplicationSlot->data.restart_lsn;
-		else
-			from = oldest_wal();
-		bdd_journal_replay(from);
-	}
-	bdd_journal_tend();
+		read_journal();
+	(void) hold_slot();
 	pg_atomic_write_u32(&bdd_journal->replayed, 1);
 	ConditionVariableBroadcast(&bdd_journal->changed);
+	bdd_journal_tend();
 }
 
 static bool
@@ -366,6 +440,19 @@ bool
 bdd_journal_is_kept(void)
 {
 	return pg_atomic_read_u32(&bdd_journal->kept) != 0;
+}
+
+/* Whether the generation's rows would be found after a crash. */
+bool
+bdd_journal_has(const BddSharedGeneration *generation)
+{
+	XLogRecPtr slot_at;
+
+	LWLockAcquire(&bdd_registry->worker_lock, LW_SHARED);
+	slot_at = bdd_journal->slot_at;
+	LWLockRelease(&bdd_registry->worker_lock);
+	return generation->logged && bdd_journal_is_kept() &&
+		   generation->journal_from >= slot_at;
 }
 
 static void

@@ -14,6 +14,7 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "access/xloginsert.h"
 #include "debug_point.h"
 #include "number.h"
 #include "postmaster/walwriter.h"
@@ -71,11 +72,34 @@ raise_to(pg_atomic_uint64 *lsn, XLogRecPtr value)
 		;
 }
 
+/*
+ * The record that LogLogicalMessage makes, with a prefix of our own; see
+ * BDD_JOURNAL_PREFIX.  Does not allocate.
+ */
+XLogRecPtr
+bdd_log_message(StringInfo buffer, bool transactional)
+{
+	static const char *const prefix = BDD_JOURNAL_PREFIX;
+	xl_logical_message record;
+
+	if (transactional)
+		(void) GetCurrentTransactionId();
+	record.dbId = MyDatabaseId;
+	record.transactional = transactional;
+	record.prefix_size = sizeof(BDD_JOURNAL_PREFIX);
+	record.message_size = buffer->len;
+	XLogBeginInsert();
+	XLogRegisterData((char *) &record, SizeOfLogicalMessage);
+	XLogRegisterData(unconstify(char *, prefix), sizeof(BDD_JOURNAL_PREFIX));
+	XLogRegisterData(buffer->data, buffer->len);
+	XLogSetRecordFlags(XLOG_INCLUDE_ORIGIN);
+	return XLogInsert(RM_LOGICALMSG_ID, XLOG_LOGICAL_MESSAGE);
+}
+
 static XLogRecPtr
 write_message(bool transactional)
 {
-	XLogRecPtr lsn = bdd_log_message(BDD_JOURNAL_PREFIX, message.data,
-									 message.len, transactional);
+	XLogRecPtr lsn = bdd_log_message(&message, transactional);
 
 	raise_to(&bdd_journal->written, lsn);
 	return lsn;
@@ -332,8 +356,7 @@ bdd_journal_write_applied(int32 target_id, Oid relid, uint64 generation)
 	bdd_put_number(&message, (uint32) target_id);
 	bdd_put_number(&message, relid);
 	bdd_put_number(&message, generation);
-	(void) GetTopTransactionId();
-	(void) bdd_log_message(BDD_JOURNAL_PREFIX, message.data, message.len, true);
+	(void) bdd_log_message(&message, true);
 	pfree(message.data);
 }
 
@@ -346,8 +369,7 @@ bdd_journal_write_horizon(XLogRecPtr horizon)
 	initStringInfo(&message);
 	begin_message(BDD_MESSAGE_HORIZON);
 	appendBinaryStringInfo(&message, (char *) &horizon, sizeof(horizon));
-	lsn = bdd_log_message(BDD_JOURNAL_PREFIX, message.data, message.len,
-						  false);
+	lsn = bdd_log_message(&message, false);
 	pfree(message.data);
 	XLogFlush(lsn);
 	return lsn;

@@ -616,17 +616,22 @@ bdd_slot_reconcile(BddSharedSlot *slot, uint64 mark)
 static BddSharedSlot *
 slot_to_load(Oid database, Oid relid, int32 target_id, uint64 applied)
 {
+	BddSharedSlot *unused = NULL;
+
 	for (int i = 0; i < bdd_registry->slot_count; i++)
 	{
 		BddSharedSlot *slot = &bdd_registry->slots[i];
 
-		if (!slot->in_use)
-			init_slot(slot, database, target_id, relid, applied,
-					  worker_index(database));
-		if (slot->database == database && slot->target_id == target_id)
+		if (slot->in_use && slot->database == database &&
+			slot->target_id == target_id)
 			return slot;
+		if (!slot->in_use && unused == NULL)
+			unused = slot;
 	}
-	return NULL;
+	if (unused != NULL)
+		init_slot(unused, database, target_id, relid, applied,
+				  worker_index(database));
+	return unused;
 }
 
 /*

@@ -82,8 +82,8 @@ is_old(BddTarget *target, const BddOldShape *old, uint32 fingerprint)
 
 /* Rows of the file that are of generations above the mark. */
 static Tuplesortstate *
-sort_file(BddTarget *target, BddSpool *spool, TupleDesc desc, uint64 mark,
-		  const BddOldShape *old)
+sort_file(BddTarget *target, BddSpool *spool, TupleDesc desc,
+		  const BddReplayed *known)
 {
 	AttrNumber column = 1;
 	Oid less = Int8LessOperator;
@@ -101,9 +101,10 @@ sort_file(BddTarget *target, BddSpool *spool, TupleDesc desc, uint64 mark,
 	while (bdd_spool_next(spool, &section))
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (section.generation <= mark)
+		/* What is before "from" was given up, or is of an older target. */
+		if (section.generation <= known->mark || section.lsn < known->from)
 			continue;
-		is_of_old = is_old(target, old, section.fingerprint);
+		is_of_old = is_old(target, known->old, section.fingerprint);
 		while (bdd_journal_next_row(&section, &row))
 			sort_row(sort, slot, &row, is_of_old);
 	}
@@ -207,14 +208,9 @@ open_file(BddSpool *spool, int32 target_id, uint32 rows)
 	return found;
 }
 
-/*
- * Takes the rows of the target's file that are of generations above the mark;
- * the file has "rows" in all.  "old" is the shape that the table had, if that
- * is known.
- */
+/* Takes the rows of the target's file that are not applied. */
 void
-bdd_replay_rows(BddApply *apply, uint64 mark, uint32 rows,
-				const BddOldShape *old)
+bdd_replay_rows(BddApply *apply, const BddReplayed *known)
 {
 	BddTarget *target = apply->target;
 	MemoryContext old_context = CurrentMemoryContext;
@@ -224,13 +220,13 @@ bdd_replay_rows(BddApply *apply, uint64 mark, uint32 rows,
 	BddSpool spool;
 
 	MemoryContextSwitchTo(scratch);
-	if (open_file(&spool, target->options.target_id, rows))
+	if (open_file(&spool, target->options.target_id, known->rows))
 	{
 		TupleDesc desc = sorted_desc();
-		Tuplesortstate *sort = sort_file(target, &spool, desc, mark, old);
+		Tuplesortstate *sort = sort_file(target, &spool, desc, known);
 
 		bdd_spool_close(&spool);
-		take_sorted(apply, sort, desc, old);
+		take_sorted(apply, sort, desc, known->old);
 		MemoryContextSwitchTo(scratch);
 		tuplesort_end(sort);
 	}

@@ -13,7 +13,15 @@
 #include "apply.h"
 #include "old_shape.h"
 
-extern void bdd_replay_rows(BddApply *apply, uint64 mark, uint32 rows,
-							const BddOldShape *old);
+/* What is known of a target's rows before the apply sets its mark. */
+typedef struct BddReplayed
+{
+	uint64 mark;            /* generations that are applied */
+	XLogRecPtr from;        /* no message before counts */
+	uint32 rows;            /* in the file */
+	const BddOldShape *old; /* the shape that the table had, or NULL */
+} BddReplayed;
+
+extern void bdd_replay_rows(BddApply *apply, const BddReplayed *known);
 
 #endif /* BDD_REPLAY_H */

@@ -182,7 +182,7 @@ put_all(BddFile *file)
 	BddFileHead head = {.magic = FILE_MAGIC,
 						.catalog_version = CATALOG_VERSION_NO,
 						.last_sequence = pg_atomic_read_u64(&bdd_sequence->last),
-						.complete = !has_spooled()};
+						.complete = bdd_journal_is_replayed() && !has_spooled()};
 	BddFileGeneration end = {0};
 
 	each_generation(count_rows, &head.rows);

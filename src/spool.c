@@ -29,6 +29,7 @@ typedef struct BddSpoolHead
 	uint64 rows;
 	uint64 copy;
 	uint64 copied_to;
+	XLogRecPtr lsn;
 	uint32 fingerprint;
 	uint32 size;
 } BddSpoolHead;
@@ -65,6 +66,7 @@ bdd_spool_put(StringInfo buffer, const BddJournalSection *section)
 						 .first_sequence = section->first_sequence,
 						 .rows = section->rows,
 						 .copy = section->copy,
+						 .lsn = section->lsn,
 						 .fingerprint = section->fingerprint,
 						 .size = section->size};
 
@@ -136,6 +138,7 @@ read_section(BddSpool *spool, BddJournalSection *section)
 	section->rows = head.rows;
 	section->copy = head.copy;
 	section->copied_to = head.copied_to;
+	section->lsn = head.lsn;
 	section->fingerprint = head.fingerprint;
 	section->size = head.size;
 	section->data = spool->buffer;

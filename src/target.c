@@ -733,7 +733,7 @@ bdd_check_journal(BddTarget *target)
 			 errdetail("There is no WAL from %X/%X to %X/%X, which may have had rows that are not in the table.",
 					   LSN_FORMAT_ARGS(Max(from, needed)),
 					   LSN_FORMAT_ARGS(to)),
-			 errhint("Bring the WAL back and restart the server, or go on without these rows with batchdedup.accept_loss(%s).",
+			 errhint("Go on without these rows with batchdedup.accept_loss(%s).",
 					 quote_literal_cstr(bdd_qualified_name(target->relid)))));
 }
 
@@ -743,9 +743,13 @@ bdd_target_slot(BddTarget *target)
 {
 	int32 id = target->options.target_id;
 
+	if (target->slot != NULL && target->journal_checked)
+		return target->slot;
+	bdd_journal_wait_replayed();
+	bdd_check_journal(target);
+	target->journal_checked = true;
 	if (bdd_target_find_slot(target) != NULL)
 		return target->slot;
-	bdd_check_journal(target);
 	target->slot = bdd_slot_create(id, target->relid, bdd_mark_read(id, NULL));
 	if (target->slot == NULL)
 	{

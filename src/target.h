@@ -82,7 +82,8 @@ typedef struct BddTarget
 	struct BddStatement *statements; /* apply_sql.c */
 	bool letters_known;              /* dead_letter.c: before there is a slot */
 	bool has_letters;
-	Oid trusted_role; /* may INSERT and UPDATE every column */
+	bool journal_checked; /* no part of its journal is missing */
+	Oid trusted_role;     /* may INSERT and UPDATE every column */
 } BddTarget;
 
 extern BddTarget *bdd_target_lookup(Oid relid);

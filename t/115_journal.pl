@@ -166,6 +166,8 @@ $node->append_conf('postgresql.conf', "shared_preload_libraries = 'batchdedup'")
 $node->restart;
 fails("SELECT batchdedup.upsert(ROW(1, 'x')::t)", qr/ERROR:  XX001: part of the journal of "t" is missing.*\n.*There is no WAL from.*\n.*accept_loss\('public.t'\)/s, 'missing WAL: rows are refused');
 is(sql($health), '- ok, t fail, c fail', 'missing WAL: health says so');
+$node->restart($_) for 'fast', 'immediate';
+fails("SELECT batchdedup.upsert(ROW(1, 'x')::t)", qr/part of the journal of "t" is missing/, 'missing WAL: still so after other starts');
 sql("SELECT batchdedup.resume('t'), batchdedup.accept_loss('t')");
 sql("SELECT batchdedup.upsert(ROW(1, 'after')::t); SELECT batchdedup.flush('t')");
 is(sql("SELECT v FROM t WHERE k = 1"), 'after', 'accept_loss: the target works');
@@ -190,6 +192,50 @@ $node->append_conf('postgresql.conf', "synchronous_standby_names = ''");
 $node->reload;
 await("NOT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep')", 'the writer goes on');
 $writer->quit;
+
+# ---------- a segment of WAL is gone ----------
+
+start_node('segment', '');
+sql($targets);
+sql("CREATE TABLE u (k int PRIMARY KEY, v text); SELECT batchdedup.create_target('u', logged => false, flush_interval => '0')");
+sql("SELECT batchdedup.pause('t'); SELECT count(batchdedup.upsert(ROW(i, 'x')::t)) FROM generate_series(1, 10) i");
+my $segment = sql("SELECT pg_walfile_name(slot_lsn) FROM batchdedup.stat_journal");
+sql('SELECT pg_switch_wal(); CHECKPOINT');
+$node->stop('immediate');
+my $wal = $node->data_dir . '/pg_wal';
+unlink "$wal/$segment" or die;
+$node->start;
+fails("SELECT batchdedup.upsert(ROW(1, 'y')::t)", qr/part of the journal of "t" is missing/, 'a segment is gone: its rows are missed');
+sql("SELECT batchdedup.upsert(ROW(1, 'y')::u)");
+is(sql("SELECT batchdedup.flush('u')"), 1, 'unlogged targets work');
+sql("SELECT batchdedup.accept_loss('t'), batchdedup.accept_loss('c'), batchdedup.resume('t')");
+
+# ---------- the launcher cannot read, and the server is stopped ----------
+
+sql("SELECT batchdedup.pause('t'); SELECT count(batchdedup.upsert(ROW(i, 'kept')::t)) FROM generate_series(1, 10) i");
+$node->append_conf('postgresql.conf', "batchdedup.debug_point = 'replay:error'");
+$node->stop('immediate');
+$node->start;
+is(sql("SELECT status FROM batchdedup.health() WHERE check_name = 'journal' AND target IS NULL"), 'warn', 'the launcher fails: health says so');
+fails("SET batchdedup.full_timeout = '200ms'; SELECT batchdedup.upsert(ROW(1, 'x')::t)", qr/ERROR:  57P03: batchdedup has not read its journal yet/, 'calls wait for it, and not for ever');
+$node->stop('fast');
+$node->append_conf('postgresql.conf', "batchdedup.debug_point = ''");
+$node->start;
+sql("SELECT batchdedup.resume('t'); SELECT batchdedup.flush('t')");
+is(sql("SELECT count(*) FROM t WHERE v = 'kept'"), 10, 'a clean stop meanwhile: no row is lost');
+
+# ---------- messages of others ----------
+
+sql("CREATE ROLE forger LOGIN; SELECT batchdedup.upsert(ROW(1, 'mine')::t)");
+my $forged = join ';', map { "SELECT pg_logical_emit_message($_->[0], 'batchdedup', $_->[1])" } map { my $m = $_; map { [ $_, $m ] } 'false', 'true' }
+  "'\\x0172'::bytea", "'\\xff'::bytea", "''", "'\\x0161ffffff'::bytea", "'\\x0168ffffffffffffffff'::bytea", "'\\x0163'::bytea", "repeat('r', 1000)";
+$node->safe_psql('postgres', $forged, extra_params => [ '-U', 'forger' ]);
+sql("SELECT batchdedup.upsert(ROW(2, 'mine')::t)");
+$node->stop('immediate');
+$node->start;
+sql("SELECT batchdedup.flush('t')");
+is(sql("SELECT count(*) FROM t WHERE v = 'mine'"), 2, 'messages that others write with our prefix mean nothing');
+is(sql($health), '- ok', 'and stop nothing');
 
 # ---------- the table is altered while the library is away ----------
 
