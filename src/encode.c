@@ -425,7 +425,7 @@ key_buffer(void)
 
 /* Whether rows of this caller do not go through the buffer. */
 static bool
-bypasses_buffer(const BddTarget *target)
+bypasses_buffer(const BddTarget *target, bool kept)
 {
 	/* A worker cannot wait for itself, as a direct write might. */
 	if (bdd_am_worker)
@@ -435,14 +435,15 @@ bypasses_buffer(const BddTarget *target)
 	}
 	if (target->slot != NULL && bdd_worker_unavailable(target->slot))
 		return true;
-	if (target->options.logged && !bdd_journal_is_kept())
+	if (target->options.logged && !kept)
 		return true;
 	return bdd_is_switched_off(target);
 }
 
 static BddPending *
-pending_of(BddTarget *target, bool bypasses)
+pending_of(BddTarget *target, bool kept)
 {
+	bool bypasses = bypasses_buffer(target, kept);
 	BddSharedSlot *slot;
 	BddPending *pending;
 
@@ -453,7 +454,7 @@ pending_of(BddTarget *target, bool bypasses)
 	pending->flush_rows = bdd_target_flush_rows(target);
 	/* Only a worker goes on without a journal: it cannot write directly. */
 	pending->logged = target->options.logged &&
-					  (!bdd_am_worker || bdd_journal_is_kept());
+					  (!bdd_am_worker || kept);
 	if (OidIsValid(pending->role) && pending->role != GetUserId())
 		pending->several_roles = true;
 	if (!bypasses)
@@ -480,12 +481,14 @@ static void
 push(BddTarget *target, uint32 hash, StringInfo key, BddImage image)
 {
 	BddPending *pending;
-	bool bypasses;
+	bool kept;
 
 	bdd_journal_wait_replayed();
-	bypasses = bypasses_buffer(target);
-	pending = pending_of(target, bypasses);
-	if (pending->direct == NULL && (bypasses || make_room(target, pending)))
+	kept = bdd_journal_is_kept(); /* it may change at any time */
+	pending = pending_of(target, kept);
+	/* Now that there is a slot it is known whether there is a worker. */
+	if (pending->direct == NULL &&
+		(bypasses_buffer(target, kept) || make_room(target, pending)))
 		bdd_direct_begin(target, pending);
 	if (pending->direct != NULL)
 	{
