@@ -547,7 +547,7 @@ sub step_restart
 	$self->stop_watching;
 	$self->disconnect;
 	$_->{off} = 0 for @{ $self->{state} };
-	$self->{node}->restart('fast');
+	$self->{node}->restart;
 	$self->start_watching;
 	$self->execute(0, "SELECT batchdedup.resume('$_')") for @names;
 	return 1;
