@@ -472,12 +472,14 @@ bdd_apply_add(BddApply *apply, BddSharedGeneration *generation)
 {
 	BddTarget *target = apply->target;
 	MemoryContext old_context;
-	BddReplayed known;
+	BddReplayed known = {0};
 
 	Assert(generation->state == BDD_SEALED);
 	bdd_check_journal(target);
 	old_context = MemoryContextSwitchTo(apply->context);
-	known.mark = bdd_mark_read(target->options.target_id, &known.from);
+	/* Before the mark is set. */
+	if (generation->spooled)
+		known.mark = bdd_mark_read(target->options.target_id, &known.from);
 	known.rows = pg_atomic_read_u32(&generation->keys);
 	known.old = shape_before(target, generation);
 	if (!set_mark(target, generation->number))

@@ -113,7 +113,9 @@ extern void bdd_journal_expect_xid(void);
 extern XLogRecPtr bdd_log_message(StringInfo message, bool transactional);
 extern void bdd_journal_write_applied(int32 target_id, Oid relid,
 									  uint64 generation);
-extern XLogRecPtr bdd_journal_write_horizon(XLogRecPtr horizon);
+extern void bdd_journal_write_horizon(XLogRecPtr horizon);
+extern void bdd_put_row(StringInfo rows, uint64 sequence,
+						const BddShape *shape, const BddImage *image);
 extern void bdd_put_section(StringInfo message,
 							const BddJournalSection *section);
 extern bool bdd_journal_announce_skipped(void);

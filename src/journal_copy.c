@@ -98,14 +98,6 @@ find_sealed(BddSharedSlot *slot, uint64 number)
 	return generation != NULL && generation->state == BDD_SEALED ? generation : NULL;
 }
 
-static void
-append_row(const BddShape *shape, const BddRow *row, StringInfo rows)
-{
-	bdd_put_number(rows, row->sequence);
-	appendStringInfoCharMacro(rows, row->image.op | (row->image.full ? BDD_JOURNAL_FULL : 0));
-	bdd_image_pack(shape, &row->image, rows);
-}
-
 /* Sections with the rows, of about a message's size each. */
 static List *
 make_sections(const BddCopy *copy, const BddShape *shape, const BddRows *rows)
@@ -126,7 +118,8 @@ make_sections(const BddCopy *copy, const BddShape *shape, const BddRows *rows)
 			sections = lappend(sections, section);
 			initStringInfo(&data);
 		}
-		append_row(shape, &rows->rows[i], &data);
+		bdd_put_row(&data, rows->rows[i].sequence, shape,
+					&rows->rows[i].image);
 		section->rows++;
 		section->size = data.len;
 		section->data = data.data;
@@ -176,25 +169,22 @@ copy_file(BddCopy *copy)
 	BddSpool spool;
 	BddJournalSection section;
 	bool found = bdd_spool_open(&spool, copy->database, copy->target_id);
+	bool whole = bdd_spool_is_whole(&spool, copy->rows);
 
-	if ((found ? Min(spool.rows, PG_UINT32_MAX) : 0) != copy->rows)
-	{
+	if (!whole)
 		ereport(LOG,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("rows are missing in file \"%s\"", spool.path)));
-		return false;
-	}
-	if (!found)
-		return true;
-	while (bdd_spool_next(&spool, &section))
+	while (found && whole && bdd_spool_next(&spool, &section))
 	{
 		section.target_id = copy->target_id;
 		section.relid = copy->relid;
 		write_section(copy, &section);
 		CHECK_FOR_INTERRUPTS();
 	}
-	bdd_spool_close(&spool);
-	return true;
+	if (found)
+		bdd_spool_close(&spool);
+	return whole;
 }
 
 /* ---------- one generation ---------- */

@@ -208,7 +208,7 @@ advance(bool always)
 	if (!always && !is_worth_while(needed))
 		return;
 	bdd_debug_point("advance");
-	(void) bdd_journal_write_horizon(needed);
+	bdd_journal_write_horizon(needed);
 	horizon = needed;
 	if (MyReplicationSlot != NULL &&
 		needed > MyReplicationSlot->data.restart_lsn)
@@ -342,12 +342,10 @@ bdd_journal_start(void)
 static bool
 has_spooled(BddSharedSlot *slot)
 {
-	bool found = false;
+	bool found;
 
 	LWLockAcquire(&slot->lock, LW_SHARED);
-	for (BddSharedGeneration *generation = slot->oldest;
-		 generation != NULL && !found; generation = generation->next)
-		found = generation->spooled && generation->state != BDD_APPLIED;
+	found = bdd_slot_spooled(slot) != 0;
 	LWLockRelease(&slot->lock);
 	return found;
 }

@@ -105,6 +105,16 @@ write_message(bool transactional)
 	return lsn;
 }
 
+/* A row; its sequence number is less the first one of the message. */
+void
+bdd_put_row(StringInfo rows, uint64 sequence, const BddShape *shape,
+			const BddImage *image)
+{
+	bdd_put_number(rows, sequence);
+	appendStringInfoCharMacro(rows, image->op | (image->full ? BDD_JOURNAL_FULL : 0));
+	bdd_image_pack(shape, image, rows);
+}
+
 /* A section is its head, which counts the bytes of the rows, and its rows. */
 void
 bdd_put_section(StringInfo message, const BddJournalSection *section)
@@ -136,17 +146,6 @@ append_section(const BddPending *pending, uint64 count, StringInfo rows)
 	resetStringInfo(rows);
 }
 
-static void
-append_row(StringInfo rows, const BddPending *pending,
-		   const BddPendingRow *row, uint64 first_sequence)
-{
-	const BddImage *image = &row->newest->image;
-
-	bdd_put_number(rows, row->reservation.version->sequence - first_sequence);
-	appendStringInfoCharMacro(rows, image->op | (image->full ? BDD_JOURNAL_FULL : 0));
-	bdd_image_pack(pending->shape, image, rows);
-}
-
 /* A message that is large enough goes at once, for the transaction's xid. */
 static void
 append_target(const BddPending *pending, uint64 first_sequence)
@@ -158,9 +157,11 @@ append_target(const BddPending *pending, uint64 first_sequence)
 	initStringInfo(&rows);
 	dlist_foreach(iter, &pending->set->rows)
 	{
-		append_row(&rows, pending,
-				   dlist_container(BddPendingRow, set_link, iter.cur),
-				   first_sequence);
+		BddPendingRow *row = dlist_container(BddPendingRow, set_link,
+											 iter.cur);
+
+		bdd_put_row(&rows, row->reservation.version->sequence - first_sequence,
+					pending->shape, &row->newest->image);
 		count++;
 		if (message.len + rows.len < BDD_MESSAGE_LIMIT)
 			continue;
@@ -361,7 +362,7 @@ bdd_journal_write_applied(int32 target_id, Oid relid, uint64 generation)
 }
 
 /* Says, and flushes, that nothing before "horizon" is needed. */
-XLogRecPtr
+void
 bdd_journal_write_horizon(XLogRecPtr horizon)
 {
 	XLogRecPtr lsn;
@@ -372,5 +373,4 @@ bdd_journal_write_horizon(XLogRecPtr horizon)
 	lsn = bdd_log_message(&message, false);
 	pfree(message.data);
 	XLogFlush(lsn);
-	return lsn;
 }

@@ -197,15 +197,12 @@ static void
 wait_for_replay(BddSharedSlot *slot)
 {
 	TimestampTz since = GetCurrentTimestamp();
-	uint64 number = 0;
+	uint64 number;
 
 	if (!slot->spooled)
 		return;
 	LWLockAcquire(&slot->lock, LW_SHARED);
-	for (BddSharedGeneration *generation = slot->oldest; generation != NULL;
-		 generation = generation->next)
-		if (generation->spooled && generation->state == BDD_SEALED)
-			number = generation->number;
+	number = bdd_slot_spooled(slot);
 	LWLockRelease(&slot->lock);
 	if (number == 0)
 		return;

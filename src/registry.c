@@ -741,6 +741,20 @@ bdd_slot_add_spooled(Oid database, Oid relid, int32 target_id, uint64 number,
 }
 
 /*
+ * The number of the generation that stands for the target's file, as long as it
+ * is not applied, or 0.  The caller holds the slot lock, or is alone.
+ */
+uint64
+bdd_slot_spooled(const BddSharedSlot *slot)
+{
+	for (BddSharedGeneration *generation = slot->oldest; generation != NULL;
+		 generation = generation->next)
+		if (generation->spooled && generation->state != BDD_APPLIED)
+			return generation->number;
+	return 0;
+}
+
+/*
  * From where on the WAL has messages of generations that are not applied.
  * Nobody enters meanwhile, so messages of an empty generation will come after
  * what has been inserted before.

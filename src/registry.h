@@ -151,6 +151,7 @@ extern BddSharedGeneration *bdd_load_generation(Oid database, Oid relid,
 												uint64 number,
 												uint32 fingerprint);
 extern void bdd_unload_all(void);
+extern uint64 bdd_slot_spooled(const BddSharedSlot *slot);
 extern bool bdd_slot_add_spooled(Oid database, Oid relid, int32 target_id,
 								 uint64 number, uint64 rows,
 								 XLogRecPtr journal_from);

@@ -200,7 +200,7 @@ open_file(BddSpool *spool, int32 target_id, uint32 rows)
 {
 	bool found = bdd_spool_open(spool, MyDatabaseId, target_id);
 
-	if ((found ? Min(spool->rows, PG_UINT32_MAX) : 0) != rows)
+	if (!bdd_spool_is_whole(spool, rows))
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("rows are missing in file \"%s\"", spool->path),

@@ -136,14 +136,9 @@ static bool
 has_spooled(void)
 {
 	for (int i = 0; i < bdd_registry->slot_count; i++)
-	{
-		BddSharedSlot *slot = &bdd_registry->slots[i];
-
-		for (BddSharedGeneration *generation = slot->in_use ? slot->oldest : NULL;
-			 generation != NULL; generation = generation->next)
-			if (generation->spooled && generation->state != BDD_APPLIED)
-				return true;
-	}
+		if (bdd_registry->slots[i].in_use &&
+			bdd_slot_spooled(&bdd_registry->slots[i]) != 0)
+			return true;
 	return false;
 }
 

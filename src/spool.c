@@ -196,6 +196,13 @@ bdd_spool_open(BddSpool *spool, Oid database, int32 target_id)
 	return true;
 }
 
+/* Whether the file, or that there is none, agrees with what was found. */
+bool
+bdd_spool_is_whole(const BddSpool *spool, uint32 rows)
+{
+	return Min(spool->rows, PG_UINT32_MAX) == rows;
+}
+
 /*
  * The next section with rows that count, valid until the one after it; false:
  * the end.
@@ -254,22 +261,15 @@ bdd_spool_remove_others(bool (*needed)(Oid database, int32 target_id))
 		return false;
 	while ((entry = ReadDir(directory, SPOOL_DIRECTORY)) != NULL)
 	{
-		char path[MAXPGPATH];
 		Oid database;
 		int32 target_id;
 
 		if (sscanf(entry->d_name, "%u.%d", &database, &target_id) != 2)
 			continue;
 		if (needed(database, target_id))
-		{
 			left = true;
-			continue;
-		}
-		spool_path(path, database, target_id);
-		if (unlink(path) != 0)
-			ereport(LOG,
-					(errcode_for_file_access(),
-					 errmsg("could not remove file \"%s\": %m", path)));
+		else
+			bdd_spool_remove(database, target_id);
 	}
 	FreeDir(directory);
 	return left;

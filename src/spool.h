@@ -31,6 +31,7 @@ extern void bdd_spool_put(StringInfo buffer,
 extern void bdd_spool_append(Oid database, int32 target_id,
 							 StringInfo buffer);
 extern bool bdd_spool_open(BddSpool *spool, Oid database, int32 target_id);
+extern bool bdd_spool_is_whole(const BddSpool *spool, uint32 rows);
 extern bool bdd_spool_next(BddSpool *spool, BddJournalSection *section);
 extern void bdd_spool_copied(StringInfo buffer, uint64 copy, uint64 from,
 							 uint64 to);
