@@ -15,7 +15,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep time);
-use PowerLoss qw(power_loss children_of);
+use PowerLoss qw(start_server power_loss children_of);
 use Torture;
 
 use constant WRITERS => 8;
@@ -25,21 +25,13 @@ my $seconds = ($ENV{TORTURE_MINUTES} || 0) * 60 || 30;
 my $roll = Torture::dice($seed, 4711);
 diag("TORTURE_SEED=$seed, $seconds seconds");
 
-my $node = PostgreSQL::Test::Cluster->new('torture');
-$node->init(extra => ['--wal-segsize=1']);
-$node->append_conf('postgresql.conf', <<'CONF');
-wal_level = replica
-shared_preload_libraries = 'batchdedup'
+my $node = start_server('torture', <<'CONF');
 batchdedup.buffer_size = '32MB'
 batchdedup.flush_interval = '200ms'
-batchdedup.retry_backoff = '10ms'
 restart_after_crash = on
-log_statement = none
-min_wal_size = '2MB'
 max_wal_size = '8MB'
 checkpoint_timeout = '30s'
 CONF
-$node->start;
 
 sub sql { return $node->safe_psql('postgres', $_[0]) }
 sql($Torture::setup);

@@ -10,27 +10,9 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep time);
-use PowerLoss qw(power_loss await_end);
+use PowerLoss qw(start_server power_loss await_end);
 
-my $node = PostgreSQL::Test::Cluster->new('windows');
-# Small segments, so that WAL that is not needed goes soon.
-$node->init(extra => ['--wal-segsize=1']);
-$node->append_conf('postgresql.conf', <<'CONF');
-wal_level = replica
-shared_preload_libraries = 'batchdedup'
-batchdedup.retry_backoff = '10ms'
-batchdedup.buffer_size = '16MB'
-batchdedup.debug_point = ''
-# What nobody flushes is not flushed by itself.
-wal_writer_delay = '10s'
-wal_writer_flush_after = '1GB'
-bgwriter_delay = '10s'
-autovacuum = off
-min_wal_size = '2MB'
-max_wal_size = '10MB'
-log_statement = none
-CONF
-$node->start;
+my $node = start_server('windows', $PowerLoss::lazy, "batchdedup.buffer_size = '16MB'");
 
 sub sql { return $node->safe_psql('postgres', $_[0]) }
 

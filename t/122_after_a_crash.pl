@@ -10,27 +10,13 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep time);
-use PowerLoss qw(power_loss await_end);
+use PowerLoss qw(start_server power_loss await_end);
 
-my $node = PostgreSQL::Test::Cluster->new('after');
-$node->init(extra => ['--wal-segsize=1']);
-$node->append_conf('postgresql.conf', <<'CONF');
-wal_level = replica
-shared_preload_libraries = 'batchdedup'
-batchdedup.retry_backoff = '10ms'
+my $node = start_server('after', $PowerLoss::lazy, <<'CONF');
 batchdedup.buffer_size = '4MB'
-batchdedup.debug_point = ''
 batchdedup.flush_interval = 0
 batchdedup.flush_rows = 0
-wal_writer_delay = '10s'
-wal_writer_flush_after = '1GB'
-bgwriter_delay = '10s'
-autovacuum = off
-min_wal_size = '2MB'
-max_wal_size = '10MB'
-log_statement = none
 CONF
-$node->start;
 
 my $database = 'postgres';
 

@@ -9,7 +9,34 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Time::HiRes qw(sleep time);
 
-our @EXPORT_OK = qw(power_loss await_end children_of);
+our @EXPORT_OK = qw(start_server power_loss await_end children_of);
+
+# For start_server: what nobody flushes is not flushed by itself.
+our $lazy = <<'CONF';
+wal_writer_delay = '10s'
+wal_writer_flush_after = '1GB'
+bgwriter_delay = '10s'
+autovacuum = off
+batchdedup.debug_point = ''
+CONF
+
+# A server with small segments, so that WAL that is not needed goes soon.
+sub start_server
+{
+	my ($name, @settings) = @_;
+	my $node = PostgreSQL::Test::Cluster->new($name);
+	$node->init(extra => ['--wal-segsize=1']);
+	$node->append_conf('postgresql.conf', $_) for <<'CONF', @settings;
+wal_level = replica
+shared_preload_libraries = 'batchdedup'
+batchdedup.retry_backoff = '10ms'
+min_wal_size = '2MB'
+max_wal_size = '10MB'
+log_statement = none
+CONF
+	$node->start;
+	return $node;
+}
 
 # pid => title of the server's processes
 sub children_of
