@@ -27,6 +27,7 @@ CREATE TABLE batchdedup.target_option (
     flush_group text CHECK (flush_group <> ''),
     paused boolean NOT NULL DEFAULT false,
     logged boolean NOT NULL DEFAULT true,
+    own boolean NOT NULL DEFAULT false,     -- a table of the extension
     CONSTRAINT target_option_target_key UNIQUE (target)
 );
 COMMENT ON TABLE batchdedup.target_option IS
@@ -35,7 +36,7 @@ COMMENT ON TABLE batchdedup.target_option IS
 -- extension begins somewhere else.
 SELECT pg_catalog.setval('batchdedup.target_option_target_id_seq',
     1 + pg_catalog.floor(pg_catalog.random() * 2000000000)::bigint);
-SELECT pg_catalog.pg_extension_config_dump('batchdedup.target_option', '');
+SELECT pg_catalog.pg_extension_config_dump('batchdedup.target_option', 'WHERE NOT own');
 SELECT pg_catalog.pg_extension_config_dump('batchdedup.target_option_target_id_seq', '');
 
 -- Up to which generation a target is applied, and from where on the journal of
@@ -187,7 +188,8 @@ SELECT o.target,
        o.paused,
        o.target_id
   FROM batchdedup.target_option o
-  JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) o.target::oid;
+  JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) o.target::oid
+ WHERE NOT o.own;
 COMMENT ON VIEW batchdedup.target IS
     'every option of every target; NULL: the setting of the server, or none';
 
@@ -372,7 +374,8 @@ SELECT o.target,
        s.last_flush_at, s.last_flush_ms, s.generation, coalesce(s.foreign_writes, 0) AS foreign_writes,
        s.failures, s.last_error_at, s.last_error_sqlstate, s.last_error
   FROM batchdedup.target_option o
-  LEFT JOIN batchdedup.stat_target_internal() s ON s.target_id OPERATOR(pg_catalog.=) o.target_id;
+  LEFT JOIN batchdedup.stat_target_internal() s ON s.target_id OPERATOR(pg_catalog.=) o.target_id
+ WHERE NOT o.own OR s.target_id IS NOT NULL;
 COMMENT ON VIEW batchdedup.stat_target IS
     'for each target of this database, since the server started: what came, what was written, what waits, what failed';
 
@@ -525,10 +528,139 @@ SELECT 'dead letters', o.target,
             THEN 'See batchdedup.dead_letter; then retry_dead_letters or discard_dead_letters.' END
   FROM batchdedup.target_option o
   LEFT JOIN batchdedup.dead_letter_row l ON l.target_id = o.target_id AND NOT l.superseded
- GROUP BY o.target;
+ GROUP BY o.target, o.own
+HAVING NOT o.own OR count(l.id) > 0;
 END;
 COMMENT ON FUNCTION batchdedup.health IS
     'a row for each check: ok, warn or fail, and what to do';
+
+-- ---------------------------------------------------------------------
+-- Batches and files
+-- ---------------------------------------------------------------------
+
+-- The steps that a batch may take. Rows may be added.
+CREATE TABLE batchdedup.batch_transition (
+    from_status text NOT NULL,
+    to_status text NOT NULL,
+    own boolean NOT NULL DEFAULT false,     -- came with the extension
+    PRIMARY KEY (from_status, to_status)
+);
+COMMENT ON TABLE batchdedup.batch_transition IS
+    'the legal steps from one status of a batch to the next';
+INSERT INTO batchdedup.batch_transition VALUES
+    ('pending', 'uploaded', true),
+    ('uploaded', 'scattering', true),
+    ('scattering', 'scattered', true),
+    ('scattered', 'gathering', true),
+    ('gathering', 'gathered', true),
+    ('gathered', 'completed', true),
+    ('pending', 'failed', true), ('pending', 'cancelled', true),
+    ('uploaded', 'failed', true), ('uploaded', 'cancelled', true),
+    ('scattering', 'failed', true), ('scattering', 'cancelled', true),
+    ('scattered', 'failed', true), ('scattered', 'cancelled', true),
+    ('gathering', 'failed', true), ('gathering', 'cancelled', true),
+    ('gathered', 'failed', true), ('gathered', 'cancelled', true),
+    ('failed', 'scattering', true);         -- retry_files
+SELECT pg_catalog.pg_extension_config_dump('batchdedup.batch_transition', 'WHERE NOT own');
+
+-- While files are still added total_files is not kept here: that would be one
+-- row for all who add files to wait for. The view batch counts them.
+CREATE TABLE batchdedup.batch_row (
+    id uuid PRIMARY KEY,
+    name text NOT NULL CONSTRAINT batch_row_name_key UNIQUE,
+    source text,
+    kind text NOT NULL DEFAULT 'files' CHECK (kind IN ('files', 'import')),
+    status text NOT NULL DEFAULT 'pending',
+    expected_files integer CHECK (expected_files >= 0),
+    total_files integer NOT NULL DEFAULT 0,
+    processed_files integer NOT NULL DEFAULT 0 CHECK (processed_files >= 0),
+    failed_files integer NOT NULL DEFAULT 0 CHECK (failed_files >= 0),
+    reopened_files integer NOT NULL DEFAULT 0,
+    metadata jsonb NOT NULL DEFAULT '{}',
+    on_file_failure text NOT NULL DEFAULT 'fail' CHECK (on_file_failure IN ('fail', 'continue')),
+    max_attempts integer NOT NULL DEFAULT 5 CHECK (max_attempts > 0),
+    upload_completed_at timestamptz,
+    all_files_done_at timestamptz,          -- the barrier
+    reached text[] NOT NULL DEFAULT '{pending}',
+    claimed_by text,                        -- claim_batch
+    lease_until timestamptz,
+    attempts integer NOT NULL DEFAULT 0,
+    error text,
+    created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    updated_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    CONSTRAINT batch_row_counts CHECK (processed_files + failed_files <= total_files)
+) WITH (fillfactor = 50);
+CREATE INDEX batch_row_source ON batchdedup.batch_row (source, created_at);
+CREATE INDEX batch_row_status ON batchdedup.batch_row (status, created_at);
+CREATE INDEX batch_row_created_at ON batchdedup.batch_row (created_at);
+COMMENT ON TABLE batchdedup.batch_row IS 'batches; see the view batch';
+SELECT pg_catalog.pg_extension_config_dump('batchdedup.batch_row', '');
+
+CREATE TABLE batchdedup.file (
+    id uuid PRIMARY KEY,
+    batch_id uuid NOT NULL REFERENCES batchdedup.batch_row ON DELETE CASCADE,
+    filename text NOT NULL,
+    size bigint CHECK (size >= 0),
+    location text,
+    checksum text,
+    version integer NOT NULL DEFAULT 1,
+    status text NOT NULL DEFAULT 'pending'
+        CHECK (status IN ('pending', 'processing', 'done', 'failed')),
+    attempts integer NOT NULL DEFAULT 0,
+    claimed_by text,
+    lease_until timestamptz,
+    result jsonb,
+    error text,
+    created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    completed_at timestamptz,
+    CONSTRAINT file_batch_id_filename_key UNIQUE (batch_id, filename)
+) WITH (fillfactor = 70);
+CREATE INDEX file_open ON batchdedup.file (batch_id, coalesce(lease_until, '-infinity'))
+    WHERE status IN ('pending', 'processing');
+COMMENT ON TABLE batchdedup.file IS
+    'the files of batches; what workers say of one comes here through the buffer';
+SELECT pg_catalog.pg_extension_config_dump('batchdedup.file', '');
+-- A target of the extension's own: see src/batch.c.
+INSERT INTO batchdedup.target_option (target, key_columns, update_columns, version_column, guard, own)
+VALUES ('batchdedup.file', '{id}', '{version,status,result,error,completed_at}', 'version', 'off', true);
+
+CREATE TABLE batchdedup.file_version (
+    file_id uuid NOT NULL REFERENCES batchdedup.file ON DELETE CASCADE,
+    version integer NOT NULL,
+    size bigint,
+    location text,
+    checksum text,
+    status text NOT NULL,
+    attempts integer NOT NULL,
+    claimed_by text,
+    result jsonb,
+    error text,
+    completed_at timestamptz,
+    replaced_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    PRIMARY KEY (file_id, version)
+);
+COMMENT ON TABLE batchdedup.file_version IS
+    'what there was of a file before it was delivered again';
+SELECT pg_catalog.pg_extension_config_dump('batchdedup.file_version', '');
+
+-- ---------------------------------------------------------------------
+-- Events
+-- ---------------------------------------------------------------------
+
+CREATE TABLE batchdedup.event (
+    id bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY,
+    at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    xid xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
+    batch_id uuid,
+    file_id uuid,
+    kind text NOT NULL,
+    payload jsonb NOT NULL DEFAULT '{}',
+    idempotency_key text,
+    ordering_key text
+);
+COMMENT ON TABLE batchdedup.event IS 'what has happened; only added to, until expire_events';
+SELECT pg_catalog.pg_extension_config_dump('batchdedup.event', '');
+SELECT pg_catalog.pg_extension_config_dump('batchdedup.event_id_seq', '');
 
 -- ---------------------------------------------------------------------
 -- Privileges: the functions check the caller themselves

@@ -41,7 +41,8 @@ enum
 	OPTION_FLUSH_GROUP,
 	OPTION_PAUSED,
 	OPTION_LOGGED,
-	OPTION_COUNT = OPTION_LOGGED
+	OPTION_OWN,
+	OPTION_COUNT = OPTION_OWN
 };
 
 /* Column of batchdedup.dead_letter_row. */
@@ -153,6 +154,7 @@ parse_options(Relation rel, HeapTuple tuple, BddOptions *options)
 			TextDatumGetCString(values[OPTION_FLUSH_GROUP - 1]);
 	options->paused = DatumGetBool(values[OPTION_PAUSED - 1]);
 	options->logged = DatumGetBool(values[OPTION_LOGGED - 1]);
+	options->own = DatumGetBool(values[OPTION_OWN - 1]);
 }
 
 /*

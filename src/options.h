@@ -59,6 +59,7 @@ typedef struct BddOptions
 	char *flush_group; /* or NULL */
 	bool paused;
 	bool logged;
+	bool own; /* a table of the extension */
 } BddOptions;
 
 extern Oid bdd_catalog_relation(const char *name);

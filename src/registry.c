@@ -207,21 +207,21 @@ init_slot(BddSharedSlot *slot, Oid database, int32 target_id, Oid relid,
 
 /*
  * The target's slot, made if there is none: its generations are numbered
- * from applied + 1.  NULL: batchdedup.max_targets are in use.
+ * from applied + 1.  NULL: batchdedup.max_targets are in use, or with "own"
+ * all that we keep for ourselves.
  */
 BddSharedSlot *
-bdd_slot_create(int32 target_id, Oid relid, uint64 applied)
+bdd_slot_create(int32 target_id, Oid relid, uint64 applied, bool own)
 {
+	int others = bdd_registry->slot_count - BDD_OWN_SLOTS;
+	int last = own ? bdd_registry->slot_count : others;
 	BddSharedSlot *slot;
-
 	int worker;
 
 	LWLockAcquire(&bdd_registry->lock, LW_EXCLUSIVE);
 	slot = find_slot(target_id);
 	worker = slot == NULL ? worker_index(MyDatabaseId) : slot->worker;
-	for (int i = 0; i < bdd_registry->slot_count && slot == NULL &&
-					worker >= 0;
-		 i++)
+	for (int i = own ? others : 0; i < last && slot == NULL && worker >= 0; i++)
 		if (!bdd_registry->slots[i].in_use)
 		{
 			slot = &bdd_registry->slots[i];

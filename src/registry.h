@@ -112,12 +112,18 @@ typedef struct BddSharedRegistry
 	BddSharedSlot *slots;        /* slot_count */
 } BddSharedRegistry;
 
+/*
+ * Slots beside batchdedup.max_targets, the last ones: for targets of the
+ * extension itself, one in each database that has any.
+ */
+#define BDD_OWN_SLOTS 64
+
 extern BddSharedRegistry *bdd_registry;
 
 extern BddSharedSlot *bdd_slot_find(int32 target_id, Oid relid);
 extern BddSharedSlot *bdd_slot_find_by_table(Oid relid);
 extern BddSharedSlot *bdd_slot_create(int32 target_id, Oid relid,
-									  uint64 applied);
+									  uint64 applied, bool own);
 extern void bdd_slot_free(BddSharedSlot *slot, Oid database,
 						  int32 target_id);
 extern void bdd_release_worker_index(int worker);

@@ -42,10 +42,17 @@ sequence_size(void)
 		   MaxBackends * sizeof(pg_atomic_uint64);
 }
 
+/* Targets of users, and of the extension itself. */
+static int
+slot_limit(void)
+{
+	return bdd_max_targets + BDD_OWN_SLOTS;
+}
+
 static Size
 partitions_size(void)
 {
-	return mul_size(bdd_max_targets,
+	return mul_size(slot_limit(),
 					BDD_PARTITIONS * sizeof(BddSharedPartition));
 }
 
@@ -61,8 +68,8 @@ total_size(void)
 {
 	Size parts[] = {
 		sizeof(BddSharedMemory),
-		mul_size(bdd_max_targets, sizeof(BddSharedWorker)),
-		mul_size(bdd_max_targets, sizeof(BddSharedSlot)),
+		mul_size(slot_limit(), sizeof(BddSharedWorker)),
+		mul_size(slot_limit(), sizeof(BddSharedSlot)),
 		partitions_size(), sequence_size(), pool_size()};
 	Size size = PG_CACHE_LINE_SIZE;
 
@@ -95,9 +102,9 @@ lay_out(BddSharedMemory *shared, char *end)
 	char *memory = (char *) (shared + 1);
 
 	shared->registry.workers = carve(&memory,
-									 bdd_max_targets * sizeof(BddSharedWorker));
+									 slot_limit() * sizeof(BddSharedWorker));
 	shared->registry.slots = carve(&memory,
-								   bdd_max_targets * sizeof(BddSharedSlot));
+								   slot_limit() * sizeof(BddSharedSlot));
 	shared->partitions = carve(&memory, partitions_size());
 	shared->sequence = carve(&memory, sequence_size());
 	memset(shared + 1, 0, memory - (char *) (shared + 1));
@@ -136,7 +143,7 @@ init_memory(BddSharedMemory *shared, char *end)
 	LWLockInitialize(&registry->lock, tranche);
 	LWLockInitialize(&registry->worker_lock, tranche);
 	registry->partition_tranche = bdd_new_tranche("BatchdedupPartition");
-	registry->slot_count = bdd_max_targets;
+	registry->slot_count = slot_limit();
 	init_slots(shared);
 
 	bdd_journal_init(&shared->journal);

@@ -104,3 +104,36 @@ bdd_spi_run(const char *sql, int nargs, Oid *types, Datum *values,
 			 SPI_result_code_string(result), sql);
 	return SPI_processed;
 }
+
+/*
+ * Runs a statement with a plan that is kept; returns the number of rows.
+ * "nulls": NULL, or 'n' for each value that is null.
+ */
+uint64
+bdd_plan_run(BddKeptPlan *plan, Datum *values, const char *nulls)
+{
+	int result;
+
+	if (plan->plan == NULL)
+	{
+		SPIPlanPtr made = SPI_prepare(plan->sql, plan->nargs, plan->types);
+
+		if (made == NULL || SPI_keepplan(made) != 0)
+			elog(ERROR, "statement could not be prepared: %s: %s",
+				 SPI_result_code_string(SPI_result), plan->sql);
+		plan->plan = made;
+	}
+	result = SPI_execute_plan(plan->plan, values, nulls, false, 0);
+	if (result < 0)
+		elog(ERROR, "statement failed: %s: %s",
+			 SPI_result_code_string(result), plan->sql);
+	return SPI_processed;
+}
+
+/* A value of the last statement's result; "column" counts from 1. */
+Datum
+bdd_spi_value(uint64 row, int column, bool *isnull)
+{
+	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc,
+						 column, isnull);
+}

@@ -20,6 +20,15 @@ typedef struct BddIdentity
 	int guc_nesting;
 } BddIdentity;
 
+/* A statement whose plan is kept: static, with sql, nargs and types set. */
+typedef struct BddKeptPlan
+{
+	const char *sql;
+	int nargs;
+	Oid types[8];
+	SPIPlanPtr plan; /* made at the first use */
+} BddKeptPlan;
+
 extern void bdd_become_owner_of(Oid owner, BddIdentity *saved);
 extern void bdd_become_extension_owner(BddIdentity *saved);
 extern void bdd_exact_output(void);
@@ -29,5 +38,7 @@ extern void bdd_spi_connect(void);
 extern void bdd_spi_finish(void);
 extern uint64 bdd_spi_run(const char *sql, int nargs, Oid *types,
 						  Datum *values, const char *nulls);
+extern uint64 bdd_plan_run(BddKeptPlan *plan, Datum *values, const char *nulls);
+extern Datum bdd_spi_value(uint64 row, int column, bool *isnull);
 
 #endif /* BDD_SPI_UTIL_H */

@@ -11,6 +11,7 @@
 #include "catalog/pg_type_d.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "guc.h"
 #include "journal.h"
 #include "miscadmin.h"
 #include "registry.h"
@@ -181,13 +182,13 @@ bdd_stat_buffer(PG_FUNCTION_ARGS)
 
 	bdd_check_preloaded();
 	InitMaterializedSRF(fcinfo, 0);
-	for (int i = 0; i < bdd_registry->slot_count; i++)
+	for (int i = 0; i < bdd_max_targets; i++)
 		slots += bdd_registry->slots[i].in_use;
 	used = pg_atomic_read_u32(&bdd_pool->used);
 	values[0] = Int64GetDatum((int64) bdd_pool->total * BDD_CHUNK_SIZE);
 	values[1] = Int64GetDatum((int64) used * BDD_CHUNK_SIZE);
 	values[2] = Int32GetDatum(slots);
-	values[3] = Int32GetDatum(bdd_registry->slot_count);
+	values[3] = Int32GetDatum(bdd_max_targets);
 	values[4] = BoolGetDatum(bdd_registry->launcher != NULL);
 	set_time(&values[5], &isnull[5], bdd_registry->start_failed_at);
 	tuplestore_putvalues(result->setResult, result->setDesc, values, isnull);

@@ -750,12 +750,14 @@ bdd_target_slot(BddTarget *target)
 	target->journal_checked = true;
 	if (bdd_target_find_slot(target) != NULL)
 		return target->slot;
-	target->slot = bdd_slot_create(id, target->relid, bdd_mark_read(id, NULL));
+	target->slot = bdd_slot_create(id, target->relid, bdd_mark_read(id, NULL),
+								   target->options.own);
 	if (target->slot == NULL)
 	{
 		bdd_free_orphans();
 		target->slot = bdd_slot_create(id, target->relid,
-									   bdd_mark_read(id, NULL));
+									   bdd_mark_read(id, NULL),
+									   target->options.own);
 	}
 	if (target->slot != NULL && bdd_has_dead_letters(target->relid))
 		target->slot->has_letters = true;
@@ -763,7 +765,7 @@ bdd_target_slot(BddTarget *target)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("all %d slots for targets are in use",
-						bdd_max_targets),
+						target->options.own ? BDD_OWN_SLOTS : bdd_max_targets),
 				 errhint("Raise batchdedup.max_targets and restart the server.")));
 	return target->slot;
 }
