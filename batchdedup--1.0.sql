@@ -643,6 +643,288 @@ COMMENT ON TABLE batchdedup.file_version IS
     'what there was of a file before it was delivered again';
 SELECT pg_catalog.pg_extension_config_dump('batchdedup.file_version', '');
 
+-- Several kinds of workers may have to be done before a step is over.
+CREATE TABLE batchdedup.batch_worker_count (
+    batch_id uuid NOT NULL REFERENCES batchdedup.batch_row ON DELETE CASCADE,
+    status text NOT NULL,
+    kind text NOT NULL,
+    expected_workers integer NOT NULL CHECK (expected_workers >= 0),
+    completed_workers integer NOT NULL DEFAULT 0,
+    PRIMARY KEY (batch_id, status, kind),
+    CHECK (completed_workers BETWEEN 0 AND expected_workers)
+);
+COMMENT ON TABLE batchdedup.batch_worker_count IS
+    'how many workers of each kind have to be done in a step of a batch, and how many are';
+SELECT pg_catalog.pg_extension_config_dump('batchdedup.batch_worker_count', '');
+
+CREATE TABLE batchdedup.batch_worker (
+    batch_id uuid NOT NULL,
+    status text NOT NULL,
+    kind text NOT NULL,
+    worker text NOT NULL,
+    completed_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    PRIMARY KEY (batch_id, status, kind, worker),
+    FOREIGN KEY (batch_id) REFERENCES batchdedup.batch_row ON DELETE CASCADE
+);
+COMMENT ON TABLE batchdedup.batch_worker IS 'which workers are done in a step of a batch';
+SELECT pg_catalog.pg_extension_config_dump('batchdedup.batch_worker', '');
+
+CREATE VIEW batchdedup.batch AS
+SELECT b.id, b.name, b.source, b.kind, b.status, b.expected_files,
+       CASE WHEN b.upload_completed_at IS NULL AND b.kind OPERATOR(pg_catalog.=) 'files'
+            THEN (SELECT pg_catalog.count(*)::integer FROM batchdedup.file f
+                   WHERE f.batch_id OPERATOR(pg_catalog.=) b.id)
+            ELSE b.total_files END AS total_files,
+       b.processed_files, b.failed_files, b.reopened_files,
+       (SELECT pg_catalog.jsonb_object_agg(w.kind, pg_catalog.jsonb_build_object(
+                   'expected_workers', w.expected_workers, 'completed_workers', w.completed_workers))
+          FROM batchdedup.batch_worker_count w
+         WHERE w.batch_id OPERATOR(pg_catalog.=) b.id AND w.status OPERATOR(pg_catalog.=) b.status) AS workers,
+       b.metadata, b.on_file_failure, b.max_attempts, b.error,
+       b.claimed_by, b.lease_until, b.attempts,
+       b.created_at, b.updated_at, b.upload_completed_at, b.all_files_done_at
+  FROM batchdedup.batch_row b;
+COMMENT ON VIEW batchdedup.batch IS 'batches of files, and how far they are';
+
+-- Legal steps only, whoever writes.
+CREATE FUNCTION batchdedup.batch_step_internal() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM batchdedup.batch_transition t
+                    WHERE t.from_status = OLD.status AND t.to_status = NEW.status) THEN
+        RAISE EXCEPTION 'batch "%" cannot go from % to %', OLD.name, OLD.status, NEW.status
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  DETAIL = coalesce((SELECT format('Legal steps from %s: %s.', OLD.status,
+                                                   string_agg(t.to_status, ', ' ORDER BY t.to_status))
+                                       FROM batchdedup.batch_transition t
+                                      WHERE t.from_status = OLD.status
+                                     HAVING count(*) > 0),
+                                    format('There is no step from %s.', OLD.status)),
+                  HINT = 'See batchdedup.batch_transition.';
+    END IF;
+    NEW.reached := NEW.reached || NEW.status;
+    NEW.updated_at := clock_timestamp();
+    RETURN NEW;
+END $$;
+COMMENT ON FUNCTION batchdedup.batch_step_internal IS 'trigger of batch_row: legal steps only';
+CREATE TRIGGER step BEFORE UPDATE ON batchdedup.batch_row
+FOR EACH ROW WHEN (OLD.status IS DISTINCT FROM NEW.status)
+EXECUTE FUNCTION batchdedup.batch_step_internal();
+
+CREATE FUNCTION batchdedup.batch_event_internal() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    INSERT INTO batchdedup.event (batch_id, kind, payload)
+    VALUES (NEW.id, 'status_changed', jsonb_build_object('from', OLD.status, 'to', NEW.status));
+    IF NEW.status = 'failed' THEN
+        INSERT INTO batchdedup.event (batch_id, kind, payload)
+        VALUES (NEW.id, 'batch_failed', jsonb_build_object('error', NEW.error));
+    ELSIF OLD.all_files_done_at IS NULL AND NEW.all_files_done_at IS NOT NULL THEN
+        INSERT INTO batchdedup.event (batch_id, kind, payload)
+        VALUES (NEW.id, 'all_files_done', jsonb_build_object('processed_files', NEW.processed_files,
+                                                             'failed_files', NEW.failed_files));
+    END IF;
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION batchdedup.batch_event_internal IS 'trigger of batch_row: events of steps, and the barrier''s';
+CREATE TRIGGER event AFTER UPDATE ON batchdedup.batch_row
+FOR EACH ROW WHEN (OLD.status IS DISTINCT FROM NEW.status)
+EXECUTE FUNCTION batchdedup.batch_event_internal();
+
+CREATE FUNCTION batchdedup.batch_changed_internal() RETURNS trigger
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_batch_changed';
+COMMENT ON FUNCTION batchdedup.batch_changed_internal IS 'trigger of batch_row: wakes who waits for a status';
+CREATE TRIGGER wake AFTER UPDATE ON batchdedup.batch_row
+FOR EACH ROW WHEN (OLD.status IS DISTINCT FROM NEW.status)
+EXECUTE FUNCTION batchdedup.batch_changed_internal();
+
+CREATE FUNCTION batchdedup.file_changed_internal() RETURNS trigger
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'bdd_file_changed';
+COMMENT ON FUNCTION batchdedup.file_changed_internal IS 'trigger of file: counts, events, barrier';
+CREATE TRIGGER changed AFTER UPDATE ON batchdedup.file
+REFERENCING OLD TABLE AS old_files NEW TABLE AS new_files
+FOR EACH STATEMENT EXECUTE FUNCTION batchdedup.file_changed_internal();
+
+CREATE FUNCTION batchdedup.create_batch(
+    name text,
+    source text DEFAULT NULL,
+    expected_files integer DEFAULT NULL,
+    metadata jsonb DEFAULT '{}',
+    on_file_failure text DEFAULT NULL,
+    max_attempts integer DEFAULT NULL
+) RETURNS uuid
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_create_batch';
+COMMENT ON FUNCTION batchdedup.create_batch IS
+    'begins a batch of files, and returns its id; that of the batch with this name if there is one';
+
+CREATE FUNCTION batchdedup.add_file(
+    batch uuid,
+    filename text,
+    size bigint DEFAULT NULL,
+    location text DEFAULT NULL,
+    checksum text DEFAULT NULL
+) RETURNS uuid
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_add_file';
+COMMENT ON FUNCTION batchdedup.add_file IS
+    'adds a file to a batch, and returns its id; a known one with another checksum is opened again';
+
+CREATE FUNCTION batchdedup.complete_upload(batch uuid) RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_complete_upload';
+COMMENT ON FUNCTION batchdedup.complete_upload IS
+    'says that the list of the batch''s files is final';
+
+CREATE FUNCTION batchdedup.claim_files(
+    worker text,
+    max_files integer,
+    lease interval,
+    batch uuid DEFAULT NULL
+) RETURNS SETOF batchdedup.file
+LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 10
+AS 'MODULE_PATHNAME', 'bdd_claim_files';
+COMMENT ON FUNCTION batchdedup.claim_files IS
+    'hands open files to a worker, of one batch or fairly of all, until the lease ends';
+
+CREATE FUNCTION batchdedup.renew_lease(file uuid, worker text, lease interval) RETURNS boolean
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_renew_lease';
+COMMENT ON FUNCTION batchdedup.renew_lease IS
+    'says that the worker still works on the file; false: it is not his any more';
+
+CREATE FUNCTION batchdedup.complete_file(
+    batch uuid,
+    file uuid,
+    result jsonb DEFAULT NULL,
+    version integer DEFAULT NULL
+) RETURNS boolean
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_complete_file';
+COMMENT ON FUNCTION batchdedup.complete_file IS
+    'says that a file is done; true: it was not before';
+
+CREATE FUNCTION batchdedup.fail_file(
+    batch uuid,
+    file uuid,
+    error text,
+    retry boolean,
+    version integer DEFAULT NULL,
+    worker text DEFAULT NULL
+) RETURNS boolean
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_fail_file';
+COMMENT ON FUNCTION batchdedup.fail_file IS
+    'says that a file could not be processed: now, or with retry => false for good; false: it was not open';
+
+CREATE FUNCTION batchdedup.retry_files(batch uuid) RETURNS bigint
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_retry_files';
+COMMENT ON FUNCTION batchdedup.retry_files IS
+    'opens the failed files of a batch again, and the batch if it has failed because of them; returns their number';
+
+CREATE FUNCTION batchdedup.claim_batch(
+    worker text,
+    from_status text,
+    to_status text,
+    lease interval
+) RETURNS batchdedup.batch
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_claim_batch';
+COMMENT ON FUNCTION batchdedup.claim_batch IS
+    'hands the next step of a batch to a worker, until the lease ends; null: there is none';
+
+CREATE FUNCTION batchdedup.advance_batch(batch uuid, to_status text) RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_advance_batch';
+COMMENT ON FUNCTION batchdedup.advance_batch IS
+    'takes a batch to its next status; legal steps only, see batch_transition';
+
+CREATE FUNCTION batchdedup.expect_workers(batch uuid, kind text, expected integer) RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_expect_workers';
+COMMENT ON FUNCTION batchdedup.expect_workers IS
+    'says how many workers of a kind have to be done in the step that the batch is in';
+
+CREATE FUNCTION batchdedup.complete_worker(batch uuid, kind text, worker text) RETURNS boolean
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_complete_worker';
+COMMENT ON FUNCTION batchdedup.complete_worker IS
+    'says that a worker is done with the step that the batch is in; true: he was not before';
+
+CREATE FUNCTION batchdedup.wait_batch(batch uuid, status text, timeout interval) RETURNS boolean
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_wait_batch';
+COMMENT ON FUNCTION batchdedup.wait_batch IS
+    'waits until a batch has come to a status; false: time is over, or it will not';
+
+CREATE FUNCTION batchdedup.reconcile_batches() RETURNS bigint
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_reconcile_batches';
+COMMENT ON FUNCTION batchdedup.reconcile_batches IS
+    'compares the counts of batches with their files, repairs what differs, and returns how many batches that were';
+
+CREATE FUNCTION batchdedup.reconcile_files(batch uuid, listing text[])
+RETURNS TABLE (filename text, problem text)
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_reconcile_files';
+COMMENT ON FUNCTION batchdedup.reconcile_files IS
+    'compares a batch with the names that the object store lists';
+
+CREATE FUNCTION batchdedup.expire_batches(keep interval) RETURNS bigint
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_expire_batches';
+COMMENT ON FUNCTION batchdedup.expire_batches IS
+    'removes batches that have ended, with their files, after so long; returns their number';
+
+CREATE FUNCTION batchdedup.file_is_closed_internal(file uuid, version integer) RETURNS boolean
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_file_is_closed';
+COMMENT ON FUNCTION batchdedup.file_is_closed_internal IS
+    'part of claim_files: whether the buffer says that a file is done';
+
+-- What a role needs that works with batches, events and imports. The names of
+-- their functions stand here and nowhere else.
+CREATE FUNCTION batchdedup.batch_functions_internal() RETURNS SETOF regprocedure
+LANGUAGE sql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+SELECT p.oid::regprocedure FROM pg_proc p
+ WHERE p.pronamespace = 'batchdedup'::regnamespace
+   AND p.proname IN ('create_batch', 'add_file', 'complete_upload', 'claim_files', 'renew_lease',
+                     'complete_file', 'fail_file', 'retry_files', 'claim_batch', 'advance_batch',
+                     'expect_workers', 'complete_worker', 'wait_batch', 'reconcile_batches',
+                     'reconcile_files', 'expire_batches');
+END;
+COMMENT ON FUNCTION batchdedup.batch_functions_internal IS
+    'the functions that grant_batches grants';
+
+CREATE FUNCTION batchdedup.grant_batches(grantee regrole) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    functions text;
+BEGIN
+    IF grantee IS NULL THEN
+        RAISE EXCEPTION 'role must not be null' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    SELECT string_agg(f::text, ', ') INTO functions FROM batchdedup.batch_functions_internal() f;
+    EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', functions, grantee);
+    EXECUTE format('GRANT SELECT ON batchdedup.batch, batchdedup.file, batchdedup.file_version, '
+                   'batchdedup.batch_transition, batchdedup.batch_worker_count, batchdedup.batch_worker, '
+                   'batchdedup.event TO %s', grantee);
+END $$;
+COMMENT ON FUNCTION batchdedup.grant_batches IS
+    'lets a role work with batches, events and imports';
+
 -- ---------------------------------------------------------------------
 -- Events
 -- ---------------------------------------------------------------------
@@ -658,6 +940,8 @@ CREATE TABLE batchdedup.event (
     idempotency_key text,
     ordering_key text
 );
+-- A barrier fires once.
+CREATE UNIQUE INDEX event_all_files_done ON batchdedup.event (batch_id) WHERE kind = 'all_files_done';
 COMMENT ON TABLE batchdedup.event IS 'what has happened; only added to, until expire_events';
 SELECT pg_catalog.pg_extension_config_dump('batchdedup.event', '');
 SELECT pg_catalog.pg_extension_config_dump('batchdedup.event_id_seq', '');
@@ -679,3 +963,14 @@ GRANT SELECT ON batchdedup.target_option, batchdedup.mark TO pg_monitor;
 GRANT SELECT (id, target_id, superseded) ON batchdedup.dead_letter_row TO pg_monitor;
 GRANT SELECT ON batchdedup.stat_target, batchdedup.stat_buffer, batchdedup.stat_worker, batchdedup.stat_journal
     TO pg_monitor;
+
+-- Batches are everybody's who may call their functions: see grant_batches.
+DO $$
+DECLARE
+    functions text;
+BEGIN
+    SELECT pg_catalog.string_agg(f::text, ', ') INTO functions FROM batchdedup.batch_functions_internal() f;
+    EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', functions);
+END $$;
+REVOKE ALL ON FUNCTION batchdedup.grant_batches, batchdedup.batch_functions_internal,
+    batchdedup.file_is_closed_internal FROM PUBLIC;

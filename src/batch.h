@@ -3,6 +3,9 @@
  * batch.h
  *		Batches of files, and their barrier.
  *
+ * The functions that run SQL expect to be connected to SPI, as the extension's
+ * owner: between bdd_batch_begin and bdd_batch_end.
+ *
  *-------------------------------------------------------------------------
  */
 #ifndef BDD_BATCH_H
@@ -10,11 +13,38 @@
 
 #include "batchdedup.h"
 
+#include "fmgr.h"
+#include "spi_util.h"
 #include "utils/uuid.h"
 
+/* What is to be known of a batch. */
+typedef struct BddBatch
+{
+	pg_uuid_t id;
+	char *status;
+	char *kind;
+	char *name;
+	bool uploaded; /* the list of files is final */
+	int total;     /* files; 0 before that */
+	int processed;
+	int failed;
+	int max_attempts;
+} BddBatch;
+
+extern void bdd_batch_check_argument(FunctionCallInfo fcinfo, int n,
+									 const char *what);
+extern void bdd_batch_begin(BddIdentity *saved, const char *call);
+extern void bdd_batch_end(const BddIdentity *saved);
+
 extern pg_uuid_t *bdd_new_uuid(void);
-extern void bdd_batch_advance(const pg_uuid_t *batch, const char *status);
 extern void bdd_event_write(const char *kind, const pg_uuid_t *batch,
 							const pg_uuid_t *file, Datum payload);
+
+extern void bdd_batch_read(const pg_uuid_t *id, BddBatch *batch);
+extern void bdd_batch_lock(const pg_uuid_t *id, bool for_files,
+						   BddBatch *batch);
+extern bool bdd_batch_has_ended(const BddBatch *batch);
+extern void bdd_batch_advance(const pg_uuid_t *batch, const char *status);
+extern void bdd_batch_settle(Datum batches);
 
 #endif /* BDD_BATCH_H */

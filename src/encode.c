@@ -217,6 +217,7 @@ bdd_values_init(const BddTarget *target, BddValues *row)
 	row->given = palloc0(2 * target->shape.set_bytes);
 	row->first = row->given + target->shape.set_bytes;
 	row->take_identities = false;
+	row->no_defaults = false;
 }
 
 /*
@@ -596,7 +597,8 @@ bdd_push_values(BddTarget *target, BddValues *row)
 		insert[i] = row->given[i] | row->first[i];
 	hash = bdd_values_key(target, row, key);
 	check_not_null(target, row);
-	add_defaults(target, row, insert);
+	if (!row->no_defaults)
+		add_defaults(target, row, insert);
 	bdd_pending_init();
 	old_context = MemoryContextSwitchTo(bdd_pending_context);
 	image = bdd_image_from_values(shape, BDD_UPSERT, row->values, row->isnull,

@@ -22,6 +22,7 @@ typedef struct BddValues
 	BddColumns *given;
 	BddColumns *first;    /* have a value for a row that is inserted */
 	bool take_identities; /* of identity columns, too */
+	bool no_defaults;     /* the row is known to exist */
 } BddValues;
 
 extern void bdd_values_init(const BddTarget *target, BddValues *row);

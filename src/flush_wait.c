@@ -74,13 +74,15 @@ wait_for_transaction(VirtualTransactionId vxid)
 	PG_END_TRY();
 }
 
-/* One step of waiting; the caller has prepared to sleep on slot->changed. */
-static void
-wait_step(BddSharedSlot *slot)
+/*
+ * Waits for what the target's worker applies now, whatever it is; false: it
+ * applies nothing.
+ */
+bool
+bdd_wait_for_applier(BddSharedSlot *slot)
 {
 	VirtualTransactionId applier;
 
-	/* Whatever it applies now: our rows have to wait for it. */
 	LWLockAcquire(&bdd_registry->worker_lock, LW_SHARED);
 	applier = bdd_registry->workers[slot->worker].applier;
 	LWLockRelease(&bdd_registry->worker_lock);
@@ -88,10 +90,17 @@ wait_step(BddSharedSlot *slot)
 	CHECK_FOR_INTERRUPTS();
 	if (VirtualTransactionIdIsValid(applier))
 		wait_for_transaction(applier);
+	return VirtualTransactionIdIsValid(applier);
+}
+
+/* One step of waiting; the caller has prepared to sleep on slot->changed. */
+static void
+wait_step(BddSharedSlot *slot)
+{
+	bool applied = bdd_wait_for_applier(slot);
+
 	(void) ConditionVariableTimedSleep(&slot->changed,
-									   VirtualTransactionIdIsValid(applier) ?
-										   1 :
-										   WAIT_STEP_MS,
+									   applied ? 1 : WAIT_STEP_MS,
 									   PG_WAIT_EXTENSION);
 }
 

@@ -17,6 +17,7 @@ extern void bdd_check_may_wait(void);
 extern void bdd_wait_applied(BddSharedSlot *slot, int32 target_id,
 							 uint64 number, TimestampTz since,
 							 bool may_read);
+extern bool bdd_wait_for_applier(BddSharedSlot *slot);
 extern bool bdd_above_high_water(BddSharedSlot *slot);
 extern bool bdd_above_seal_mark(BddSharedSlot *slot);
 extern void bdd_report_full(BddSharedSlot *slot);

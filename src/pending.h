@@ -82,6 +82,7 @@ typedef struct BddPending
 	BddPendingSet *aside;            /* newest first */
 	BddLevel *direct;                /* since this level rows go to the table */
 	BddSharedGeneration *generation; /* entered; from PRE_COMMIT on */
+	uint64 published;                /* number of that generation; from COMMIT on */
 } BddPending;
 
 /*

@@ -187,6 +187,18 @@ collect_pending_key(BddTarget *target, uint32 hash, StringInfo key,
 		add_pending_row(row, rows);
 }
 
+/*
+ * What buffer and transaction say of a key, if its bytes are all that says
+ * which it is.
+ */
+void
+bdd_read_key(BddTarget *target, uint32 hash, StringInfo key,
+			 Snapshot snapshot, BddRows *rows)
+{
+	bdd_read_published_key(target, hash, key, snapshot, rows);
+	collect_pending_key(target, hash, key, rows);
+}
+
 /* ---------- get ---------- */
 
 /*
@@ -257,6 +269,14 @@ bdd_read_support(PG_FUNCTION_ARGS)
 	PG_RETURN_POINTER(NULL);
 }
 
+/* Before the snapshot is taken that table and buffer are read with. */
+void
+bdd_read_wait_replayed(BddTarget *target)
+{
+	if (bdd_target_find_slot(target) != NULL)
+		wait_for_replay(target->slot);
+}
+
 /* The caller may read the table, and hence what is buffered for it. */
 void
 bdd_read_begin(BddTarget *target)
@@ -268,8 +288,7 @@ bdd_read_begin(BddTarget *target)
 								  ACLMASK_ALL) != ACLCHECK_OK)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(relid));
 	bdd_check_row_security(target);
-	if (bdd_target_find_slot(target) != NULL)
-		wait_for_replay(target->slot);
+	bdd_read_wait_replayed(target);
 }
 
 static BddTarget *
@@ -296,8 +315,7 @@ collect_key(BddTarget *target, BddValues *given, Snapshot snapshot,
 	hash = bdd_values_key(target, given, &key);
 	if (target->key.exact)
 	{
-		bdd_read_published_key(target, hash, &key, snapshot, rows);
-		collect_pending_key(target, hash, &key, rows);
+		bdd_read_key(target, hash, &key, snapshot, rows);
 		return;
 	}
 	bdd_read_published(target, snapshot, rows);

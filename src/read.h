@@ -18,11 +18,14 @@
 typedef void (*BddTableRowVisitor)(HeapTupleHeader row, void *arg);
 
 extern void bdd_read_planned(Oid relid);
+extern void bdd_read_wait_replayed(BddTarget *target);
 extern void bdd_read_begin(BddTarget *target);
 
 extern void bdd_read_published_key(BddTarget *target, uint32 hash,
 								   StringInfo key, Snapshot snapshot,
 								   BddRows *rows);
+extern void bdd_read_key(BddTarget *target, uint32 hash, StringInfo key,
+						 Snapshot snapshot, BddRows *rows);
 extern void bdd_read_published(BddTarget *target, Snapshot snapshot,
 							   BddRows *rows);
 extern void bdd_read_pending(BddTarget *target, BddRows *rows);

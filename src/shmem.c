@@ -11,6 +11,7 @@
  */
 #include "shmem.h"
 
+#include "barrier_count.h"
 #include "debug_point.h"
 #include "guc.h"
 #include "journal.h"
@@ -27,6 +28,7 @@ typedef struct BddSharedMemory
 	BddSharedPool pool;
 	BddSharedDebug debug;
 	BddSharedJournal journal;
+	BddSharedBarrier barrier;
 	BddSharedSequence *sequence;
 	BddSharedPartition *partitions;
 	char *chunks;
@@ -147,6 +149,7 @@ init_memory(BddSharedMemory *shared, char *end)
 	init_slots(shared);
 
 	bdd_journal_init(&shared->journal);
+	bdd_barrier_init(&shared->barrier);
 	pg_atomic_init_u64(&shared->sequence->last, 0);
 	shared->sequence->floors_size = MaxBackends;
 	for (int i = 0; i < MaxBackends; i++)
@@ -173,6 +176,7 @@ start_memory(void)
 	bdd_sequence = shared->sequence;
 	bdd_shared_debug = &shared->debug;
 	bdd_journal = &shared->journal;
+	bdd_barrier = &shared->barrier;
 	bdd_shutdown_file_init();
 }
 

@@ -8,10 +8,12 @@
 #include "spi_util.h"
 
 #include "access/table.h"
+#include "access/xact.h"
 #include "miscadmin.h"
 #include "target.h"
 #include "utils/guc.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 
 static void
 become(Oid role, int security, BddIdentity *saved)
@@ -105,6 +107,29 @@ bdd_spi_run(const char *sql, int nargs, Oid *types, Datum *values,
 	return SPI_processed;
 }
 
+static void
+make_plan(BddKeptPlan *plan)
+{
+	SPIPlanPtr made;
+
+	if (plan->plan != NULL)
+		return;
+	made = SPI_prepare(plan->sql, plan->nargs, plan->types);
+	if (made == NULL || SPI_keepplan(made) != 0)
+		elog(ERROR, "statement could not be prepared: %s: %s",
+			 SPI_result_code_string(SPI_result), plan->sql);
+	plan->plan = made;
+}
+
+static uint64
+check_result(const BddKeptPlan *plan, int result)
+{
+	if (result < 0)
+		elog(ERROR, "statement failed: %s: %s",
+			 SPI_result_code_string(result), plan->sql);
+	return SPI_processed;
+}
+
 /*
  * Runs a statement with a plan that is kept; returns the number of rows.
  * "nulls": NULL, or 'n' for each value that is null.
@@ -112,22 +137,24 @@ bdd_spi_run(const char *sql, int nargs, Oid *types, Datum *values,
 uint64
 bdd_plan_run(BddKeptPlan *plan, Datum *values, const char *nulls)
 {
-	int result;
+	make_plan(plan);
+	return check_result(plan, SPI_execute_plan(plan->plan, values, nulls,
+											   false, 0));
+}
 
-	if (plan->plan == NULL)
-	{
-		SPIPlanPtr made = SPI_prepare(plan->sql, plan->nargs, plan->types);
-
-		if (made == NULL || SPI_keepplan(made) != 0)
-			elog(ERROR, "statement could not be prepared: %s: %s",
-				 SPI_result_code_string(SPI_result), plan->sql);
-		plan->plan = made;
-	}
-	result = SPI_execute_plan(plan->plan, values, nulls, false, 0);
-	if (result < 0)
-		elog(ERROR, "statement failed: %s: %s",
-			 SPI_result_code_string(result), plan->sql);
-	return SPI_processed;
+/*
+ * Runs a query that sees all that is committed now, whatever the snapshot of
+ * the transaction.
+ */
+uint64
+bdd_plan_run_now(BddKeptPlan *plan, Datum *values, const char *nulls)
+{
+	make_plan(plan);
+	CommandCounterIncrement();
+	return check_result(plan, SPI_execute_snapshot(plan->plan, values, nulls,
+												   GetLatestSnapshot(),
+												   InvalidSnapshot, true,
+												   false, 0));
 }
 
 /* A value of the last statement's result; "column" counts from 1. */

@@ -17,6 +17,7 @@
 #include "xact.h"
 
 #include "access/xact.h"
+#include "barrier_count.h"
 #include "debug_point.h"
 #include "flush_wait.h"
 #include "journal.h"
@@ -360,6 +361,7 @@ publish_target(BddPending *pending)
 	}
 	if (new_keys > 0)
 		note_new_keys(pending, new_keys);
+	pending->published = generation->number;
 	bdd_leave(pending->slot, generation);
 	pending->generation = NULL;
 }
@@ -422,6 +424,7 @@ at_commit(void)
 	else if (phase == RESERVED)
 		publish_all();
 	run_actions();
+	bdd_barrier_commit();
 	bdd_journal_forget();
 	if (bdd_pending_targets != NULL || phase != COLLECTING)
 		forget_transaction();
@@ -433,6 +436,7 @@ at_abort(void)
 	if (phase != COLLECTING)
 		release_all();
 	forget_actions(0);
+	bdd_barrier_forget();
 	bdd_journal_forget();
 	forget_transaction();
 }
