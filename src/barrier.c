@@ -114,7 +114,7 @@ static BddKeptPlan write_events = {
 	"CASE n.status WHEN 'done' THEN pg_catalog.jsonb_build_object('filename', n.filename, 'version', n.version) "
 	"ELSE pg_catalog.jsonb_build_object('filename', n.filename, 'version', n.version, 'error', n.error) END "
 	"FROM new_files n JOIN old_files o ON o.id = n.id "
-	"WHERE n.status <> o.status AND n.status IN ('done', 'failed')"};
+	"WHERE n.status <> o.status AND n.status IN ('done', 'failed') ORDER BY n.completed_at, n.id"};
 
 /* What makes a failed file one that is to be tried once more. */
 static BddKeptPlan write_letters = {

@@ -290,6 +290,27 @@ check_name(text *name)
 				 errmsg("name must not be empty")));
 }
 
+static void
+check_positive(FunctionCallInfo fcinfo, int n, int least, const char *what)
+{
+	if (!PG_ARGISNULL(n) && PG_GETARG_INT32(n) < least)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must be at least %d", what, least)));
+}
+
+static void
+check_on_file_failure(FunctionCallInfo fcinfo, int n)
+{
+	const char *policy = PG_ARGISNULL(n) ? "fail" : text_to_cstring(PG_GETARG_TEXT_PP(n));
+
+	if (strcmp(policy, "fail") != 0 && strcmp(policy, "continue") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("on_file_failure cannot be \"%s\"", policy),
+				 errhint("It is fail or continue.")));
+}
+
 static bool
 insert_batch(const Datum *values, const char *nulls)
 {
@@ -353,6 +374,9 @@ bdd_create_batch(PG_FUNCTION_ARGS)
 	bdd_batch_check_argument(fcinfo, 0, "name");
 	bdd_batch_check_argument(fcinfo, 3, "metadata");
 	check_name(PG_GETARG_TEXT_PP(0));
+	check_positive(fcinfo, 2, 0, "expected_files");
+	check_on_file_failure(fcinfo, 4);
+	check_positive(fcinfo, 5, 1, "max_attempts");
 	for (int i = 0; i < 6; i++)
 	{
 		values[i + 1] = PG_GETARG_DATUM(i);
@@ -559,7 +583,8 @@ bdd_expect_workers(PG_FUNCTION_ARGS)
 {
 	static BddKeptPlan upsert = {
 		"INSERT INTO batchdedup.batch_worker_count AS c (batch_id, status, kind, expected_workers) VALUES ($1, $2, $3, $4) "
-		"ON CONFLICT (batch_id, status, kind) DO UPDATE SET expected_workers = EXCLUDED.expected_workers",
+		"ON CONFLICT (batch_id, status, kind) DO UPDATE SET expected_workers = EXCLUDED.expected_workers "
+		"WHERE c.completed_workers <= EXCLUDED.expected_workers",
 		4,
 		{UUIDOID, TEXTOID, TEXTOID, INT4OID}};
 	BddIdentity saved;
@@ -569,13 +594,17 @@ bdd_expect_workers(PG_FUNCTION_ARGS)
 	bdd_batch_check_argument(fcinfo, 0, "batch");
 	bdd_batch_check_argument(fcinfo, 1, "kind");
 	bdd_batch_check_argument(fcinfo, 2, "number of workers");
+	check_positive(fcinfo, 2, 0, "number of workers");
 	bdd_batch_begin(&saved, "expect_workers()");
 	bdd_batch_lock(PG_GETARG_UUID_P(0), false, &batch);
 	values[0] = UUIDPGetDatum(&batch.id);
 	values[1] = CStringGetTextDatum(batch.status);
 	values[2] = PG_GETARG_DATUM(1);
 	values[3] = PG_GETARG_DATUM(2);
-	(void) bdd_plan_run(&upsert, values, NULL);
+	if (bdd_plan_run(&upsert, values, NULL) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("more workers of kind \"%s\" are done already", TextDatumGetCString(values[2]))));
 	bdd_batch_end(&saved);
 	PG_RETURN_VOID();
 }
@@ -593,7 +622,7 @@ bdd_complete_worker(PG_FUNCTION_ARGS)
 		{UUIDOID, TEXTOID, TEXTOID, TEXTOID}};
 	static BddKeptPlan update = {
 		"WITH c AS (UPDATE batchdedup.batch_worker_count SET completed_workers = completed_workers + 1 "
-		"WHERE batch_id = $1 AND status = $2 AND kind = $3 RETURNING *), "
+		"WHERE batch_id = $1 AND status = $2 AND kind = $3 AND completed_workers < expected_workers RETURNING *), "
 		"e AS (INSERT INTO batchdedup.event (kind, batch_id, payload) "
 		"SELECT 'workers_done', $1, pg_catalog.jsonb_build_object('status', $2, 'kind', $3, 'workers', c.completed_workers) "
 		"FROM c WHERE c.completed_workers = c.expected_workers) SELECT FROM c",
@@ -617,7 +646,7 @@ bdd_complete_worker(PG_FUNCTION_ARGS)
 	if (is_new && bdd_plan_run(&update, values, NULL) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("no workers of kind \"%s\" are expected while batch \"%s\" is %s",
+				 errmsg("no more workers of kind \"%s\" are expected while batch \"%s\" is %s",
 						TextDatumGetCString(values[2]), batch.name, batch.status),
 				 errhint("Say how many with batchdedup.expect_workers.")));
 	bdd_batch_end(&saved);

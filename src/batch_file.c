@@ -740,6 +740,7 @@ bdd_complete_file(PG_FUNCTION_ARGS)
 	bdd_batch_check_argument(fcinfo, 1, "file");
 	bdd_check_preloaded();
 	PreventCommandDuringRecovery("complete_file()");
+	PreventCommandIfReadOnly("complete_file()");
 	begin_looking();
 	is_new = find_spoken(fcinfo, 3, &spoken) && spoken.file.status != FILE_DONE;
 	if (is_new)
@@ -796,6 +797,7 @@ bdd_fail_file(PG_FUNCTION_ARGS)
 		bdd_batch_check_argument(fcinfo, i, ((const char *[]){"batch", "file", "error", "retry"})[i]);
 	bdd_check_preloaded();
 	PreventCommandDuringRecovery("fail_file()");
+	PreventCommandIfReadOnly("fail_file()");
 	begin_looking();
 	is_new = find_spoken(fcinfo, 4, &spoken) && spoken.file.status < FILE_DONE;
 	if (is_new && !PG_ARGISNULL(5))
