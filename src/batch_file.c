@@ -537,7 +537,10 @@ find_files(BddClaim *claim, const pg_uuid_t *batch)
 	}
 }
 
-/* Marks what was found, and hands it out. */
+/*
+ * Marks what was found, and hands it out.  Whoever has the batch's row locked
+ * takes the batch to scattering himself, or the next claim does.
+ */
 static void
 lease_files(BddClaim *claim, Tuplestorestate *result)
 {
@@ -547,8 +550,9 @@ lease_files(BddClaim *claim, Tuplestorestate *result)
 		3,
 		{UUIDARRAYOID, TEXTOID, TIMESTAMPTZOID}};
 	static BddKeptPlan begin = {
-		"UPDATE batchdedup.batch_row SET status = 'scattering' WHERE status = 'uploaded' "
-		"AND id IN (SELECT f.batch_id FROM batchdedup.file f WHERE f.id = ANY ($1))",
+		"UPDATE batchdedup.batch_row SET status = 'scattering' WHERE id IN ("
+		"SELECT b.id FROM batchdedup.batch_row b WHERE b.status = 'uploaded' "
+		"AND b.id IN (SELECT f.batch_id FROM batchdedup.file f WHERE f.id = ANY ($1)) FOR NO KEY UPDATE SKIP LOCKED)",
 		1,
 		{UUIDARRAYOID}};
 	Datum values[] = {uuid_array(claim->ids, claim->count), claim->worker,
