@@ -20,6 +20,7 @@
 #include "barrier_count.h"
 #include "catalog/pg_type_d.h"
 #include "commands/trigger.h"
+#include "debug_point.h"
 #include "options.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -180,8 +181,10 @@ bdd_file_changed(PG_FUNCTION_ARGS)
 		(void) bdd_plan_run(&write_events, NULL, NULL);
 	if (change.letters)
 		(void) bdd_plan_run(&write_letters, NULL, NULL);
+	bdd_debug_point("counted");
 	if (change.any_due)
 		bdd_batch_settle(change.due);
+	bdd_debug_point("barrier");
 	bdd_spi_finish();
 	PG_RETURN_POINTER(NULL);
 }
