@@ -112,7 +112,7 @@ write_group(BddTarget *target, const BddWriteRules *rules, BddGroup *group)
 	char *sql;
 
 	if (rules->merge)
-		bdd_run_on_rows(target,
+		(void) bdd_run_on_rows(target,
 						bdd_sql_merge(target, rules, group->update,
 									  group->insert),
 						group->rows, group->count, false);
@@ -125,20 +125,23 @@ write_group(BddTarget *target, const BddWriteRules *rules, BddGroup *group)
 	else if (group->full || target->key.count == 0 ||
 			 (rules->insert_triggers &&
 			  gives_required(target, group->insert)))
-		bdd_run_on_rows(target,
+		(void) bdd_run_on_rows(target,
 						bdd_sql_upsert(target, rules, group->update,
 									   group->insert),
 						group->rows, group->count, false);
 	else
 	{
+		uint64 updated = 0;
+
 		sql = bdd_sql_update_existing(target, rules, group->update);
 		if (sql != NULL)
-			bdd_run_on_rows(target, sql, group->rows, group->count,
-							false);
-		bdd_run_on_rows(target,
-						bdd_sql_insert_missing(target, group->update,
-											   group->insert),
-						group->rows, group->count, false);
+			updated = bdd_run_on_rows(target, sql, group->rows,
+									  group->count, false);
+		if (updated < group->count)
+			(void) bdd_run_on_rows(target,
+								   bdd_sql_insert_missing(target, group->update,
+														  group->insert),
+								   group->rows, group->count, false);
 	}
 	tuplestore_end(group->rows);
 }
@@ -165,8 +168,8 @@ delete_rows(BddTarget *target, const BddRow *rows, uint64 count,
 	}
 	if (store == NULL)
 		return;
-	bdd_run_on_rows(target, bdd_sql_delete(target, versioned), store, deletes,
-					false);
+	(void) bdd_run_on_rows(target, bdd_sql_delete(target, versioned), store,
+						   deletes, false);
 	tuplestore_end(store);
 }
 
@@ -264,7 +267,8 @@ count_stale(BddTarget *target, const BddRow *rows, uint64 count,
 		if (rows[i].image.op == BDD_UPSERT ||
 			bdd_image_is_versioned_delete(&target->shape, &rows[i].image))
 			put_row(store, slot, target, &rows[i].image);
-	bdd_run_on_rows(target, bdd_sql_count_stale(target), store, count, false);
+	(void) bdd_run_on_rows(target, bdd_sql_count_stale(target), store, count,
+						   false);
 	stale = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
 										SPI_tuptable->tupdesc, 1, &isnull));
 	tuplestore_end(store);
@@ -282,13 +286,16 @@ write_round(BddTarget *target, const BddRow *rows, uint64 count, bool merge,
 	uint64 upserts;
 
 	read_table_counts(target->relid, &before);
-	if (bdd_am_worker || counts->finds_stale)
+	if ((bdd_am_worker && !target->options.own) || counts->finds_stale)
 		stale = count_stale(target, rows, count, slot);
 	delete_rows(target, rows, count, slot, false);
 	if (target->shape.version >= 0)
 		delete_rows(target, rows, count, slot, true);
 	upserts = upsert_rows(target, rows, count, merge, slot);
 	read_table_counts(target->relid, &after);
+	/* Rows of our own that change nothing are of a file delivered again. */
+	if (target->options.own)
+		stale = upserts - Min(upserts, after.updated - before.updated);
 
 	counts->rows += count;
 	counts->stale += stale;

@@ -1037,10 +1037,11 @@ execute(SPIPlanPtr plan, Oid relid, bool read_only)
 }
 
 /*
- * Runs a statement of this file on the rows, which have the table's row type.
- * The caller is connected to SPI.  "read_only": with the active snapshot.
+ * Runs a statement of this file on the rows, which have the table's row type;
+ * returns how many rows it wrote or found.  The caller is connected to SPI.
+ * "read_only": with the active snapshot.
  */
-void
+uint64
 bdd_run_on_rows(BddTarget *target, const char *sql, Tuplestorestate *rows,
 				uint64 count, bool read_only)
 {
@@ -1068,4 +1069,5 @@ bdd_run_on_rows(BddTarget *target, const char *sql, Tuplestorestate *rows,
 		elog(ERROR, "statement failed: %s: %s",
 			 SPI_result_code_string(result), sql);
 	(void) SPI_unregister_relation(BDD_ROWS_NAME);
+	return SPI_processed;
 }

@@ -347,8 +347,7 @@ bdd_read_table_rows(BddTarget *target, const BddImage *const *keys,
 	ExecDropSingleTupleTableSlot(slot);
 
 	bdd_spi_connect();
-	bdd_run_on_rows(target, bdd_sql_select_row(target), store, count, true);
-	found = SPI_processed;
+	found = bdd_run_on_rows(target, bdd_sql_select_row(target), store, count, true);
 	table = SPI_tuptable;
 	MemoryContextSwitchTo(context);
 	for (uint64 i = 0; i < found; i++)
