@@ -367,6 +367,7 @@ SELECT expire_batches('1 hour');
 SELECT name FROM batch ORDER BY 1;
 SELECT expire_batches(NULL);
 
+SELECT discard_dead_letters('file') >= 0 AS discarded;
 DELETE FROM batch_row;
 SELECT count(*) FROM file;
 DELETE FROM event;

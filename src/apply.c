@@ -113,9 +113,9 @@ write_group(BddTarget *target, const BddWriteRules *rules, BddGroup *group)
 
 	if (rules->merge)
 		(void) bdd_run_on_rows(target,
-						bdd_sql_merge(target, rules, group->update,
-									  group->insert),
-						group->rows, group->count, false);
+							   bdd_sql_merge(target, rules, group->update,
+											 group->insert),
+							   group->rows, group->count, false);
 
 	/*
 	 * BEFORE INSERT triggers must see every row, as they do with INSERT ... ON
@@ -126,9 +126,9 @@ write_group(BddTarget *target, const BddWriteRules *rules, BddGroup *group)
 			 (rules->insert_triggers &&
 			  gives_required(target, group->insert)))
 		(void) bdd_run_on_rows(target,
-						bdd_sql_upsert(target, rules, group->update,
-									   group->insert),
-						group->rows, group->count, false);
+							   bdd_sql_upsert(target, rules, group->update,
+											  group->insert),
+							   group->rows, group->count, false);
 	else
 	{
 		uint64 updated = 0;

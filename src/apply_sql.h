@@ -47,7 +47,7 @@ extern char *bdd_sql_select_row(BddTarget *target);
 extern bool bdd_equal_is_same(Form_pg_attribute attribute);
 extern bool bdd_is_writing(Oid relid);
 extern uint64 bdd_run_on_rows(BddTarget *target, const char *sql,
-							Tuplestorestate *rows, uint64 count,
-							bool read_only);
+							  Tuplestorestate *rows, uint64 count,
+							  bool read_only);
 
 #endif /* BDD_APPLY_SQL_H */

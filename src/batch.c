@@ -103,6 +103,12 @@ bdd_new_uuid(void)
 	return uuid;
 }
 
+char *
+bdd_uuid_text(const pg_uuid_t *uuid)
+{
+	return DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(uuid)));
+}
+
 /* Adds an event; NULL: of no batch, of no file.  "payload" is a jsonb. */
 void
 bdd_event_write(const char *kind, const pg_uuid_t *batch,
@@ -165,7 +171,7 @@ report_no_batch(const pg_uuid_t *id)
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_OBJECT),
 			 errmsg("batch %s does not exist",
-					DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(id))))));
+					bdd_uuid_text(id))));
 }
 
 /* The batch as the active snapshot shows it, without SQL: for every file. */

@@ -37,6 +37,7 @@ extern void bdd_batch_begin(BddIdentity *saved, const char *call);
 extern void bdd_batch_end(const BddIdentity *saved);
 
 extern pg_uuid_t *bdd_new_uuid(void);
+extern char *bdd_uuid_text(const pg_uuid_t *uuid);
 extern void bdd_event_write(const char *kind, const pg_uuid_t *batch,
 							const pg_uuid_t *file, Datum payload);
 

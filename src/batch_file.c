@@ -134,7 +134,7 @@ read_file(Oid relid, const pg_uuid_t *id, BddFile *file)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("file %s does not exist",
-						DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(id))))));
+						bdd_uuid_text(id))));
 	parse_file(tuple, RelationGetDescr(rel), file);
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
@@ -677,7 +677,7 @@ find_spoken(FunctionCallInfo fcinfo, int version_argument, BddSpoken *spoken)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the file is of another batch"),
 				 errdetail("It is of batch %s.",
-						   DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&spoken->file.batch))))));
+						   bdd_uuid_text(&spoken->file.batch))));
 	bdd_batch_read(&spoken->file.batch, &spoken->batch);
 	if (read_buffered(spoken->target, &spoken->file.id, spoken->file.version, &buffered))
 		spoken->file.status = buffered;
@@ -705,6 +705,13 @@ give(BddValues *row, int column, Datum value, bool isnull)
 	bdd_column_add(row->given, column - 1);
 }
 
+/* Files that the table has open, as far as that is known; or 0. */
+static uint32
+open_files_of(const BddBatch *batch)
+{
+	return batch->uploaded ? Max(batch->total - batch->processed - batch->failed, 0) : 0;
+}
+
 /* The file's end, into the buffer; as the owner of our tables. */
 static void
 push_status(BddSpoken *spoken, BddFileStatus status, Datum result,
@@ -726,8 +733,7 @@ push_status(BddSpoken *spoken, BddFileStatus status, Datum result,
 	SetUserIdAndSecContext(spoken->target->owner, security | SECURITY_LOCAL_USERID_CHANGE);
 	bdd_push_values(spoken->target, &row);
 	SetUserIdAndSecContext(role, security);
-	bdd_barrier_note(spoken->target->relid, &spoken->batch.id, 1,
-					 spoken->batch.uploaded ? Max(spoken->batch.total - spoken->batch.processed - spoken->batch.failed, 0) : 0);
+	bdd_barrier_note(spoken->target->relid, &spoken->batch.id, 1, open_files_of(&spoken->batch));
 }
 
 /*
