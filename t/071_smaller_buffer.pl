@@ -25,7 +25,7 @@ SELECT count(batchdedup.upsert(ROW(k, rpad(k::text, 1000, 'b'))::b)) FROM genera
 SQL
 $node->stop('fast');
 
-foreach my $setting ('batchdedup.buffer_size = 4MB', 'batchdedup.max_targets = 1')
+foreach my $setting ('batchdedup.buffer_size = 4MB')
 {
 	my $offset = -s $node->logfile;
 	$node->append_conf('postgresql.conf', $setting);
