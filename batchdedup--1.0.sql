@@ -438,102 +438,6 @@ AS 'MODULE_PATHNAME', 'bdd_stat_reset';
 COMMENT ON FUNCTION batchdedup.stat_reset IS
     'sets the counters of this database''s targets back to zero';
 
--- A row for each check; a target is named where one is meant.
-CREATE FUNCTION batchdedup.health(
-    OUT check_name text, OUT target regclass, OUT status text, OUT detail text, OUT hint text
-) RETURNS SETOF record
-LANGUAGE sql VOLATILE PARALLEL UNSAFE
-SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
-SELECT 'processes', NULL::regclass,
-       CASE WHEN NOT b.launcher_running OR b.worker_start_failed_at IS NOT NULL THEN 'fail' ELSE 'ok' END,
-       CASE WHEN NOT b.launcher_running THEN 'the launcher is not running'
-            WHEN b.worker_start_failed_at IS NOT NULL
-            THEN 'no worker could be started: rows are written in their callers'' transactions' END,
-       CASE WHEN NOT b.launcher_running OR b.worker_start_failed_at IS NOT NULL
-            THEN 'Raise max_worker_processes; see the server log.' END
-  FROM batchdedup.stat_buffer_internal() b
-UNION ALL
-SELECT 'buffer', NULL,
-       CASE WHEN b.used_bytes >= 0.9 * b.total_bytes THEN 'fail'
-            WHEN b.used_bytes >= 0.7 * b.total_bytes THEN 'warn' ELSE 'ok' END,
-       format('%s of %s in use', pg_size_pretty(b.used_bytes), pg_size_pretty(b.total_bytes)),
-       CASE WHEN b.used_bytes >= 0.7 * b.total_bytes
-            THEN 'Look for a target that is paused or cannot be applied, or raise batchdedup.buffer_size.' END
-  FROM batchdedup.stat_buffer_internal() b
-UNION ALL
-SELECT 'journal', NULL,
-       CASE WHEN j.problem IS NOT NULL THEN 'fail' WHEN NOT j.read OR NOT j.kept THEN 'warn' ELSE 'ok' END,
-       CASE WHEN j.problem IS NOT NULL
-            THEN format('%s: rows for logged targets are written in their callers'' transactions', j.problem)
-            WHEN NOT j.read THEN 'the launcher has not read the WAL yet'
-            ELSE format('%s of WAL kept', pg_size_pretty(j.retained_bytes)) END,
-       CASE WHEN j.problem IS NOT NULL THEN 'Set wal_level to replica, and max_replication_slots to one more.'
-            WHEN NOT j.read THEN 'See the server log.' END
-  FROM batchdedup.stat_journal_internal() j
-UNION ALL
-SELECT 'journal', o.target, 'fail',
-       format('WAL from %s to %s was missing at the start, and may have had rows of it',
-              j.missing_from, j.missing_to),
-       'Go on without these rows with batchdedup.accept_loss.'
-  FROM batchdedup.stat_journal_internal() j
-  JOIN batchdedup.mark m ON m.journal_from < j.missing_to
-                        AND m.system = (SELECT c.system_identifier FROM pg_control_system() c)
-  JOIN batchdedup.target_option o ON o.target_id = m.target_id AND o.logged
-UNION ALL
-SELECT 'enabled', NULL,
-       CASE WHEN current_setting('batchdedup.enabled')::boolean THEN 'ok' ELSE 'warn' END,
-       CASE WHEN NOT current_setting('batchdedup.enabled')::boolean
-            THEN 'batchdedup.enabled is off here: every call writes to its table' END,
-       NULL
-UNION ALL
-SELECT 'apply', s.target,
-       CASE WHEN s.failures IS NULL THEN 'ok' WHEN s.error_passes THEN 'warn' ELSE 'fail' END,
-       CASE WHEN s.failures IS NOT NULL
-            THEN format('%s failures in a row, SQLSTATE %s%s', s.failures, s.last_error_sqlstate,
-                        coalesce(': ' || s.last_error, '')) END,
-       CASE WHEN s.failures IS NOT NULL
-            THEN 'Nothing is lost: the rows stay in the buffer and are tried again. Remove the cause.' END
-  FROM batchdedup.stat_target_internal() s
-  JOIN batchdedup.target_option o ON o.target_id = s.target_id
-UNION ALL
-SELECT 'age', s.target,
-       CASE WHEN s.buffered_rows > 0 AND o.paused THEN 'warn'
-            WHEN clock_timestamp() - s.oldest_row_at > interval '1 minute'
-                 + 10 * coalesce(o.flush_interval, current_setting('batchdedup.flush_interval')::interval)
-            THEN 'warn' ELSE 'ok' END,
-       CASE WHEN s.buffered_rows > 0
-            THEN format('%s rows, the oldest since %s%s', s.buffered_rows, s.oldest_row_at,
-                        CASE WHEN o.paused THEN '; the target is paused' ELSE '' END) END,
-       CASE WHEN s.buffered_rows > 0 AND o.paused THEN 'batchdedup.resume goes on.' END
-  FROM batchdedup.stat_target_internal() s
-  JOIN batchdedup.target_option o ON o.target_id = s.target_id
-UNION ALL
-SELECT 'commits', w.target,
-       CASE WHEN w.pid IS NULL THEN 'ok' ELSE 'warn' END,
-       CASE WHEN w.pid IS NOT NULL
-            THEN format('the worker waits since %s for transactions that are in their COMMIT; processes %s',
-                        w.waits_since, array_to_string(w.waits_for, ', ')) END,
-       CASE WHEN w.pid IS NOT NULL
-            THEN 'See their wait_event in pg_stat_activity: a synchronous standby that is gone, for instance.' END
-  FROM (VALUES (1)) AS one (row)
-  LEFT JOIN batchdedup.stat_worker_internal() w
-    ON clock_timestamp() - w.waits_since > current_setting('batchdedup.full_timeout', true)::interval
-   AND w.database_id = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
-UNION ALL
-SELECT 'dead letters', o.target,
-       CASE WHEN count(l.id) > 0 THEN 'warn' ELSE 'ok' END,
-       CASE WHEN count(l.id) > 0 THEN format('%s rows were refused by their table', count(l.id)) END,
-       CASE WHEN count(l.id) > 0
-            THEN 'See batchdedup.dead_letter; then retry_dead_letters or discard_dead_letters.' END
-  FROM batchdedup.target_option o
-  LEFT JOIN batchdedup.dead_letter_row l ON l.target_id = o.target_id AND NOT l.superseded
- GROUP BY o.target, o.own
-HAVING NOT o.own OR count(l.id) > 0;
-END;
-COMMENT ON FUNCTION batchdedup.health IS
-    'a row for each check: ok, warn or fail, and what to do';
-
 -- ---------------------------------------------------------------------
 -- Batches and files
 -- ---------------------------------------------------------------------
@@ -938,13 +842,390 @@ CREATE TABLE batchdedup.event (
     kind text NOT NULL,
     payload jsonb NOT NULL DEFAULT '{}',
     idempotency_key text,
-    ordering_key text
+    ordering_key text,
+    dumped_xid xid8                         -- what xid was where it was dumped
 );
 -- A barrier fires once.
 CREATE UNIQUE INDEX event_all_files_done ON batchdedup.event (batch_id) WHERE kind = 'all_files_done';
+CREATE INDEX event_xid ON batchdedup.event (xid, id);
+CREATE UNIQUE INDEX event_idempotency_key ON batchdedup.event (idempotency_key) WHERE idempotency_key IS NOT NULL;
 COMMENT ON TABLE batchdedup.event IS 'what has happened; only added to, until expire_events';
 SELECT pg_catalog.pg_extension_config_dump('batchdedup.event', '');
 SELECT pg_catalog.pg_extension_config_dump('batchdedup.event_id_seq', '');
+
+-- Tells those who listen, once for a transaction. Not of file_added: that would
+-- be all who add files waiting in their COMMIT for the server's lock of NOTIFY.
+-- Events that were not written by this transaction come from a dump.
+CREATE FUNCTION batchdedup.event_inserted_internal() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    news boolean;
+    restored boolean;
+BEGIN
+    SELECT bool_or(n.kind <> 'file_added'), bool_or(n.xid <> pg_current_xact_id() OR n.dumped_xid IS NOT NULL)
+      INTO news, restored FROM new_event n;
+    IF restored THEN
+        UPDATE batchdedup.event e SET dumped_xid = n.xid, xid = pg_current_xact_id()
+          FROM new_event n
+         WHERE e.id = n.id AND (n.xid <> pg_current_xact_id() OR n.dumped_xid IS NOT NULL);
+    END IF;
+    IF news THEN
+        PERFORM pg_notify('batchdedup_event', '');
+    END IF;
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION batchdedup.event_inserted_internal IS 'trigger of event: tells those who listen to batchdedup_event';
+CREATE TRIGGER event_inserted AFTER INSERT ON batchdedup.event
+REFERENCING NEW TABLE AS new_event
+FOR EACH STATEMENT EXECUTE FUNCTION batchdedup.event_inserted_internal();
+
+CREATE TABLE batchdedup.consumer_row (
+    name text PRIMARY KEY CHECK (name <> ''),
+    start text NOT NULL CHECK (start IN ('oldest', 'newest')),
+    kinds text[],                           -- NULL: all
+    shards integer NOT NULL CHECK (shards BETWEEN 1 AND 1000),
+    max_attempts integer NOT NULL CHECK (max_attempts > 0),
+    created_at timestamptz NOT NULL DEFAULT pg_catalog.now()
+);
+COMMENT ON TABLE batchdedup.consumer_row IS 'consumers of events; see the view consumer';
+SELECT pg_catalog.pg_extension_config_dump('batchdedup.consumer_row', '');
+
+-- How far a consumer is: see src/event.c.
+CREATE TABLE batchdedup.consumer_shard (
+    consumer text NOT NULL REFERENCES batchdedup.consumer_row ON DELETE CASCADE,
+    shard integer NOT NULL,
+    done pg_snapshot NOT NULL DEFAULT '1:1:',
+    until pg_snapshot,
+    batch_events bigint NOT NULL DEFAULT 0,
+    acked_id bigint NOT NULL DEFAULT 0,
+    given_id bigint NOT NULL DEFAULT 0,
+    holder text,
+    lease interval,
+    lease_until timestamptz,
+    polled_at timestamptz,
+    lost_events bigint NOT NULL DEFAULT 0,
+    restored boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (consumer, shard)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE batchdedup.consumer_shard IS 'how far each consumer is; see the view consumer';
+SELECT pg_catalog.pg_extension_config_dump('batchdedup.consumer_shard', '');
+
+-- Snapshots of another server mean nothing here. create_consumer takes that
+-- back, so what is left are rows from a dump.
+CREATE FUNCTION batchdedup.shard_inserted_internal() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    NEW.restored := true;
+    NEW.holder := NULL;
+    NEW.lease_until := NULL;
+    RETURN NEW;
+END $$;
+COMMENT ON FUNCTION batchdedup.shard_inserted_internal IS 'trigger of consumer_shard: notices a restore';
+CREATE TRIGGER shard_inserted BEFORE INSERT ON batchdedup.consumer_shard
+FOR EACH ROW EXECUTE FUNCTION batchdedup.shard_inserted_internal();
+
+CREATE TABLE batchdedup.event_attempt (
+    consumer text NOT NULL REFERENCES batchdedup.consumer_row ON DELETE CASCADE,
+    event_id bigint NOT NULL,
+    shard integer NOT NULL,
+    attempts integer NOT NULL,
+    error text NOT NULL,
+    dead boolean NOT NULL,                  -- not given again: it is in event_dead_letter
+    PRIMARY KEY (consumer, event_id)
+);
+COMMENT ON TABLE batchdedup.event_attempt IS 'events that a consumer has failed with and not acknowledged yet';
+SELECT pg_catalog.pg_extension_config_dump('batchdedup.event_attempt', '');
+
+CREATE TABLE batchdedup.event_dead_letter (
+    consumer text NOT NULL REFERENCES batchdedup.consumer_row ON DELETE CASCADE,
+    event_id bigint NOT NULL,
+    shard integer NOT NULL,
+    at timestamptz NOT NULL,
+    batch_id uuid,
+    file_id uuid,
+    kind text NOT NULL,
+    payload jsonb NOT NULL,
+    idempotency_key text,
+    ordering_key text,
+    attempts integer NOT NULL,
+    error text NOT NULL,
+    failed_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    attempts_left integer NOT NULL DEFAULT 0,   -- not 0: it is to be given again
+    given boolean NOT NULL DEFAULT false,       -- and has been
+    PRIMARY KEY (consumer, event_id)
+);
+COMMENT ON TABLE batchdedup.event_dead_letter IS
+    'events that a consumer has given up, with the error; see retry_event_dead_letters';
+SELECT pg_catalog.pg_extension_config_dump('batchdedup.event_dead_letter', '');
+
+-- What waits for whom. The condition on xid is what src/event.c explains.
+CREATE VIEW batchdedup.event_pending AS
+SELECT s.consumer, s.shard, e.id, e.at, e.kind
+  FROM (SELECT r.consumer, r.shard, r.acked_id,
+               CASE WHEN r.restored THEN '1:1:'::pg_snapshot ELSE r.done END AS done,
+               CASE WHEN NOT r.restored THEN r.until END AS until
+          FROM batchdedup.consumer_shard r) s
+  JOIN batchdedup.consumer_row c ON c.name OPERATOR(pg_catalog.=) s.consumer
+ CROSS JOIN LATERAL (
+       SELECT n.id, n.at, n.kind, n.xid, n.ordering_key, n.batch_id FROM batchdedup.event n
+        WHERE n.xid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT pg_catalog.pg_snapshot_xip(s.done)))
+       UNION ALL
+       SELECT n.id, n.at, n.kind, n.xid, n.ordering_key, n.batch_id FROM batchdedup.event n
+        WHERE n.xid OPERATOR(pg_catalog.>=) pg_catalog.pg_snapshot_xmax(s.done)) e
+ WHERE NOT (s.until IS NOT NULL AND e.id OPERATOR(pg_catalog.<=) s.acked_id
+            AND pg_catalog.pg_visible_in_snapshot(e.xid, s.until))
+   AND (c.kinds IS NULL OR e.kind OPERATOR(pg_catalog.=) ANY (c.kinds))
+   AND (c.shards OPERATOR(pg_catalog.=) 1 OR
+        ((pg_catalog.hashtextextended(coalesce(e.ordering_key, e.batch_id::text, '') COLLATE "C", 0)
+          OPERATOR(pg_catalog.&) 9223372036854775807) OPERATOR(pg_catalog.%) c.shards)
+        OPERATOR(pg_catalog.=) s.shard)
+   AND NOT EXISTS (SELECT FROM batchdedup.event_attempt a
+                    WHERE a.consumer OPERATOR(pg_catalog.=) s.consumer
+                      AND a.event_id OPERATOR(pg_catalog.=) e.id AND a.dead);
+COMMENT ON VIEW batchdedup.event_pending IS
+    'events that consumers have not acknowledged, and not given up';
+
+CREATE VIEW batchdedup.consumer AS
+SELECT c.name, c.start, c.kinds, c.shards, c.max_attempts, s.shard, s.holder, s.lease_until, s.polled_at,
+       p.lag_events, p.oldest_at, pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) p.oldest_at AS lag,
+       d.dead_letters, s.lost_events, c.created_at
+  FROM batchdedup.consumer_row c
+  JOIN batchdedup.consumer_shard s ON s.consumer OPERATOR(pg_catalog.=) c.name
+ CROSS JOIN LATERAL (
+       SELECT pg_catalog.count(*) AS lag_events, pg_catalog.min(e.at) AS oldest_at
+         FROM batchdedup.event_pending e
+        WHERE e.consumer OPERATOR(pg_catalog.=) s.consumer AND e.shard OPERATOR(pg_catalog.=) s.shard) p
+ CROSS JOIN LATERAL (
+       SELECT pg_catalog.count(*) AS dead_letters FROM batchdedup.event_dead_letter l
+        WHERE l.consumer OPERATOR(pg_catalog.=) s.consumer AND l.shard OPERATOR(pg_catalog.=) s.shard) d;
+COMMENT ON VIEW batchdedup.consumer IS
+    'a row for each shard of each consumer: how far behind it is, and who holds it';
+
+CREATE TYPE batchdedup.polled_event AS (
+    id bigint,
+    at timestamptz,
+    batch_id uuid,
+    file_id uuid,
+    kind text,
+    payload jsonb,
+    idempotency_key text,
+    ordering_key text,
+    shard integer,
+    attempts integer
+);
+COMMENT ON TYPE batchdedup.polled_event IS 'what poll_events returns: an event, the shard, and how often it has failed';
+
+CREATE FUNCTION batchdedup.publish_event(
+    kind text,
+    payload jsonb DEFAULT '{}',
+    idempotency_key text DEFAULT NULL,
+    ordering_key text DEFAULT NULL
+) RETURNS bigint
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_publish_event';
+COMMENT ON FUNCTION batchdedup.publish_event IS
+    'adds an event of the application and returns its id; with a key that is known, the id of the first one';
+
+CREATE FUNCTION batchdedup.create_consumer(
+    name text,
+    start text DEFAULT 'oldest',
+    kinds text[] DEFAULT NULL,
+    shards integer DEFAULT 1,
+    max_attempts integer DEFAULT 5
+) RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_create_consumer';
+COMMENT ON FUNCTION batchdedup.create_consumer IS
+    'registers a consumer of events, from the oldest or the newest on; nothing happens if there is such a one';
+
+CREATE FUNCTION batchdedup.drop_consumer(name text, if_exists boolean DEFAULT false) RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_drop_consumer';
+COMMENT ON FUNCTION batchdedup.drop_consumer IS
+    'ends a consumer''s registration; its dead letters go with it';
+
+CREATE FUNCTION batchdedup.poll_events(
+    consumer text,
+    max_events integer DEFAULT 100,
+    shard integer DEFAULT NULL,
+    instance text DEFAULT NULL,
+    lease interval DEFAULT '30 seconds'
+) RETURNS SETOF batchdedup.polled_event
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_poll_events';
+COMMENT ON FUNCTION batchdedup.poll_events IS
+    'the first events that the consumer has not acknowledged, of one shard; leases it to the instance until they are';
+
+CREATE FUNCTION batchdedup.ack_events(
+    consumer text,
+    up_to bigint,
+    shard integer DEFAULT NULL,
+    instance text DEFAULT NULL
+) RETURNS boolean
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_ack_events';
+COMMENT ON FUNCTION batchdedup.ack_events IS
+    'the consumer is done with the event and all that it was given before; false: it was already';
+
+CREATE FUNCTION batchdedup.nack_event(
+    consumer text,
+    id bigint,
+    error text,
+    shard integer DEFAULT NULL,
+    instance text DEFAULT NULL
+) RETURNS boolean
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_nack_event';
+COMMENT ON FUNCTION batchdedup.nack_event IS
+    'the consumer has failed with the event: it is given again; true: too often, it is a dead letter now';
+
+CREATE FUNCTION batchdedup.retry_event_dead_letters(consumer text, id bigint DEFAULT NULL) RETURNS bigint
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_retry_event_dead_letters';
+COMMENT ON FUNCTION batchdedup.retry_event_dead_letters IS
+    'gives a consumer''s dead letters, or one of them, again at the next poll; returns how many';
+
+CREATE FUNCTION batchdedup.discard_event_dead_letters(consumer text, id bigint DEFAULT NULL) RETURNS bigint
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_discard_event_dead_letters';
+COMMENT ON FUNCTION batchdedup.discard_event_dead_letters IS
+    'deletes a consumer''s dead letters, or one of them; returns how many';
+
+CREATE FUNCTION batchdedup.expire_events(
+    keep interval DEFAULT '7 days',
+    hard_limit interval DEFAULT NULL
+) RETURNS bigint
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_expire_events';
+COMMENT ON FUNCTION batchdedup.expire_events IS
+    'deletes older events that all consumers have acknowledged, and those older than hard_limit; returns how many';
+
+CREATE FUNCTION batchdedup.accept_lost_events(consumer text) RETURNS bigint
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_accept_lost_events';
+COMMENT ON FUNCTION batchdedup.accept_lost_events IS
+    'sets the count of a consumer''s lost events back to zero; returns what it was';
+
+-- ---------------------------------------------------------------------
+-- Health
+-- ---------------------------------------------------------------------
+
+-- A row for each check; a target is named where one is meant.
+CREATE FUNCTION batchdedup.health(
+    OUT check_name text, OUT target regclass, OUT status text, OUT detail text, OUT hint text
+) RETURNS SETOF record
+LANGUAGE sql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+SELECT 'processes', NULL::regclass,
+       CASE WHEN NOT b.launcher_running OR b.worker_start_failed_at IS NOT NULL THEN 'fail' ELSE 'ok' END,
+       CASE WHEN NOT b.launcher_running THEN 'the launcher is not running'
+            WHEN b.worker_start_failed_at IS NOT NULL
+            THEN 'no worker could be started: rows are written in their callers'' transactions' END,
+       CASE WHEN NOT b.launcher_running OR b.worker_start_failed_at IS NOT NULL
+            THEN 'Raise max_worker_processes; see the server log.' END
+  FROM batchdedup.stat_buffer_internal() b
+UNION ALL
+SELECT 'buffer', NULL,
+       CASE WHEN b.used_bytes >= 0.9 * b.total_bytes THEN 'fail'
+            WHEN b.used_bytes >= 0.7 * b.total_bytes THEN 'warn' ELSE 'ok' END,
+       format('%s of %s in use', pg_size_pretty(b.used_bytes), pg_size_pretty(b.total_bytes)),
+       CASE WHEN b.used_bytes >= 0.7 * b.total_bytes
+            THEN 'Look for a target that is paused or cannot be applied, or raise batchdedup.buffer_size.' END
+  FROM batchdedup.stat_buffer_internal() b
+UNION ALL
+SELECT 'journal', NULL,
+       CASE WHEN j.problem IS NOT NULL THEN 'fail' WHEN NOT j.read OR NOT j.kept THEN 'warn' ELSE 'ok' END,
+       CASE WHEN j.problem IS NOT NULL
+            THEN format('%s: rows for logged targets are written in their callers'' transactions', j.problem)
+            WHEN NOT j.read THEN 'the launcher has not read the WAL yet'
+            ELSE format('%s of WAL kept', pg_size_pretty(j.retained_bytes)) END,
+       CASE WHEN j.problem IS NOT NULL THEN 'Set wal_level to replica, and max_replication_slots to one more.'
+            WHEN NOT j.read THEN 'See the server log.' END
+  FROM batchdedup.stat_journal_internal() j
+UNION ALL
+SELECT 'journal', o.target, 'fail',
+       format('WAL from %s to %s was missing at the start, and may have had rows of it',
+              j.missing_from, j.missing_to),
+       'Go on without these rows with batchdedup.accept_loss.'
+  FROM batchdedup.stat_journal_internal() j
+  JOIN batchdedup.mark m ON m.journal_from < j.missing_to
+                        AND m.system = (SELECT c.system_identifier FROM pg_control_system() c)
+  JOIN batchdedup.target_option o ON o.target_id = m.target_id AND o.logged
+UNION ALL
+SELECT 'enabled', NULL,
+       CASE WHEN current_setting('batchdedup.enabled')::boolean THEN 'ok' ELSE 'warn' END,
+       CASE WHEN NOT current_setting('batchdedup.enabled')::boolean
+            THEN 'batchdedup.enabled is off here: every call writes to its table' END,
+       NULL
+UNION ALL
+SELECT 'apply', s.target,
+       CASE WHEN s.failures IS NULL THEN 'ok' WHEN s.error_passes THEN 'warn' ELSE 'fail' END,
+       CASE WHEN s.failures IS NOT NULL
+            THEN format('%s failures in a row, SQLSTATE %s%s', s.failures, s.last_error_sqlstate,
+                        coalesce(': ' || s.last_error, '')) END,
+       CASE WHEN s.failures IS NOT NULL
+            THEN 'Nothing is lost: the rows stay in the buffer and are tried again. Remove the cause.' END
+  FROM batchdedup.stat_target_internal() s
+  JOIN batchdedup.target_option o ON o.target_id = s.target_id
+UNION ALL
+SELECT 'age', s.target,
+       CASE WHEN s.buffered_rows > 0 AND o.paused THEN 'warn'
+            WHEN clock_timestamp() - s.oldest_row_at > interval '1 minute'
+                 + 10 * coalesce(o.flush_interval, current_setting('batchdedup.flush_interval')::interval)
+            THEN 'warn' ELSE 'ok' END,
+       CASE WHEN s.buffered_rows > 0
+            THEN format('%s rows, the oldest since %s%s', s.buffered_rows, s.oldest_row_at,
+                        CASE WHEN o.paused THEN '; the target is paused' ELSE '' END) END,
+       CASE WHEN s.buffered_rows > 0 AND o.paused THEN 'batchdedup.resume goes on.' END
+  FROM batchdedup.stat_target_internal() s
+  JOIN batchdedup.target_option o ON o.target_id = s.target_id
+UNION ALL
+SELECT 'commits', w.target,
+       CASE WHEN w.pid IS NULL THEN 'ok' ELSE 'warn' END,
+       CASE WHEN w.pid IS NOT NULL
+            THEN format('the worker waits since %s for transactions that are in their COMMIT; processes %s',
+                        w.waits_since, array_to_string(w.waits_for, ', ')) END,
+       CASE WHEN w.pid IS NOT NULL
+            THEN 'See their wait_event in pg_stat_activity: a synchronous standby that is gone, for instance.' END
+  FROM (VALUES (1)) AS one (row)
+  LEFT JOIN batchdedup.stat_worker_internal() w
+    ON clock_timestamp() - w.waits_since > current_setting('batchdedup.full_timeout', true)::interval
+   AND w.database_id = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+UNION ALL
+SELECT 'dead letters', o.target,
+       CASE WHEN count(l.id) > 0 THEN 'warn' ELSE 'ok' END,
+       CASE WHEN count(l.id) > 0 THEN format('%s rows were refused by their table', count(l.id)) END,
+       CASE WHEN count(l.id) > 0
+            THEN 'See batchdedup.dead_letter; then retry_dead_letters or discard_dead_letters.' END
+  FROM batchdedup.target_option o
+  LEFT JOIN batchdedup.dead_letter_row l ON l.target_id = o.target_id AND NOT l.superseded
+ GROUP BY o.target, o.own
+HAVING NOT o.own OR count(l.id) > 0
+UNION ALL
+SELECT 'consumers', NULL,
+       CASE WHEN c.name IS NULL THEN 'ok' WHEN c.lost > 0 THEN 'fail' ELSE 'warn' END,
+       CASE WHEN c.name IS NOT NULL
+            THEN format('consumer "%s": %s', c.name, concat_ws(', ',
+                 CASE WHEN c.lost > 0 THEN format('%s events were deleted before it acknowledged them', c.lost) END,
+                 CASE WHEN c.letters > 0 THEN format('%s dead letters', c.letters) END,
+                 CASE WHEN c.late THEN format('%s events wait, the oldest since %s', c.waiting, c.oldest) END)) END,
+       CASE WHEN c.lost > 0 THEN 'Look for what has been missed; then batchdedup.accept_lost_events.'
+            WHEN c.letters > 0
+            THEN 'See batchdedup.event_dead_letter; then retry_event_dead_letters or discard_event_dead_letters.'
+            WHEN c.late THEN 'See batchdedup.consumer. A consumer that is not needed any more: drop_consumer.' END
+  FROM (VALUES (1)) AS one (row)
+  LEFT JOIN (
+       SELECT v.name, sum(v.lost_events) AS lost, sum(v.dead_letters) AS letters, sum(v.lag_events) AS waiting,
+              min(v.oldest_at) AS oldest, min(v.oldest_at) < clock_timestamp() - interval '1 hour' AS late
+         FROM batchdedup.consumer v GROUP BY v.name) c ON c.lost > 0 OR c.letters > 0 OR c.late;
+END;
+COMMENT ON FUNCTION batchdedup.health IS
+    'a row for each check: ok, warn or fail, and what to do';
 
 -- ---------------------------------------------------------------------
 -- Privileges: the functions check the caller themselves
@@ -953,6 +1234,11 @@ SELECT pg_catalog.pg_extension_config_dump('batchdedup.event_id_seq', '');
 GRANT USAGE ON SCHEMA batchdedup TO PUBLIC;
 GRANT SELECT ON batchdedup.target, batchdedup.dead_letter TO PUBLIC;
 REVOKE ALL ON FUNCTION batchdedup.stat_reset FROM PUBLIC;
+REVOKE ALL ON FUNCTION batchdedup.publish_event, batchdedup.create_consumer, batchdedup.drop_consumer,
+    batchdedup.poll_events, batchdedup.ack_events, batchdedup.nack_event,
+    batchdedup.retry_event_dead_letters, batchdedup.discard_event_dead_letters,
+    batchdedup.expire_events, batchdedup.accept_lost_events FROM PUBLIC;
+GRANT SELECT ON batchdedup.consumer TO pg_monitor;
 REVOKE ALL ON FUNCTION batchdedup.health,
     batchdedup.stat_target_internal, batchdedup.stat_buffer_internal,
     batchdedup.stat_worker_internal, batchdedup.stat_journal_internal FROM PUBLIC;

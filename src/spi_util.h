@@ -25,7 +25,7 @@ typedef struct BddKeptPlan
 {
 	const char *sql;
 	int nargs;
-	Oid types[8];
+	Oid types[10];
 	SPIPlanPtr plan; /* made at the first use */
 } BddKeptPlan;
 
