@@ -912,13 +912,19 @@ CREATE TABLE batchdedup.consumer_shard (
 COMMENT ON TABLE batchdedup.consumer_shard IS 'how far each consumer is; see the view consumer';
 SELECT pg_catalog.pg_extension_config_dump('batchdedup.consumer_shard', '');
 
--- Snapshots of another server mean nothing here. create_consumer takes that
--- back, so what is left are rows from a dump.
+-- Snapshots of another server mean nothing here: what they say of events that
+-- were dumped with them is asked at the first poll. If that was not done where
+-- the dump was made, nobody can tell any more, and all is given again.
+-- create_consumer takes it back, so what is left are rows from a dump.
 CREATE FUNCTION batchdedup.shard_inserted_internal() RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    IF NEW.restored THEN
+        NEW.done := '1:1:';
+        NEW.until := NULL;
+    END IF;
     NEW.restored := true;
     NEW.holder := NULL;
     NEW.lease_until := NULL;
