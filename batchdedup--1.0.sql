@@ -968,7 +968,8 @@ COMMENT ON TABLE batchdedup.event_dead_letter IS
     'events that a consumer has given up, with the error; see retry_event_dead_letters';
 SELECT pg_catalog.pg_extension_config_dump('batchdedup.event_dead_letter', '');
 
--- What waits for whom. The condition on xid is what src/event.c explains.
+-- What waits for whom. The condition on xid is what src/event.c explains; that
+-- it has an upper end tells the planner that these are few of the events.
 CREATE VIEW batchdedup.event_pending AS
 SELECT s.consumer, s.shard, e.id, e.at, e.kind
   FROM (SELECT r.consumer, r.shard, r.acked_id,
@@ -981,7 +982,8 @@ SELECT s.consumer, s.shard, e.id, e.at, e.kind
         WHERE n.xid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT pg_catalog.pg_snapshot_xip(s.done)))
        UNION ALL
        SELECT n.id, n.at, n.kind, n.xid, n.ordering_key, n.batch_id FROM batchdedup.event n
-        WHERE n.xid OPERATOR(pg_catalog.>=) pg_catalog.pg_snapshot_xmax(s.done)) e
+        WHERE n.xid OPERATOR(pg_catalog.>=) pg_catalog.pg_snapshot_xmax(s.done)
+          AND n.xid OPERATOR(pg_catalog.<=) '18446744073709551615'::xid8) e
  WHERE NOT (s.until IS NOT NULL AND e.id OPERATOR(pg_catalog.<=) s.acked_id
             AND pg_catalog.pg_visible_in_snapshot(e.xid, s.until))
    AND (c.kinds IS NULL OR e.kind OPERATOR(pg_catalog.=) ANY (c.kinds))

@@ -473,6 +473,9 @@ poll_arguments(FunctionCallInfo fcinfo)
  * The shards that the instance may have and that may have something for it:
  * its own first, then those that were looked at longest ago.  Nothing is locked
  * yet; and where nothing has happened nothing is written either.
+ *
+ * ORDER BY ... LIMIT 1 rather than EXISTS: the planner, which does not know that
+ * there will be none, would read the table from its beginning.
  */
 static List *
 shards_with_news(const BddConsumer *consumer, const BddInstance *instance)
@@ -481,8 +484,9 @@ shards_with_news(const BddConsumer *consumer, const BddInstance *instance)
 		"SELECT s.shard FROM batchdedup.consumer_shard s "
 		"WHERE s.consumer = $1 AND ($2 < 0 OR s.shard = $2) AND " MAY_HAVE
 		"AND (s.restored OR s.until IS NOT NULL "
-		"OR EXISTS (SELECT FROM batchdedup.event e WHERE e.xid = ANY (ARRAY(SELECT pg_snapshot_xip(s.done)))) "
-		"OR EXISTS (SELECT FROM batchdedup.event e WHERE e.xid >= pg_snapshot_xmax(s.done)) "
+		"OR (SELECT e.xid FROM batchdedup.event e ORDER BY e.xid DESC LIMIT 1) >= pg_snapshot_xmax(s.done) "
+		"OR EXISTS (SELECT FROM pg_snapshot_xip(s.done) x CROSS JOIN LATERAL "
+		" (SELECT FROM batchdedup.event e WHERE e.xid = x ORDER BY e.xid, e.id LIMIT 1) e) "
 		"OR EXISTS (SELECT FROM batchdedup.event_dead_letter l "
 		" WHERE l.consumer = s.consumer AND l.shard = s.shard AND l.attempts_left > 0)) "
 		"ORDER BY s.holder = $3 DESC NULLS LAST, s.polled_at NULLS FIRST, s.shard",
