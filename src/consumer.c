@@ -50,7 +50,7 @@ PG_FUNCTION_INFO_V1(bdd_accept_lost_events);
 #define MAX_POLLED 10000
 
 /* A batch of no more events is found by xid, and sorted for each poll. */
-#define SMALL_BATCH 10000
+#define SMALL_BATCH 1000
 
 typedef struct BddConsumer
 {

@@ -17,11 +17,11 @@
  * This is PgQ's way (of Skype's SkyTools): what lies between two snapshots is a
  * batch, and a batch is read in order of ids.  Of an effect and its cause the
  * cause is committed first: so it is in an earlier batch, or in the same one
- * with the lower id, since the id of the effect was drawn later.  What was not
- * committed at the second snapshot is not visible in it, and hence in a later
- * batch.  An event has the xid of its transaction for that, and a batch is
- * found by an index on it: the xids that the first snapshot saw running, and
- * those from its end on.
+ * with the lower id, since the id of the effect was drawn later (from a
+ * sequence without a cache).  What was not committed at the second snapshot is
+ * not visible in it, and hence in a later batch.  An event has the xid of its
+ * transaction for that, and a batch is found by an index on it: the xids that
+ * the first snapshot saw running, and those from its end on.
  *
  * PgQ has a ticker, whose snapshots are those of all consumers.  Here a shard
  * of a consumer has two snapshots of its own (consumer.c).  So there is no

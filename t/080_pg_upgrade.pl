@@ -44,6 +44,9 @@ SELECT batchdedup.create_redirect('redirected');
 SELECT batchdedup.upsert('dropped', '{"id": 1}');
 SELECT batchdedup.flush();
 DROP TABLE dropped;
+SELECT batchdedup.create_consumer('c');
+SELECT batchdedup.publish_event('app.e', to_jsonb(i)) FROM generate_series(1, 3) i;
+SELECT batchdedup.ack_events('c', min(id)) FROM batchdedup.poll_events('c');
 SQL
 for my $v (1 .. 3)
 {
@@ -105,6 +108,10 @@ is(sql("SELECT batchdedup.flush('redirected')"), 1, 'upgraded: to the buffer');
 sql("CREATE TABLE later (id int PRIMARY KEY); SELECT batchdedup.create_target('later')");
 cmp_ok(sql("SELECT target_id FROM batchdedup.target WHERE target = 'later'::regclass"), '>', $last_id, 'upgraded: ids of targets are used once');
 sql("DROP TABLE later");
+my $poll = "SELECT string_agg(payload::text, ' ' ORDER BY id) FROM batchdedup.poll_events('c')";
+is(sql($poll), '2 3', 'upgraded: events that were not acknowledged');
+sql("SELECT batchdedup.ack_events('c', max(id)) FROM batchdedup.event; SELECT batchdedup.publish_event('app.e', '4')");
+is(sql($poll), '4', 'upgraded: and new ones');
 is(sql("SELECT string_agg(status, ' ') FROM batchdedup.health() WHERE status <> 'ok'"), '', 'upgraded: health() has no complaint');
 
 # ---------- dump and restore ----------
