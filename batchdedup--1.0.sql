@@ -805,7 +805,10 @@ SELECT p.oid::regprocedure FROM pg_proc p
    AND p.proname IN ('create_batch', 'add_file', 'complete_upload', 'claim_files', 'renew_lease',
                      'complete_file', 'fail_file', 'retry_files', 'claim_batch', 'advance_batch',
                      'expect_workers', 'complete_worker', 'wait_batch', 'reconcile_batches',
-                     'reconcile_files', 'expire_batches');
+                     'reconcile_files', 'expire_batches',
+                     'publish_event', 'create_consumer', 'drop_consumer', 'poll_events', 'ack_events',
+                     'nack_event', 'retry_event_dead_letters', 'discard_event_dead_letters',
+                     'expire_events', 'accept_lost_events');
 END;
 COMMENT ON FUNCTION batchdedup.batch_functions_internal IS
     'the functions that grant_batches grants';
@@ -824,7 +827,8 @@ BEGIN
     EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', functions, grantee);
     EXECUTE format('GRANT SELECT ON batchdedup.batch, batchdedup.file, batchdedup.file_version, '
                    'batchdedup.batch_transition, batchdedup.batch_worker_count, batchdedup.batch_worker, '
-                   'batchdedup.event TO %s', grantee);
+                   'batchdedup.event, batchdedup.event_pending, batchdedup.event_dead_letter, '
+                   'batchdedup.consumer TO %s', grantee);
 END $$;
 COMMENT ON FUNCTION batchdedup.grant_batches IS
     'lets a role work with batches, events and imports';
@@ -1242,10 +1246,6 @@ COMMENT ON FUNCTION batchdedup.health IS
 GRANT USAGE ON SCHEMA batchdedup TO PUBLIC;
 GRANT SELECT ON batchdedup.target, batchdedup.dead_letter TO PUBLIC;
 REVOKE ALL ON FUNCTION batchdedup.stat_reset FROM PUBLIC;
-REVOKE ALL ON FUNCTION batchdedup.publish_event, batchdedup.create_consumer, batchdedup.drop_consumer,
-    batchdedup.poll_events, batchdedup.ack_events, batchdedup.nack_event,
-    batchdedup.retry_event_dead_letters, batchdedup.discard_event_dead_letters,
-    batchdedup.expire_events, batchdedup.accept_lost_events FROM PUBLIC;
 GRANT SELECT ON batchdedup.consumer TO pg_monitor;
 REVOKE ALL ON FUNCTION batchdedup.health,
     batchdedup.stat_target_internal, batchdedup.stat_buffer_internal,

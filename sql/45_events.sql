@@ -466,9 +466,8 @@ SELECT batchdedup.expire_events();
 SELECT count(*) FROM batchdedup.event;
 SELECT count(*) FROM batchdedup.consumer;
 RESET ROLE;
-GRANT EXECUTE ON FUNCTION batchdedup.publish_event, batchdedup.create_consumer, batchdedup.poll_events, batchdedup.ack_events,
-    batchdedup.nack_event TO regress_bdd_app;
--- no right on any table, and nothing of his own is run by the others' name
+SELECT batchdedup.grant_batches('regress_bdd_app');
+-- no right to write, and nothing of his own is run by the others' name
 SET ROLE regress_bdd_app;
 CREATE TEMP TABLE event (id bigint);
 CREATE FUNCTION pg_temp.pg_visible_in_snapshot(xid8, pg_snapshot) RETURNS boolean LANGUAGE plpgsql AS
@@ -479,21 +478,22 @@ SELECT batchdedup.create_consumer('r', kinds => '{app.r}');
 SELECT payload FROM batchdedup.poll_events('r');
 SELECT batchdedup.nack_event('r', :id, $$'; DROP TABLE batchdedup.event; --$$);
 SELECT batchdedup.ack_events('r', :id);
+SELECT count(*) FROM batchdedup.consumer WHERE name = 'r';
+SELECT count(*) FROM batchdedup.event_pending WHERE consumer = 'r';
+SELECT count(*) FROM batchdedup.event_dead_letter;
+DELETE FROM batchdedup.event;
+UPDATE batchdedup.consumer_shard SET acked_id = 0;
 SELECT current_user, current_setting('search_path');
 RESET ROLE;
 SET search_path = regress_event;
 SELECT batchdedup.drop_consumer('r');
-DROP FUNCTION pg_temp.pg_visible_in_snapshot;
-DROP TABLE pg_temp.event;
-REVOKE ALL ON FUNCTION batchdedup.publish_event, batchdedup.create_consumer, batchdedup.poll_events, batchdedup.ack_events,
-    batchdedup.nack_event FROM regress_bdd_app;
+DROP OWNED BY regress_bdd_app;
 -- the view is for those who monitor
 GRANT pg_monitor TO regress_bdd_app;
 SET ROLE regress_bdd_app;
 SELECT count(*) FROM batchdedup.consumer;
 SELECT status FROM batchdedup.health() WHERE check_name = 'consumers';
 RESET ROLE;
-REVOKE ALL ON SCHEMA regress_event FROM regress_bdd_app;
 DROP ROLE regress_bdd_app;
 
 DELETE FROM batchdedup.event;
