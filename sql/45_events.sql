@@ -448,6 +448,23 @@ SELECT payload, ordering_key FROM batchdedup.poll_events('t') ORDER BY ordering_
 SELECT batchdedup.drop_consumer('t');
 
 --
+-- Events of batches: in order, and in one shard
+--
+SELECT batchdedup.create_consumer('batch', 'newest', shards => 8);
+SELECT batchdedup.create_batch('regress events') AS batch \gset
+SELECT count(batchdedup.add_file(:'batch', 'f' || i)) FROM generate_series(1, 3) i;
+SELECT batchdedup.complete_upload(:'batch');
+SELECT bool_and(batchdedup.complete_file(batch_id, id)) FROM batchdedup.file WHERE batch_id = :'batch';
+SELECT batchdedup.flush() >= 0 AS flushed;
+SELECT kind, count(*), bool_and(batch_id = :'batch') AS batch, min(payload->>'to') AS "to"
+  FROM (SELECT *, sum(CASE WHEN kind = before THEN 0 ELSE 1 END) OVER (ORDER BY id) AS g
+          FROM (SELECT *, lag(kind) OVER (ORDER BY id) AS before FROM batchdedup.poll_events('batch')) e) e
+ GROUP BY g, kind ORDER BY g;
+SELECT count(*) FROM batchdedup.poll_events('batch', instance => 'other');
+SELECT batchdedup.drop_consumer('batch');
+SELECT batchdedup.advance_batch(:'batch', 'cancelled');
+
+--
 -- Who may
 --
 CREATE ROLE regress_bdd_app;
