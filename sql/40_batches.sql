@@ -358,6 +358,16 @@ SELECT batchdedup.advance_batch(batchdedup.create_batch('mine'), 'gathering');
 SET search_path = regress_batches, batchdedup, public;
 DROP OPERATOR regress_batches.<> (text, text);
 
+-- ---------- the target of the files ----------
+
+SELECT drop_target('file');
+\echo :SQLSTATE
+SELECT alter_target('file', key => 'filename');
+SELECT alter_target('file', logged => false);
+SELECT alter_target('file', flush_interval => '3 seconds');
+SELECT alter_target('file', reset => 'flush_interval');
+SELECT count(*) FROM target WHERE target = 'file'::regclass;
+
 -- ---------- what is old goes ----------
 
 SELECT expire_batches('1 hour');

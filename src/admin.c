@@ -756,6 +756,19 @@ collect_meaning(FunctionCallInfo fcinfo, BddTarget *target, List *resets,
 	add_change(changes, "logged", BOOLOID, BoolGetDatum(meaning.logged));
 }
 
+/* What our own functions rely on is not to be changed. */
+static void
+refuse_own(Oid relid)
+{
+	BddOptions options;
+
+	if (bdd_options_read(relid, &options) && options.own)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("target \"%s\" is part of batchdedup", get_rel_name(relid)),
+				 errhint("When it is flushed, its mode, on_full and guard can be changed.")));
+}
+
 Datum
 bdd_alter_target(PG_FUNCTION_ARGS)
 {
@@ -771,6 +784,8 @@ bdd_alter_target(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(ARG_LAST))
 		resets = columns_argument(fcinfo, ARG_LAST, "reset");
 	collect_resets(fcinfo, resets, &changes);
+	if (changes_meaning(fcinfo, resets) || !PG_ARGISNULL(ARG_LOGGED))
+		refuse_own(relid);
 	if (changes_meaning(fcinfo, resets))
 	{
 		target = bdd_close_target(relid);
@@ -835,6 +850,7 @@ bdd_drop_target(PG_FUNCTION_ARGS)
 	BddTarget *target;
 
 	bdd_check_owner(relid);
+	refuse_own(relid);
 	if (!bdd_options_read(relid, &options) && !PG_ARGISNULL(1) &&
 		PG_GETARG_BOOL(1))
 	{

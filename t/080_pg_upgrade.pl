@@ -125,7 +125,7 @@ $new->command_ok([ 'pg_dump', '-f', $dump, '-d', $new->connstr('postgres') ], 'p
 sql("CREATE DATABASE restored");
 $new->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', $dump, '-d', $new->connstr('restored') ], 'restore');
 $database = 'restored';
-is(sql("SELECT count(*) FILTER (WHERE generation = 0 AND target_id IN (SELECT target_id FROM batchdedup.target)) = count(*) FROM batchdedup.mark"),
+is(sql("SELECT count(*) FILTER (WHERE generation = 0 AND target_id IN (SELECT target_id FROM batchdedup.target_option)) = count(*) FROM batchdedup.mark"),
 	't', 'restored: marks of their own');
 is(sql($state{$_}), $before{$_}, "restored: $_") for qw(targets letters rows members);
 is(sql(q(SELECT batchdedup.upsert('"Other"."T"', '{"id": 1, "v": 6}'); SELECT batchdedup.flush('"Other"."T"'))), "1\n1", 'restored: rows are applied');
