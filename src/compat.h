@@ -11,6 +11,7 @@
 
 #include "postgres.h"
 
+#include "access/attmap.h"
 #include "access/relation.h"
 #include "access/xlogreader.h"
 #include "catalog/dependency.h"
@@ -18,6 +19,7 @@
 #include "catalog/pg_database.h"
 #include "catalog/pg_proc_d.h"
 #include "catalog/pg_type.h"
+#include "commands/defrem.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "nodes/plannodes.h"
@@ -276,6 +278,33 @@ bdd_generation_expression(Relation rel, int attnum)
 	return build_generation_expression(rel, attnum);
 #else
 	return build_column_default(rel, attnum);
+#endif
+}
+
+/* Where the columns of "out" are in "in". */
+static inline AttrMap *
+bdd_map_columns(TupleDesc in, TupleDesc out)
+{
+#if PG_VERSION_NUM >= 160000
+	return build_attrmap_by_name(in, out, false);
+#else
+	return build_attrmap_by_name(in, out);
+#endif
+}
+
+/* An index as in CREATE INDEX, by who need not be allowed to create anything. */
+static inline void
+bdd_define_index(Oid relid, IndexStmt *statement)
+{
+#if PG_VERSION_NUM >= 190000
+	(void) DefineIndex(NULL, relid, statement, InvalidOid, InvalidOid, InvalidOid,
+					   -1, false, false, false, false, true);
+#elif PG_VERSION_NUM >= 160000
+	(void) DefineIndex(relid, statement, InvalidOid, InvalidOid, InvalidOid,
+					   -1, false, false, false, false, true);
+#else
+	(void) DefineIndex(relid, statement, InvalidOid, InvalidOid, InvalidOid,
+					   false, false, false, false, true);
 #endif
 }
 

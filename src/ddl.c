@@ -31,6 +31,7 @@
 #include "direct.h"
 #include "flush_wait.h"
 #include "guard.h"
+#include "import.h"
 #include "journal.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
@@ -607,6 +608,7 @@ settle_all_targets(void)
 		return;
 	foreach(cell, bdd_all_targets())
 		settle(lfirst_oid(cell), ShareRowExclusiveLock);
+	bdd_staging_follows_extension();
 }
 
 /* A database whose worker was sent away for a statement. */

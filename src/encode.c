@@ -574,6 +574,28 @@ take_identities(BddTarget *target, BddValues *row)
 	}
 }
 
+/* Checks all that can be told now; "insert" is what the row has values for. */
+static void
+complete_values(BddTarget *target, BddValues *row, BddColumns *update,
+				BddColumns *insert)
+{
+	const BddShape *shape = &target->shape;
+
+	for (int i = 0; i < shape->set_bytes; i++)
+		update[i] = row->given[i] & shape->update[i];
+	check_may_upsert(target, update, row->given);
+	check_version(target, row);
+	if (row->take_identities)
+		take_identities(target, row);
+	for (int i = 0; i < shape->set_bytes; i++)
+		insert[i] = row->given[i] | row->first[i];
+	if (target->key.count > 0)
+		bdd_check_key_given(target, row);
+	check_not_null(target, row);
+	if (!row->no_defaults)
+		add_defaults(target, row, insert);
+}
+
 /* An upsert of the columns that are given. */
 void
 bdd_push_values(BddTarget *target, BddValues *row)
@@ -587,24 +609,33 @@ bdd_push_values(BddTarget *target, BddValues *row)
 	uint32 hash;
 
 	check_transaction("upsert()");
-	for (int i = 0; i < shape->set_bytes; i++)
-		update[i] = row->given[i] & shape->update[i];
-	check_may_upsert(target, update, row->given);
-	check_version(target, row);
-	if (row->take_identities)
-		take_identities(target, row);
-	for (int i = 0; i < shape->set_bytes; i++)
-		insert[i] = row->given[i] | row->first[i];
+	complete_values(target, row, update, insert);
 	hash = bdd_values_key(target, row, key);
-	check_not_null(target, row);
-	if (!row->no_defaults)
-		add_defaults(target, row, insert);
 	bdd_pending_init();
 	old_context = MemoryContextSwitchTo(bdd_pending_context);
 	image = bdd_image_from_values(shape, BDD_UPSERT, row->values, row->isnull,
 								  update, insert);
 	MemoryContextSwitchTo(old_context);
 	push(target, hash, key, image);
+}
+
+/* The image of such an upsert, which goes elsewhere. */
+BddImage
+bdd_values_image(BddTarget *target, BddValues *row)
+{
+	BddColumns *update = palloc0(2 * target->shape.set_bytes);
+	BddColumns *insert = update + target->shape.set_bytes;
+
+	complete_values(target, row, update, insert);
+	return bdd_image_from_values(&target->shape, BDD_UPSERT, row->values,
+								 row->isnull, update, insert);
+}
+
+/* For who is to give rows later: INSERT and UPDATE of all columns. */
+void
+bdd_check_may_upsert_all(BddTarget *target)
+{
+	check_may_upsert(target, target->shape.update, target->shape.insert);
 }
 
 static BddImage

@@ -39,6 +39,8 @@ extern void bdd_values_give(const BddTarget *target, BddValues *row,
 extern void bdd_push_row(BddTarget *target, HeapTupleHeader tuple);
 extern void bdd_push_tuple(BddTarget *target, HeapTuple tuple);
 extern void bdd_push_values(BddTarget *target, BddValues *row);
+extern BddImage bdd_values_image(BddTarget *target, BddValues *row);
+extern void bdd_check_may_upsert_all(BddTarget *target);
 extern void bdd_push_delete(BddTarget *target, BddValues *row);
 extern uint32 bdd_values_key(BddTarget *target, const BddValues *row,
 							 StringInfo bytes);

@@ -17,6 +17,7 @@
 #include "journal.h"
 #include "memtable.h"
 #include "miscadmin.h"
+#include "progress.h"
 #include "registry.h"
 #include "shutdown_file.h"
 #include "storage/ipc.h"
@@ -29,6 +30,7 @@ typedef struct BddSharedMemory
 	BddSharedDebug debug;
 	BddSharedJournal journal;
 	BddSharedBarrier barrier;
+	BddSharedProgress progress;
 	BddSharedSequence *sequence;
 	BddSharedPartition *partitions;
 	char *chunks;
@@ -150,6 +152,7 @@ init_memory(BddSharedMemory *shared, char *end)
 
 	bdd_journal_init(&shared->journal);
 	bdd_barrier_init(&shared->barrier);
+	bdd_progress_init(&shared->progress);
 	pg_atomic_init_u64(&shared->sequence->last, 0);
 	shared->sequence->floors_size = MaxBackends;
 	for (int i = 0; i < MaxBackends; i++)
@@ -177,6 +180,7 @@ start_memory(void)
 	bdd_shared_debug = &shared->debug;
 	bdd_journal = &shared->journal;
 	bdd_barrier = &shared->barrier;
+	bdd_progress = &shared->progress;
 	bdd_shutdown_file_init();
 }
 
