@@ -10,7 +10,8 @@ SELECT p.proname AS function, pg_get_function_arguments(p.oid) AS arguments,
  WHERE p.pronamespace = 'batchdedup'::regnamespace AND p.proname NOT LIKE '%\_internal'
  ORDER BY p.proname COLLATE "C", pg_get_function_arguments(p.oid) COLLATE "C";
 
--- Every function has a comment, is volatile, parallel unsafe and not strict.
+-- Every function has a comment, is volatile, parallel unsafe and not strict;
+-- but for one in a generated column.
 SELECT p.oid::regprocedure FROM pg_proc p
  WHERE p.pronamespace = 'batchdedup'::regnamespace
    AND (obj_description(p.oid, 'pg_proc') IS NULL OR p.provolatile <> 'v'

@@ -589,6 +589,28 @@ store_instance(const BddImport *import, const BddInstance *instance)
 	(void) bdd_plan_run(&insert, values, nulls);
 }
 
+/* Of other writers; of two that begin at once, finalize_batch finds out. */
+static void
+check_overlaps(const BddImport *import, const BddInstance *instance)
+{
+	static BddKeptPlan select = {
+		"SELECT instance, bound FROM batchdedup.import_instance WHERE batch_id = $1 AND instance <> $2",
+		2,
+		{UUIDOID, TEXTOID}};
+	Datum values[] = {UUIDPGetDatum(&import->id),
+					  CStringGetTextDatum(instance->name)};
+	uint64 count = bdd_plan_run(&select, values, NULL);
+	SPITupleTable *table = SPI_tuptable;
+
+	for (uint64 i = 0; i < count; i++)
+		if (bdd_bounds_overlap(import->relid, instance->bound,
+							   SPI_getvalue(table->vals[i], table->tupdesc, 2)))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+					 errmsg("partition of instance \"%s\" would overlap that of instance \"%s\"",
+							instance->name, SPI_getvalue(table->vals[i], table->tupdesc, 1))));
+}
+
 /* Also of an instance whose tables are gone. */
 static void
 make_instance(BddImport *import, BddInstance *instance, const char *condition)
@@ -599,6 +621,8 @@ make_instance(BddImport *import, BddInstance *instance, const char *condition)
 				 errmsg("a writer of import \"%s\" needs the bound of its partition",
 						import->name),
 				 errhint("Call batchdedup.create_writer with bound => 'FOR VALUES ...'.")));
+	if (import->attach)
+		check_overlaps(import, instance);
 	bdd_make_writer(import, instance, condition);
 	store_instance(import, instance);
 	note_loading(import);
@@ -1352,6 +1376,7 @@ bdd_expire_imports(PG_FUNCTION_ARGS)
 {
 	BddImport import;
 	List *ids;
+	int64 count;
 	ListCell *cell;
 
 	check_argument(fcinfo, 0, "older_than");
@@ -1363,6 +1388,7 @@ bdd_expire_imports(PG_FUNCTION_ARGS)
 		cancel(&import);
 	}
 	drop_strays();
+	count = list_length(ids);
 	end_call(&import);
-	PG_RETURN_INT64(list_length(ids));
+	PG_RETURN_INT64(count);
 }

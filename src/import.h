@@ -42,10 +42,14 @@ typedef struct BddInstance
 /* The column of a writer's table that tells in what order rows came. */
 #define BDD_ORDER_COLUMN "batchdedup_order"
 
-/* ---------- import_table.c ---------- */
+/* ---------- import_bound.c ---------- */
 
+extern bool bdd_bounds_overlap(Oid relid, const char *a, const char *b);
 extern char *bdd_bound_checked(Oid relid, char *name, const char *bound,
 							   char **condition);
+
+/* ---------- import_table.c ---------- */
+
 extern void bdd_make_writer(BddImport *import, BddInstance *instance,
 							const char *condition);
 extern void bdd_empty_writer(BddImport *import, const BddInstance *instance);

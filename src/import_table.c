@@ -33,7 +33,6 @@
 #include "catalog/index.h"
 #include "catalog/namespace.h"
 #include "catalog/objectaddress.h"
-#include "catalog/partition.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_type_d.h"
@@ -42,18 +41,12 @@
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "nodes/makefuncs.h"
-#include "parser/parse_node.h"
 #include "parser/parse_utilcmd.h"
-#include "parser/parser.h"
-#include "partitioning/partbounds.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
-#include "utils/partcache.h"
 #include "utils/rel.h"
-#include "utils/ruleutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -127,105 +120,6 @@ text_of(const char *sql, Oid relid)
 		return NULL;
 	value = bdd_spi_value(0, 1, &isnull);
 	return isnull ? NULL : TextDatumGetCString(value);
-}
-
-/* ---------- bounds ---------- */
-
-/* The bound as it stands in ATTACH PARTITION. */
-static PartitionBoundSpec *
-parse_bound(const char *bound)
-{
-	char *sql = psprintf("ALTER TABLE t ATTACH PARTITION p %s", bound);
-	List *statements = raw_parser(sql, RAW_PARSE_DEFAULT);
-	AlterTableStmt *alter;
-	AlterTableCmd *command;
-	PartitionBoundSpec *spec = NULL;
-
-	if (list_length(statements) == 1 &&
-		IsA(linitial_node(RawStmt, statements)->stmt, AlterTableStmt))
-	{
-		alter = (AlterTableStmt *) linitial_node(RawStmt, statements)->stmt;
-		command = linitial_node(AlterTableCmd, alter->cmds);
-		if (list_length(alter->cmds) == 1 &&
-			command->subtype == AT_AttachPartition)
-			spec = ((PartitionCmd *) command->def)->bound;
-	}
-	if (spec == NULL || spec->is_default)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("not the bound of a partition: %s", bound),
-				 errhint("Write for instance 'FOR VALUES FROM (1) TO (2)'.")));
-	return spec;
-}
-
-static char *
-constant_text(Node *constant)
-{
-	return deparse_expression(constant, NIL, false, false);
-}
-
-/* Of constants only. */
-static char *
-bound_text(const PartitionBoundSpec *spec)
-{
-	StringInfoData text;
-	ListCell *cell;
-
-	initStringInfo(&text);
-	appendStringInfoString(&text, "FOR VALUES ");
-	switch (spec->strategy)
-	{
-		case PARTITION_STRATEGY_HASH:
-			appendStringInfo(&text, "WITH (MODULUS %d, REMAINDER %d)",
-							 spec->modulus, spec->remainder);
-			break;
-		case PARTITION_STRATEGY_LIST:
-			foreach(cell, spec->listdatums)
-				appendStringInfo(&text, "%s%s", cell == list_head(spec->listdatums) ? "IN (" : ", ",
-								 constant_text(lfirst(cell)));
-			appendStringInfoChar(&text, ')');
-			break;
-		default:
-			appendStringInfo(&text, "FROM %s TO %s",
-							 get_range_partbound_string(spec->lowerdatums),
-							 get_range_partbound_string(spec->upperdatums));
-			break;
-	}
-	return text.data;
-}
-
-/*
- * The bound of a partition of the table, with its expressions evaluated, and
- * the condition of its rows.  Partitions that the table has must not overlap.
- */
-char *
-bdd_bound_checked(Oid relid, char *name, const char *bound,
-				  char **condition)
-{
-	Relation rel = relation_open(relid, AccessShareLock);
-	ParseState *state = make_parsestate(NULL);
-	PartitionBoundSpec *spec = parse_bound(bound);
-	BddIdentity exact;
-	List *quals;
-	char *text;
-
-	GetUserIdAndSecContext(&exact.role, &exact.security);
-	exact.guc_nesting = NewGUCNestLevel();
-	bdd_exact_output();
-	state->p_sourcetext = bound;
-	spec = transformPartitionBound(state, rel, spec);
-	check_new_partition_bound(name, rel, spec, state);
-	text = bound_text(spec);
-	quals = list_concat(get_qual_from_partbound(rel, spec),
-						list_copy(RelationGetPartitionQual(rel)));
-	*condition = quals == NIL ?
-					 "true" :
-					 deparse_expression((Node *) make_ands_explicit(quals),
-										deparse_context_for(RelationGetRelationName(rel), relid),
-										false, false);
-	bdd_become_again(&exact);
-	relation_close(rel, AccessShareLock);
-	return text;
 }
 
 /* ---------- making ---------- */
@@ -540,12 +434,16 @@ static char *
 partition_name(const BddImport *import, const BddInstance *instance)
 {
 	char *suffix = pstrdup(instance->name);
-	Oid schema = get_rel_namespace(import->relid);
+	const char *target = get_rel_name(import->relid);
+	char *name;
 
 	for (char *c = suffix; *c != '\0'; c++)
 		if (!IS_HIGHBIT_SET(*c))
 			*c = isalnum((unsigned char) *c) ? pg_tolower((unsigned char) *c) : '_';
-	return ChooseRelationName(get_rel_name(import->relid), suffix, NULL, schema, false);
+	name = makeObjectName(target, suffix, NULL);
+	for (int i = 1; OidIsValid(get_relname_relid(name, get_rel_namespace(import->relid))); i++)
+		name = makeObjectName(target, suffix, psprintf("%d", i));
+	return name;
 }
 
 static void
