@@ -38,7 +38,6 @@
 #include "catalog/pg_type_d.h"
 #include "commands/defrem.h"
 #include "commands/extension.h"
-#include "commands/trigger.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "parser/parse_utilcmd.h"
@@ -82,11 +81,7 @@ bdd_refuse_writer(PG_FUNCTION_ARGS)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("table \"%s\" cannot be written any more",
-					CALLED_AS_TRIGGER(fcinfo) ?
-						RelationGetRelationName(((TriggerData *) fcinfo->context)->tg_relation) :
-						"?"),
-			 errdetail("Its instance of an import is finalized.")));
+			 errmsg("the table of a writer that is finalized cannot be written")));
 }
 
 /* ---------- SQL as somebody ---------- */
