@@ -188,9 +188,17 @@ typedef struct BddPublishing
 	TupleTableSlot *slot;
 	Tuplesortstate *sort;
 	MemoryContext row_context; /* of one row */
-	uint64 unreported;         /* rows read or written; half of it is progress */
+	uint64 unreported;         /* rows read or written */
 	int64 rows;
 } BddPublishing;
+
+/* A row counts half when it is read, and half when it is written. */
+static void
+report(BddPublishing *publishing)
+{
+	bdd_progress_add(publishing->unreported / 2);
+	publishing->unreported %= 2;
+}
 
 static void
 count_row(BddPublishing *publishing)
@@ -199,8 +207,7 @@ count_row(BddPublishing *publishing)
 	if (++publishing->unreported >= 2000)
 	{
 		CHECK_FOR_INTERRUPTS();
-		bdd_progress_add(publishing->unreported / 2);
-		publishing->unreported %= 2;
+		report(publishing);
 	}
 }
 
@@ -417,6 +424,7 @@ sort_all(BddPublishing *publishing)
 		sort_table(publishing, instance->writer, place);
 		sort_chunks(publishing, instance->chunks, place + 1);
 	}
+	report(publishing);
 	tuplesort_performsort(publishing->sort);
 }
 
@@ -535,7 +543,8 @@ write_part(BddPublishing *publishing, BddRows *rows, uint64 count,
 	bdd_become_again(&saved);
 	bdd_supersede_dead_letters(target, rows, NIL);
 	bdd_become_extension_owner(&publishing->import->caller);
-	bdd_progress_add(count / 2);
+	publishing->unreported += count;
+	report(publishing);
 	bdd_debug_point("import-part");
 }
 
