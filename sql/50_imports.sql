@@ -443,6 +443,19 @@ SELECT batchdedup.finalize_instance(:'batch', 'a');
 SELECT batchdedup.finalize_batch(:'batch');
 SELECT tableoid::regclass, * FROM tree;
 
+-- types that are not in pg_catalog
+CREATE TYPE mood AS ENUM ('sad', 'happy');
+CREATE TABLE felt (m mood, at date) PARTITION BY LIST (m);
+SELECT batchdedup.create_target('felt', key => '', coalesce_rows => false);
+SELECT batchdedup.prepare_import('felt', 'felt', 1, 'attach') AS batch \gset
+SELECT batchdedup.create_writer(:'batch', 'a', $$FOR VALUES IN ('happy')$$) AS a \gset
+SELECT load(:'a', $$('happy', '2026-01-01')$$);
+SELECT batchdedup.create_writer(:'batch', 'a', restart => true) = :'a'::regclass AS same;
+SELECT load(:'a', $$('happy', '2026-01-02')$$);
+SELECT batchdedup.finalize_instance(:'batch', 'a');
+SELECT batchdedup.finalize_batch(:'batch');
+SELECT tableoid::regclass, * FROM felt;
+
 -- ---------- tables that change ----------
 
 SELECT batchdedup.prepare_import('changed', 'word', 1) AS batch \gset
@@ -580,9 +593,15 @@ CREATE TABLE spied_parts (id int, v int DEFAULT spy('default', 1), g int GENERAT
 CREATE INDEX ON spied_parts (spy('index', v)) WHERE spy('index', 1) = 1;
 SELECT batchdedup.create_target('spied');
 SELECT batchdedup.create_target('spied_parts', key => '', coalesce_rows => false);
+CREATE FUNCTION spy_trigger() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN PERFORM regress_imports.spy('trigger', 1); RETURN NULL; END $$;
 RESET ROLE;
 SELECT batchdedup.prepare_import('spied', 'spied', 1) AS batch \gset
-SELECT batchdedup.create_writer(:'batch', 'a') IS NOT NULL AS made;
+SELECT batchdedup.create_writer(:'batch', 'a') AS a \gset
+SET ROLE regress_import_owner;
+CREATE TRIGGER spy AFTER TRUNCATE ON :a EXECUTE FUNCTION spy_trigger();
+RESET ROLE;
+SELECT batchdedup.create_writer(:'batch', 'a', restart => true) = :'a'::regclass AS same;
 SELECT batchdedup.finalize_instance(:'batch', 'a');
 SELECT batchdedup.finalize_batch(:'batch');
 SELECT batchdedup.prepare_import('spied parts', 'spied_parts', 1, 'attach') AS batch \gset

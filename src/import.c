@@ -501,9 +501,10 @@ read_instance(const BddImport *import, char *name, BddInstance *instance,
 static bool
 tables_are_there(const BddInstance *instance)
 {
-	return get_rel_name(instance->writer) != NULL &&
+	/* An owner can make a view of a table that is empty. */
+	return get_rel_relkind(instance->writer) == RELKIND_RELATION &&
 		   (!OidIsValid(instance->chunks) ||
-			get_rel_name(instance->chunks) != NULL);
+			get_rel_relkind(instance->chunks) == RELKIND_RELATION);
 }
 
 static void
@@ -589,9 +590,12 @@ store_instance(const BddImport *import, const BddInstance *instance)
 	(void) bdd_plan_run(&insert, values, nulls);
 }
 
-/* Of other writers; of two that begin at once, finalize_batch finds out. */
+/*
+ * Of other writers; of two that begin at once, finalize_batch finds out.  As
+ * the caller, as a bound may have values of a domain.
+ */
 static void
-check_overlaps(const BddImport *import, const BddInstance *instance)
+check_overlaps(BddImport *import, const BddInstance *instance)
 {
 	static BddKeptPlan select = {
 		"SELECT instance, bound FROM batchdedup.import_instance WHERE batch_id = $1 AND instance <> $2",
@@ -602,6 +606,7 @@ check_overlaps(const BddImport *import, const BddInstance *instance)
 	uint64 count = bdd_plan_run(&select, values, NULL);
 	SPITupleTable *table = SPI_tuptable;
 
+	bdd_become_again(&import->caller);
 	for (uint64 i = 0; i < count; i++)
 		if (bdd_bounds_overlap(import->relid, instance->bound,
 							   SPI_getvalue(table->vals[i], table->tupdesc, 2)))
@@ -609,6 +614,7 @@ check_overlaps(const BddImport *import, const BddInstance *instance)
 					(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
 					 errmsg("partition of instance \"%s\" would overlap that of instance \"%s\"",
 							instance->name, SPI_getvalue(table->vals[i], table->tupdesc, 1))));
+	bdd_become_extension_owner(&import->caller);
 }
 
 /* Also of an instance whose tables are gone. */
@@ -698,6 +704,18 @@ restart_instance(BddImport *import, BddInstance *instance,
 	make_instance(import, instance, condition);
 }
 
+/* As the caller: expressions in it are his. */
+static char *
+check_bound(BddImport *import, char *name, const char *bound, char **condition)
+{
+	char *checked;
+
+	bdd_become_again(&import->caller);
+	checked = bdd_bound_checked(import->relid, name, bound, condition);
+	bdd_become_extension_owner(&import->caller);
+	return checked;
+}
+
 /* create_writer(batch, instance, bound, restart) */
 Datum
 bdd_create_writer(PG_FUNCTION_ARGS)
@@ -719,14 +737,8 @@ bdd_create_writer(PG_FUNCTION_ARGS)
 				 errmsg("import \"%s\" attaches nothing, and its writers have no bound",
 						import.name)));
 	if (!PG_ARGISNULL(2))
-	{
-		/* As the caller: expressions in it are his. */
-		bdd_become_again(&import.caller);
-		bound = bdd_bound_checked(import.relid, name,
-								  text_to_cstring(PG_GETARG_TEXT_PP(2)),
-								  &condition);
-		bdd_become_extension_owner(&import.caller);
-	}
+		bound = check_bound(&import, name, text_to_cstring(PG_GETARG_TEXT_PP(2)),
+							&condition);
 	if (!find_instance(&import, name, &instance))
 	{
 		check_expected(&import, name);
@@ -741,7 +753,7 @@ bdd_create_writer(PG_FUNCTION_ARGS)
 	else if (PG_GETARG_BOOL(3))
 	{
 		if (condition == NULL && instance.bound != NULL)
-			(void) bdd_bound_checked(import.relid, name, instance.bound, &condition);
+			(void) check_bound(&import, name, instance.bound, &condition);
 		restart_instance(&import, &instance, condition);
 	}
 	else

@@ -209,14 +209,17 @@ bdd_bound_checked(Oid relid, char *name, const char *bound,
 	List *quals;
 	char *text;
 
-	GetUserIdAndSecContext(&exact.role, &exact.security);
-	exact.guc_nesting = NewGUCNestLevel();
-	bdd_exact_output();
 	spec = transformPartitionBound(state, rel, spec);
 	check_new_partition_bound(name, rel, spec, state);
-	text = bound_text(spec);
 	quals = list_concat(get_qual_from_partbound(rel, spec),
 						list_copy(RelationGetPartitionQual(rel)));
+	/* As text that means the same to whoever adds it to a table. */
+	GetUserIdAndSecContext(&exact.role, &exact.security);
+	exact.guc_nesting = NewGUCNestLevel();
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	bdd_exact_output();
+	text = bound_text(spec);
 	*condition = quals == NIL ?
 					 "true" :
 					 deparse_expression((Node *) make_ands_explicit(quals),

@@ -272,14 +272,15 @@ bdd_make_writer(BddImport *import, BddInstance *instance,
 	instance->writer = relation_named(name);
 	run(psprintf("COMMENT ON TABLE %s IS %s", writer,
 				 quote_literal_cstr(psprintf("instance \"%s\" of import \"%s\"", instance->name, import->name))));
+	if (!import->attach)
+		run(psprintf("ALTER TABLE %s ADD COLUMN " BDD_ORDER_COLUMN " bigint "
+					 "GENERATED ALWAYS AS (batchdedup.import_order_internal(tableoid)) STORED",
+					 writer));
 	run(psprintf("ALTER TABLE %s OWNER TO %s", writer,
 				 quote_identifier(GetUserNameFromId(import->target->owner, false))));
 	add_definition(import, writer, condition);
 	if (!import->attach)
 	{
-		run(psprintf("ALTER TABLE %s ADD COLUMN " BDD_ORDER_COLUMN " bigint "
-					 "GENERATED ALWAYS AS (batchdedup.import_order_internal(tableoid)) STORED",
-					 writer));
 		run(psprintf("CREATE TABLE %s_chunks (chunk_no integer, part integer, rows bytea) "
 					 "WITH (autovacuum_enabled = off)",
 					 writer));
@@ -295,7 +296,8 @@ bdd_make_writer(BddImport *import, BddInstance *instance,
 void
 bdd_empty_writer(BddImport *import, const BddInstance *instance)
 {
-	run(psprintf("TRUNCATE %s", bdd_qualified_name(instance->writer)));
+	bdd_run_as_owner(import->target->owner,
+					 psprintf("TRUNCATE %s", bdd_qualified_name(instance->writer)));
 	if (OidIsValid(instance->chunks))
 		run(psprintf("TRUNCATE %s", bdd_qualified_name(instance->chunks)));
 }
@@ -356,20 +358,19 @@ make_foreign_keys(BddImport *import, Oid writer)
 
 /* Also rows that came after the transaction's snapshot: none come any more. */
 static int64
-count_rows(const BddInstance *instance)
+count_rows(const BddImport *import, const BddInstance *instance)
 {
-	StringInfoData sql;
-	int64 rows;
+	char *sql = psprintf("SELECT count(*) FROM %s", bdd_qualified_name(instance->writer));
+	BddIdentity saved;
 	bool isnull;
 
-	initStringInfo(&sql);
-	appendStringInfo(&sql, "SELECT (SELECT count(*) FROM %s)", bdd_qualified_name(instance->writer));
+	bdd_become_owner_of(import->target->owner, &saved);
 	PushActiveSnapshot(GetLatestSnapshot());
-	if (SPI_execute(sql.data, true, 0) != SPI_OK_SELECT)
+	if (SPI_execute(sql, true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not count rows");
 	PopActiveSnapshot();
-	rows = DatumGetInt64(bdd_spi_value(0, 1, &isnull));
-	return rows;
+	bdd_become_again(&saved);
+	return DatumGetInt64(bdd_spi_value(0, 1, &isnull));
 }
 
 static int64
@@ -408,7 +409,7 @@ bdd_close_writer(BddImport *import, BddInstance *instance, int64 *bytes)
 	run(psprintf("CREATE TRIGGER " CLOSED_TRIGGER " BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s "
 				 "FOR EACH STATEMENT EXECUTE FUNCTION batchdedup.refuse_writer_internal()",
 				 writer));
-	instance->rows = count_rows(instance);
+	instance->rows = count_rows(import, instance);
 	*bytes = main_fork_size(instance->writer);
 	if (OidIsValid(instance->chunks))
 	{
