@@ -64,7 +64,7 @@ extern void bdd_run_as_owner(Oid owner, const char *sql);
 /* ---------- import_rows.c ---------- */
 
 extern void bdd_store_chunk(BddImport *import, const BddInstance *instance,
-							 int chunk, List *images);
+							int chunk, List *images);
 extern int64 bdd_publish_rows(BddImport *import, List *instances,
 							  int64 *inserted, int64 *updated);
 

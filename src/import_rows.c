@@ -258,7 +258,8 @@ sort_image(BddPublishing *publishing, const BddImage *image, int place,
 	bool isnull;
 
 	SET_VARSIZE(value, VARHDRSZ + 1 + image->size);
-	VARDATA(value)[0] = image->full;
+	VARDATA(value)
+	[0] = image->full;
 	memcpy(VARDATA(value) + 1, image->data, image->size);
 	ExecClearTuple(slot);
 	memset(slot->tts_isnull, 0, publishing->desc->natts * sizeof(bool));
