@@ -808,7 +808,9 @@ SELECT p.oid::regprocedure FROM pg_proc p
                      'reconcile_files', 'expire_batches',
                      'publish_event', 'create_consumer', 'drop_consumer', 'poll_events', 'ack_events',
                      'nack_event', 'retry_event_dead_letters', 'discard_event_dead_letters',
-                     'expire_events', 'accept_lost_events');
+                     'expire_events', 'accept_lost_events',
+                     'prepare_import', 'create_writer', 'write_chunk', 'finalize_instance', 'finalize_batch',
+                     'abort_batch', 'expire_imports', 'stat_progress_internal');
 END;
 COMMENT ON FUNCTION batchdedup.batch_functions_internal IS
     'the functions that grant_batches grants';
@@ -828,7 +830,8 @@ BEGIN
     EXECUTE format('GRANT SELECT ON batchdedup.batch, batchdedup.file, batchdedup.file_version, '
                    'batchdedup.batch_transition, batchdedup.batch_worker_count, batchdedup.batch_worker, '
                    'batchdedup.event, batchdedup.event_pending, batchdedup.event_dead_letter, '
-                   'batchdedup.consumer TO %s', grantee);
+                   'batchdedup.consumer, batchdedup.import, batchdedup.import_instance, '
+                   'batchdedup.import_completed, batchdedup.stat_progress TO %s', grantee);
 END $$;
 COMMENT ON FUNCTION batchdedup.grant_batches IS
     'lets a role work with batches, events and imports';
@@ -1470,10 +1473,5 @@ BEGIN
 END $$;
 REVOKE ALL ON FUNCTION batchdedup.grant_batches, batchdedup.batch_functions_internal,
     batchdedup.file_is_closed_internal FROM PUBLIC;
-REVOKE ALL ON FUNCTION batchdedup.prepare_import, batchdedup.create_writer,
-    batchdedup.write_chunk(uuid, text, integer, jsonb), batchdedup.write_chunk(uuid, text, integer, anyarray),
-    batchdedup.write_chunk(uuid, text, integer, text),
-    batchdedup.finalize_instance, batchdedup.finalize_batch, batchdedup.abort_batch, batchdedup.expire_imports,
-    batchdedup.stat_progress_internal FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION batchdedup.stat_progress_internal TO pg_monitor;
 GRANT SELECT ON batchdedup.stat_progress TO pg_monitor;

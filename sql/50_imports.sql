@@ -527,7 +527,7 @@ SET ROLE regress_import_loader;
 SELECT batchdedup.prepare_import('role', 'bar', 1);
 \echo :SQLSTATE
 RESET ROLE;
-GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA batchdedup TO regress_import_loader, regress_import_reader;
+SELECT batchdedup.grant_batches('regress_import_loader'), batchdedup.grant_batches('regress_import_reader');
 SET ROLE regress_import_reader;
 SELECT batchdedup.prepare_import('role', 'bar', 1);
 \echo :SQLSTATE
@@ -549,6 +549,8 @@ SELECT batchdedup.abort_batch(:'batch');
 SET ROLE regress_import_loader;
 SELECT batchdedup.finalize_instance(:'batch', 'a');
 SELECT batchdedup.finalize_batch(:'batch');
+SELECT name, rows FROM batchdedup.import_completed WHERE name = 'role';
+SELECT count(*) FROM batchdedup.stat_progress;
 -- an error shows nothing of the row to who may not read the table
 RESET ROLE;
 ALTER TABLE bar ADD CONSTRAINT low CHECK (volume < 1000) NOT VALID;
@@ -584,7 +586,6 @@ ALTER TABLE bar DISABLE ROW LEVEL SECURITY;
 -- the owner's code runs as the owner
 CREATE ROLE regress_import_owner;
 GRANT ALL ON SCHEMA regress_imports TO regress_import_owner;
-GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA batchdedup TO regress_import_owner;
 SET ROLE regress_import_owner;
 CREATE FUNCTION spy(what text, value int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS
 $$ BEGIN IF current_user <> 'regress_import_owner' THEN RAISE WARNING '% runs as %', what, current_user; END IF; RETURN value; END $$;
@@ -634,5 +635,5 @@ SELECT * FROM staging;
 SELECT batchdedup.flush() >= 0 AS flushed;
 SET client_min_messages = error;
 DROP SCHEMA regress_imports CASCADE;
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA batchdedup FROM regress_import_loader, regress_import_reader, regress_import_owner;
+DROP OWNED BY regress_import_loader, regress_import_reader, regress_import_owner;
 DROP ROLE regress_import_loader, regress_import_reader, regress_import_owner;

@@ -29,22 +29,15 @@ local %ENV = (
 	SIZES => 1000,
 	COUNT => 1000,
 	REPLAY_ROWS => 1000,
-<<<<<<< HEAD
 	FILES => 2000,
-=======
 	IMPORT_ROWS => 4000,
->>>>>>> 96478f3 (Imports: documentation; nothing of the owner's runs as another role)
 	OUT => "$PostgreSQL::Test::Utils::tmp_check/bench.json");
 delete @ENV{qw(VARIANTS TABLES ROWS BENCH_SECONDS DATA WRITERS)};
 
 # benchmark => number of comparisons and of variants in each
-<<<<<<< HEAD
 my %expected = (
 	enqueue => [ 2, 10 ], batches => [ 2, 7 ], apply => [ 6, 5 ], cost => [ 1, 4 ], replay => [ 1, 2 ],
-	barrier => [ 2, 4 ], claims => [ 4, 2 ]);
-=======
-my %expected = (enqueue => [ 2, 10 ], batches => [ 2, 7 ], apply => [ 6, 5 ], cost => [ 1, 4 ], replay => [ 1, 2 ], import => [ 1, 7 ]);
->>>>>>> 96478f3 (Imports: documentation; nothing of the owner's runs as another role)
+	barrier => [ 2, 4 ], claims => [ 4, 2 ], import => [ 1, 7 ]);
 for my $name (sort keys %expected)
 {
 	# Redis may not be there.
