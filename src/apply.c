@@ -28,6 +28,7 @@
 #include "journal.h"
 #include "miscadmin.h"
 #include "old_shape.h"
+#include "progress.h"
 #include "replay.h"
 #include "spi_util.h"
 #include "utils/builtins.h"
@@ -516,10 +517,14 @@ write_rows_as_owner(BddApply *apply, BddRows *rows)
 	BddIdentity saved;
 	List *refused;
 
+	if (rows->count > 0)
+		bdd_progress_begin("flush", apply->target->relid, NULL, rows->count);
 	bdd_become_owner_of(apply->target->owner, &saved);
 	bdd_constraints_immediate(apply->target);
 	refused = bdd_write_tolerantly(apply->target, rows, &apply->counts);
 	bdd_become_again(&saved);
+	if (bdd_progress_is("flush"))
+		bdd_progress_end();
 	return refused;
 }
 

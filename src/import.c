@@ -643,7 +643,8 @@ make_instance(BddImport *import, BddInstance *instance, const char *condition)
 static void
 lock_instance_name(const BddImport *import, const char *name)
 {
-	uint32 hash = hash_combine(DatumGetUInt32(DirectFunctionCall1(uuid_hash, UUIDPGetDatum(&import->id))),
+	Datum batch = DirectFunctionCall1(uuid_hash, UUIDPGetDatum(&import->id));
+	uint32 hash = hash_combine(DatumGetUInt32(batch),
 							   string_hash(name, strlen(name) + 1));
 	LOCKTAG tag;
 
@@ -900,6 +901,13 @@ images_of_rows(BddTarget *target, ArrayType *array, StringInfo content)
 	return images;
 }
 
+static Jsonb *
+parse_json(text *value)
+{
+	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
+											  CStringGetDatum(text_to_cstring(value))));
+}
+
 static bool
 write_chunk(FunctionCallInfo fcinfo, BddChunkForm form)
 {
@@ -930,11 +938,9 @@ write_chunk(FunctionCallInfo fcinfo, BddChunkForm form)
 	initStringInfo(&content);
 	if (form != BDD_CHUNK_ROWS)
 	{
-		Datum value = form == BDD_CHUNK_JSON ?
-						  PG_GETARG_DATUM(3) :
-						  DirectFunctionCall1(jsonb_in,
-											  CStringGetDatum(text_to_cstring(PG_GETARG_TEXT_PP(3))));
-		Jsonb *document = DatumGetJsonbP(value);
+		Jsonb *document = form == BDD_CHUNK_JSON ?
+							  PG_GETARG_JSONB_P(3) :
+							  parse_json(PG_GETARG_TEXT_PP(3));
 
 		images = images_of_json(import.target, document);
 		appendBinaryStringInfo(&content, VARDATA(document),

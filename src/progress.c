@@ -91,7 +91,7 @@ void
 bdd_progress_begin(const char *kind, Oid relid, const pg_uuid_t *batch,
 				   uint64 total)
 {
-	if (mine != NULL)
+	if (mine != NULL || bdd_progress == NULL)
 		return;
 	watch_ends();
 	LWLockAcquire(&bdd_progress->lock, LW_EXCLUSIVE);
@@ -120,6 +120,13 @@ bdd_progress_add(uint64 count)
 {
 	if (mine != NULL)
 		(void) pg_atomic_fetch_add_u64(&mine->done, count);
+}
+
+/* Whether it is this work that is shown of the process. */
+bool
+bdd_progress_is(const char *kind)
+{
+	return mine != NULL && strcmp(mine->kind, kind) == 0;
 }
 
 static void

@@ -18,6 +18,7 @@
 #include "catalog/pg_type_d.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
+#include "progress.h"
 #include "spool.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -183,6 +184,7 @@ take_sorted(BddApply *apply, Tuplesortstate *sort, TupleDesc desc,
 		CHECK_FOR_INTERRUPTS();
 		MemoryContextSwitchTo(apply->row_context);
 		add_row(apply, slot, old);
+		bdd_progress_add(1);
 		bytes += apply->rows.rows[apply->rows.count - 1].image.size + sizeof(BddRow);
 		if (bytes < FOLD_BYTES)
 			continue;
@@ -226,7 +228,10 @@ bdd_replay_rows(BddApply *apply, const BddReplayed *known)
 		Tuplesortstate *sort = sort_file(target, &spool, desc, known);
 
 		bdd_spool_close(&spool);
+		bdd_progress_begin("replay", target->relid, NULL, known->rows);
 		take_sorted(apply, sort, desc, known->old);
+		if (bdd_progress_is("replay"))
+			bdd_progress_end();
 		MemoryContextSwitchTo(scratch);
 		tuplesort_end(sort);
 	}

@@ -303,6 +303,18 @@ for my $column (1 .. 4)
 	is("@values", join(' ', sort { $a <=> $b } @values), "column $column never goes back");
 }
 
+# A flush that waits for a row.
+begin_anew();
+my $lock = $node->background_psql('postgres');
+$lock->query_until(qr/locked/, "BEGIN;\nSELECT count(*) FROM (SELECT FROM bar WHERE symbol = 's1' AND day = 1 FOR UPDATE) l;\n\\echo locked\n");
+sql("SELECT batchdedup.upsert(ARRAY[ROW('s1', 1, 1, 1), ROW('s1', 2, 1, 1)]::bar[])");
+my $flush = psql_start("SELECT batchdedup.flush('bar')");
+ok($node->poll_query_until('postgres', "SELECT count(*) = 1 FROM batchdedup.stat_progress WHERE (kind, phase, target, done, total) = ('flush', 'applying', 'bar'::regclass, 0, 2)"),
+	'a flush is seen');
+$lock->quit;
+is(finish($flush), 1, 'it goes on');
+$node->poll_query_until('postgres', "SELECT count(*) = 0 FROM batchdedup.stat_progress WHERE kind = 'flush'") or die;
+
 # A process that is ended, and an error, leave nothing.
 begin_anew();
 is(run_program(prepare_program('ended', 0) . join('', map { writer_program($_, 0) } 1 .. 4)), 'ok', 'another import');
