@@ -100,9 +100,13 @@ columns_of(BddTarget *target, const BddColumns *set, const char *prefix)
 
 	initStringInfo(&names);
 	for (int i = 0; i < target->shape.desc->natts; i++)
+	{
+		const char *name = NameStr(TupleDescAttr(target->shape.desc, i)->attname);
+
 		if (bdd_column_in(set, i))
 			appendStringInfo(&names, "%s%s%s", names.len > 0 ? ", " : "", prefix,
-							 quote_identifier(NameStr(TupleDescAttr(target->shape.desc, i)->attname)));
+							 quote_identifier(name));
+	}
 	return names.data;
 }
 
