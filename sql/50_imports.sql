@@ -402,6 +402,13 @@ ALTER TABLE price DETACH PARTITION price_2025;
 DROP TABLE price_2025;
 SELECT count(*) FROM price;
 
+-- by upsert, through the partitioned table
+SELECT batchdedup.prepare_import('price rows', 'price', 1) AS batch \gset
+SELECT batchdedup.write_chunk(:'batch', 'a', 1, '[{"symbol": "a", "day": "2026-01-01", "close": 5}, {"symbol": "a", "day": "2024-01-01", "close": 1}]');
+SELECT batchdedup.finalize_instance(:'batch', 'a');
+SELECT batchdedup.finalize_batch(:'batch');
+SELECT tableoid::regclass, * FROM price ORDER BY 2, 3;
+
 -- Lists and hashes, without a key, and a partition of a partition.
 CREATE TABLE kind (k text, v int) PARTITION BY LIST (k);
 SELECT batchdedup.create_target('kind', key => '', coalesce_rows => false);
@@ -588,7 +595,7 @@ CREATE ROLE regress_import_owner;
 GRANT ALL ON SCHEMA regress_imports TO regress_import_owner;
 SET ROLE regress_import_owner;
 CREATE FUNCTION spy(what text, value int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS
-$$ BEGIN IF current_user <> 'regress_import_owner' THEN RAISE WARNING '% runs as %', what, current_user; END IF; RETURN value; END $$;
+$$ BEGIN IF current_user NOT IN ('regress_import_owner', 'regress_import_reader') THEN RAISE WARNING '% runs as %', what, current_user; END IF; RETURN value; END $$;
 CREATE TABLE spied (id int PRIMARY KEY, v int DEFAULT 1, g int GENERATED ALWAYS AS (spy('generated', 1)) STORED, CHECK (spy('check', 1) = 1 AND spy('check', v) = v));
 CREATE TABLE spied_parts (id int, v int DEFAULT spy('default', 1), g int GENERATED ALWAYS AS (spy('generated', 1)) STORED, CHECK (spy('check', 1) = 1)) PARTITION BY RANGE (id);
 CREATE INDEX ON spied_parts (spy('index', v)) WHERE spy('index', 1) = 1;
@@ -615,6 +622,19 @@ SELECT batchdedup.finalize_batch(:'batch');
 SET ROLE regress_import_owner;
 SELECT tableoid::regclass, * FROM spied_parts;
 RESET ROLE;
+
+-- the table gets another owner
+SELECT batchdedup.prepare_import('owners', 'spied_parts', 2, 'attach') AS batch \gset
+SELECT batchdedup.create_writer(:'batch', 'b', 'FOR VALUES FROM (2) TO (3)') AS b \gset
+SELECT batchdedup.create_writer(:'batch', 'c', 'FOR VALUES FROM (3) TO (4)') AS c \gset
+SELECT batchdedup.finalize_instance(:'batch', 'b');
+GRANT USAGE ON SCHEMA regress_imports TO regress_import_reader;
+ALTER FUNCTION spy(text, int) OWNER TO regress_import_reader;
+ALTER TABLE spied_parts OWNER TO regress_import_reader;
+ALTER TABLE spied_parts_a OWNER TO regress_import_reader;
+SELECT batchdedup.finalize_instance(:'batch', 'c');
+SELECT batchdedup.finalize_batch(:'batch');
+SELECT relname, pg_get_userbyid(relowner) FROM pg_class WHERE oid = ANY (SELECT inhrelid FROM pg_inherits WHERE inhparent = 'spied_parts'::regclass) ORDER BY 1;
 
 -- ---------- the end ----------
 

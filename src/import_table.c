@@ -293,9 +293,21 @@ bdd_make_writer(BddImport *import, BddInstance *instance,
 	bdd_grant_writer(import, instance->writer);
 }
 
+/* The table may have got another owner since. */
+static void
+follow_owner(const BddImport *import, Oid writer)
+{
+	if (bdd_owns_relation(writer, import->target->owner))
+		return;
+	run(psprintf("ALTER TABLE %s OWNER TO %s", bdd_qualified_name(writer),
+				 quote_identifier(GetUserNameFromId(import->target->owner, false))));
+	CommandCounterIncrement();
+}
+
 void
 bdd_empty_writer(BddImport *import, const BddInstance *instance)
 {
+	follow_owner(import, instance->writer);
 	bdd_run_as_owner(import->target->owner,
 					 psprintf("TRUNCATE %s", bdd_qualified_name(instance->writer)));
 	if (OidIsValid(instance->chunks))
@@ -406,6 +418,7 @@ bdd_close_writer(BddImport *import, BddInstance *instance, int64 *bytes)
 	char *writer = bdd_qualified_name(instance->writer);
 
 	LockRelationOid(instance->writer, ShareRowExclusiveLock);
+	follow_owner(import, instance->writer);
 	run(psprintf("CREATE TRIGGER " CLOSED_TRIGGER " BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s "
 				 "FOR EACH STATEMENT EXECUTE FUNCTION batchdedup.refuse_writer_internal()",
 				 writer));
@@ -491,6 +504,7 @@ bdd_attach_writer(BddImport *import, const BddInstance *instance)
 	char *now;
 
 	LockRelationOid(instance->writer, AccessExclusiveLock);
+	follow_owner(import, instance->writer);
 	now = bdd_qualified_name(instance->writer);
 	run(psprintf("DROP TRIGGER " CLOSED_TRIGGER " ON %s", now));
 	run(psprintf("COMMENT ON TABLE %s IS NULL", now));
