@@ -1171,6 +1171,7 @@ SELECT 'journal', o.target, 'fail',
   JOIN batchdedup.mark m ON m.journal_from < j.missing_to
                         AND m.system = (SELECT c.system_identifier FROM pg_control_system() c)
   JOIN batchdedup.target_option o ON o.target_id = m.target_id AND o.logged
+   AND (NOT o.own OR EXISTS (SELECT FROM batchdedup.file))
 UNION ALL
 SELECT 'enabled', NULL,
        CASE WHEN current_setting('batchdedup.enabled')::boolean THEN 'ok' ELSE 'warn' END,
