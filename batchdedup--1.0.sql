@@ -1472,6 +1472,8 @@ BEGIN
     SELECT pg_catalog.string_agg(f::text, ', ') INTO functions FROM batchdedup.batch_functions_internal() f;
     EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', functions);
 END $$;
+REVOKE ALL ON FUNCTION batchdedup.batch_step_internal, batchdedup.batch_event_internal,
+    batchdedup.batch_changed_internal, batchdedup.file_changed_internal FROM PUBLIC;
 REVOKE ALL ON FUNCTION batchdedup.grant_batches, batchdedup.batch_functions_internal,
     batchdedup.file_is_closed_internal FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION batchdedup.stat_progress_internal TO pg_monitor;

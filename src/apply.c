@@ -112,7 +112,7 @@ write_group(BddTarget *target, const BddWriteRules *rules, BddGroup *group)
 {
 	char *sql;
 
-	if (rules->merge)
+	if (rules->merge && !target->options.own)
 		(void) bdd_run_on_rows(target,
 							   bdd_sql_merge(target, rules, group->update,
 											 group->insert),
@@ -138,7 +138,8 @@ write_group(BddTarget *target, const BddWriteRules *rules, BddGroup *group)
 		if (sql != NULL)
 			updated = bdd_run_on_rows(target, sql, group->rows,
 									  group->count, false);
-		if (updated < group->count)
+		/* Rows of our own are made before they are spoken of: it is gone. */
+		if (updated < group->count && !target->options.own)
 			(void) bdd_run_on_rows(target,
 								   bdd_sql_insert_missing(target, group->update,
 														  group->insert),

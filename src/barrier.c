@@ -172,6 +172,11 @@ bdd_file_changed(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("file_changed_internal() was not called as a trigger")));
+	/* The kept plans are of our own table's rows: somebody's else would poison them. */
+	if (RelationGetRelid(trigger->tg_relation) != bdd_catalog_relation("file"))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("file_changed_internal() is a trigger of batchdedup.file only")));
 	bdd_check_preloaded();
 	bdd_spi_connect();
 	if (SPI_register_trigger_data(trigger) < 0)

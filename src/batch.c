@@ -490,6 +490,10 @@ check_step(const BddBatch *batch, const char *status)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("batch \"%s\" is uploaded when its list of files is final", batch->name),
 				 errhint("Use batchdedup.complete_upload.")));
+	if (!batch->uploaded && strcmp(status, "scattering") == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the list of files of batch \"%s\" is not final", batch->name)));
 	if (strcmp(batch->status, "scattering") == 0 && strcmp(status, "scattered") == 0 && open > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -514,7 +518,11 @@ bdd_advance_batch(PG_FUNCTION_ARGS)
 	if (strcmp(batch.status, status) != 0)
 	{
 		check_step(&batch, status);
-		set_status(&batch.id, status);
+		if (strcmp(batch.status, "scattering") != 0 || strcmp(status, "scattered") != 0)
+			set_status(&batch.id, status);
+		/* Nobody may come any more to find that all files are done. */
+		if (strcmp(status, "scattering") == 0 || strcmp(status, "scattered") == 0)
+			bdd_batch_settle(array_of(&batch.id));
 	}
 	bdd_batch_end(&saved);
 	PG_RETURN_VOID();
@@ -530,6 +538,22 @@ check_lease(Interval *lease)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("lease must be longer than zero")));
+}
+
+/* Steps that say something of files are not a worker's to take. */
+static void
+check_claimed_step(const char *from, const char *to)
+{
+	if (strcmp(from, to) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("from_status and to_status must not be the same")));
+	if (strcmp(to, "uploaded") == 0 || strcmp(to, "scattered") == 0 ||
+		(strcmp(from, "failed") == 0 && strcmp(to, "scattering") == 0))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a batch is not taken from %s to %s by a claim", from, to),
+				 errhint("That is for complete_upload, for its last file, and for retry_files.")));
 }
 
 /*
@@ -564,6 +588,7 @@ bdd_claim_batch(PG_FUNCTION_ARGS)
 		values[i] = PG_GETARG_DATUM(i);
 	}
 	check_lease(PG_GETARG_INTERVAL_P(3));
+	check_claimed_step(TextDatumGetCString(values[1]), TextDatumGetCString(values[2]));
 	bdd_batch_begin(&saved, "claim_batch()");
 	found = bdd_plan_run(&claim, values, NULL) > 0;
 	if (found)
@@ -588,9 +613,17 @@ Datum
 bdd_expect_workers(PG_FUNCTION_ARGS)
 {
 	static BddKeptPlan upsert = {
-		"INSERT INTO batchdedup.batch_worker_count AS c (batch_id, status, kind, expected_workers) VALUES ($1, $2, $3, $4) "
+		"WITH c AS (INSERT INTO batchdedup.batch_worker_count AS c (batch_id, status, kind, expected_workers) VALUES ($1, $2, $3, $4) "
 		"ON CONFLICT (batch_id, status, kind) DO UPDATE SET expected_workers = EXCLUDED.expected_workers "
-		"WHERE c.completed_workers <= EXCLUDED.expected_workers",
+		/* Once all are done, and the event is written, more would come too late. */
+		"WHERE c.completed_workers <= EXCLUDED.expected_workers "
+		"AND (c.completed_workers < c.expected_workers OR c.completed_workers = 0 OR c.expected_workers = EXCLUDED.expected_workers) "
+		"RETURNING *), "
+		"o AS (SELECT * FROM batchdedup.batch_worker_count WHERE batch_id = $1 AND status = $2 AND kind = $3), "
+		"e AS (INSERT INTO batchdedup.event (kind, batch_id, payload) "
+		"SELECT 'workers_done', $1, pg_catalog.jsonb_build_object('status', $2, 'kind', $3, 'workers', c.completed_workers) "
+		"FROM c JOIN o ON o.expected_workers > c.expected_workers "
+		"WHERE c.completed_workers = c.expected_workers AND c.completed_workers > 0) SELECT FROM c",
 		4,
 		{UUIDOID, TEXTOID, TEXTOID, INT4OID}};
 	BddIdentity saved;

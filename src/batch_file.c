@@ -469,7 +469,7 @@ take_files(BddClaim *claim, Datum batches, int share)
 	static BddKeptPlan select = {
 		"SELECT f.id, f.version, f.attempts >= f.max_attempts FROM pg_catalog.unnest($1) WITH ORDINALITY AS o (id, place) "
 		"CROSS JOIN LATERAL (SELECT f.id, f.version, f.attempts, b.max_attempts FROM batchdedup.file f JOIN batchdedup.batch_row b ON b.id = f.batch_id "
-		"WHERE f.batch_id = o.id AND f.status IN ('pending', 'processing') "
+		"WHERE f.batch_id = o.id AND f.status IN ('pending', 'processing') AND b.status IN ('uploaded', 'scattering') "
 		"AND coalesce(f.lease_until, '-infinity') <= pg_catalog.clock_timestamp() "
 		"AND f.id <> ALL ($4) AND NOT batchdedup.file_is_closed_internal(f.id, f.version) "
 		"ORDER BY coalesce(f.lease_until, '-infinity') LIMIT $2 FOR NO KEY UPDATE OF f SKIP LOCKED) f LIMIT $3",
@@ -546,7 +546,8 @@ lease_files(BddClaim *claim, Tuplestorestate *result)
 {
 	static BddKeptPlan update = {
 		"UPDATE batchdedup.file SET status = 'processing', attempts = attempts + 1, claimed_by = $2, lease_until = $3 "
-		"WHERE id = ANY ($1) RETURNING *",
+		"WHERE id = ANY ($1) AND EXISTS (SELECT FROM batchdedup.batch_row b "
+		"WHERE b.id = file.batch_id AND b.status IN ('uploaded', 'scattering')) RETURNING *",
 		3,
 		{UUIDARRAYOID, TEXTOID, TIMESTAMPTZOID}};
 	static BddKeptPlan begin = {
@@ -840,22 +841,25 @@ bdd_retry_files(PG_FUNCTION_ARGS)
 		1,
 		{UUIDOID}};
 	static BddKeptPlan go_on = {
-		"UPDATE batchdedup.batch_row SET status = 'scattering', error = NULL WHERE id = $1 AND status = 'failed' AND upload_completed_at IS NOT NULL",
-		1,
-		{UUIDOID}};
+		"UPDATE batchdedup.batch_row SET status = 'scattering', error = NULL WHERE id = $1 AND status = 'failed' AND upload_completed_at IS NOT NULL "
+		"AND ($2 OR error IS NOT NULL)",
+		2,
+		{UUIDOID, BOOLOID}};
 	BddIdentity saved;
 	BddBatch batch;
-	Datum value;
+	Datum values[2];
 	uint64 count;
 
 	bdd_batch_check_argument(fcinfo, 0, "batch");
-	value = PG_GETARG_DATUM(0);
+	values[0] = PG_GETARG_DATUM(0);
 	bdd_batch_begin(&saved, "retry_files()");
 	bdd_batch_lock(PG_GETARG_UUID_P(0), false, &batch);
 	check_batch_goes_on(&batch);
-	count = bdd_plan_run(&reopen, &value, NULL);
-	if (count > 0)
-		(void) bdd_plan_run(&go_on, &value, NULL);
+	count = bdd_plan_run(&reopen, values, NULL);
+	/* Also if what had failed was done after all. */
+	values[1] = BoolGetDatum(count > 0);
+	if (bdd_plan_run(&go_on, values, NULL) > 0)
+		bdd_batch_settle(uuid_array(values, 1));
 	bdd_batch_end(&saved);
 	PG_RETURN_INT64(count);
 }

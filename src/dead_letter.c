@@ -308,6 +308,7 @@ read_letters(BddTarget *target, bool superseded, const BddRows *of_rows)
 					   "WHERE e.key OPERATOR(pg_catalog.=) ANY ($3)), waits "
 					   "FROM batchdedup.dead_letter_row "
 					   "WHERE target_id OPERATOR(pg_catalog.=) $1 AND (NOT superseded OR $2) "
+					   "AND generation OPERATOR(pg_catalog.>) 0 "
 					   "AND ($4 IS NULL OR key_hash IS NULL "
 					   "OR (key_hash OPERATOR(pg_catalog.>>) 32) OPERATOR(pg_catalog.<>) ($4[1] OPERATOR(pg_catalog.>>) 32) "
 					   "OR key_hash OPERATOR(pg_catalog.=) ANY ($4)) "
@@ -627,6 +628,33 @@ supersede_left_letters(BddTarget *target, List *letters)
 }
 
 /*
+ * Letters of generation 0 are of files that have failed, see barrier.c: their
+ * batches know how to open them again.
+ */
+static int64
+retry_failed_files(void)
+{
+	BddIdentity saved;
+	bool isnull;
+
+	bdd_become_extension_owner(&saved);
+	(void) bdd_spi_run("SELECT coalesce(pg_catalog.sum(batchdedup.retry_files(b)), 0)::pg_catalog.int8 FROM ("
+					   "SELECT f.batch_id FROM batchdedup.file f "
+					   "JOIN batchdedup.batch_row b ON b.id OPERATOR(pg_catalog.=) f.batch_id "
+					   "WHERE f.status OPERATOR(pg_catalog.=) 'failed' "
+					   "AND b.status OPERATOR(pg_catalog.<>) ALL ('{completed,cancelled}') "
+					   "AND EXISTS (SELECT FROM batchdedup.dead_letter_row l "
+					   "WHERE l.target OPERATOR(pg_catalog.=) 'batchdedup.file'::pg_catalog.regclass "
+					   "AND l.generation OPERATOR(pg_catalog.=) 0 "
+					   "AND l.key OPERATOR(pg_catalog.=) pg_catalog.jsonb_build_object('id', f.id)) "
+					   "GROUP BY 1 ORDER BY 1) f (b)",
+					   0, NULL, NULL, NULL);
+	bdd_become_again(&saved);
+	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+									   SPI_tuptable->tupdesc, 1, &isnull));
+}
+
+/*
  * retry_dead_letters(target, force): writes the letters to the table, oldest
  * first, in the caller's transaction; returns how many were accepted.
  */
@@ -646,6 +674,8 @@ bdd_retry_dead_letters(PG_FUNCTION_ARGS)
 		if (retry_letter(target, lfirst(cell), false))
 			accepted++;
 	supersede_left_letters(target, letters);
+	if (target->relid == bdd_catalog_relation("file"))
+		accepted += retry_failed_files();
 	bdd_spi_finish();
 	PG_RETURN_INT64(accepted);
 }
@@ -655,16 +685,19 @@ Datum
 bdd_discard_dead_letters(PG_FUNCTION_ARGS)
 {
 	BddTarget *target = open_as_owner(fcinfo);
-	Oid types[] = {INT4OID};
-	Datum values[] = {Int32GetDatum(target->options.target_id)};
+	Oid types[] = {INT4OID, REGCLASSOID};
+	Datum values[] = {Int32GetDatum(target->options.target_id),
+					  ObjectIdGetDatum(target->relid)};
 	BddIdentity saved;
 	uint64 count;
 
 	bdd_become_extension_owner(&saved);
 	bdd_spi_connect();
+	/* Letters of our own targets have come from a dump with another number. */
 	count = bdd_spi_run("DELETE FROM batchdedup.dead_letter_row "
-						"WHERE target_id OPERATOR(pg_catalog.=) $1",
-						1, types, values, NULL);
+						"WHERE target_id OPERATOR(pg_catalog.=) $1 "
+						"OR target OPERATOR(pg_catalog.=) $2 AND generation OPERATOR(pg_catalog.=) 0",
+						2, types, values, NULL);
 	bdd_spi_finish();
 	bdd_become_again(&saved);
 	PG_RETURN_INT64(count);
