@@ -106,6 +106,31 @@ SELECT resume('file');
 SELECT flush('file') IS NOT NULL AS flushed;
 SELECT count(*) FROM dead_letter WHERE sqlstate <> 'P0001';
 
+-- ---------- what was buffered of a version that is replaced ----------
+
+SELECT create_batch('replaced') AS b \gset
+SELECT add_file(:'b', 'f', checksum => '1') AS f \gset
+SELECT pause('file');
+SELECT complete_file(:'b', :'f', '{"rows": 5}');
+SELECT add_file(:'b', 'f', checksum => '2') = :'f' AS same;
+SELECT version, status, result, completed_at IS NOT NULL AS at FROM file_version;
+SELECT resume('file');
+
+-- ---------- waiting after a rollback, and for what was written directly ----------
+
+BEGIN;
+SAVEPOINT s;
+SELECT complete_file(:'b', :'f', version => 2);
+ROLLBACK TO s;
+SELECT wait_batch(:'b', 'pending', '0');
+ROLLBACK;
+SELECT complete_upload(:'b');
+BEGIN;
+SET LOCAL batchdedup.enabled = off;
+SELECT complete_file(:'b', :'f', version => 2);
+SELECT wait_batch(:'b', 'scattered', '0');
+COMMIT;
+
 -- ---------- workers: the event comes once, also if fewer are expected in the end ----------
 
 SELECT create_batch('workers') AS b \gset

@@ -22,6 +22,7 @@
 #include "catalog/pg_type_d.h"
 #include "flush_wait.h"
 #include "miscadmin.h"
+#include "pending.h"
 #include "registry.h"
 #include "storage/lmgr.h"
 #include "target.h"
@@ -790,7 +791,7 @@ bdd_wait_batch(PG_FUNCTION_ARGS)
 	PreventCommandDuringRecovery("wait_batch()");
 	bdd_check_may_wait();
 	batch = PG_GETARG_UUID_P(0);
-	if (bdd_barrier_noted(batch))
+	if (bdd_barrier_noted(batch) && bdd_pending_has_rows())
 		ereport(ERROR,
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 				 errmsg("cannot wait for a batch whose files this transaction has completed"),
@@ -846,7 +847,7 @@ Datum
 bdd_reconcile_batches(PG_FUNCTION_ARGS)
 {
 	static BddKeptPlan select = {
-		"SELECT id FROM batchdedup.batch_row WHERE kind = 'files' AND status NOT IN ('completed', 'cancelled') ORDER BY id",
+		"SELECT id FROM batchdedup.batch_row WHERE kind = 'files' AND status NOT IN ('completed', 'cancelled') ORDER BY id FOR UPDATE",
 		0};
 	BddIdentity saved;
 	int64 repaired = 0;

@@ -163,8 +163,8 @@ begin_looking(void)
  * the table's row is older.
  */
 static bool
-read_buffered(BddTarget *target, const pg_uuid_t *id, int version,
-			  BddFileStatus *status)
+read_buffered_row(BddTarget *target, const pg_uuid_t *id, int version,
+				  BddFileStatus *status, BddValues *row)
 {
 	BddRows rows = {0};
 	BddValues given;
@@ -187,9 +187,19 @@ read_buffered(BddTarget *target, const pg_uuid_t *id, int version,
 		if (DatumGetInt32(given.values[FILE_VERSION - 1]) != version)
 			continue;
 		*status = parse_status(given.values[FILE_STATUS - 1]);
+		*row = given;
 		found = true;
 	}
 	return found;
+}
+
+static bool
+read_buffered(BddTarget *target, const pg_uuid_t *id, int version,
+			  BddFileStatus *status)
+{
+	BddValues ignored;
+
+	return read_buffered_row(target, id, version, status, &ignored);
 }
 
 /*
@@ -281,10 +291,12 @@ deliver_again(BddDelivery *delivery, const BddFile *file)
 {
 	static BddKeptPlan keep = {
 		"INSERT INTO batchdedup.file_version (file_id, version, size, location, checksum, status, attempts, claimed_by, result, error, completed_at) "
-		"SELECT id, version, size, location, checksum, coalesce($2, status), attempts, claimed_by, result, error, completed_at "
+		"SELECT id, version, size, location, checksum, coalesce($2, status), attempts, claimed_by, "
+		"CASE WHEN $2 IS NULL THEN result ELSE $3 END, CASE WHEN $2 IS NULL THEN error ELSE $4 END, "
+		"CASE WHEN $2 IS NULL THEN completed_at ELSE $5 END "
 		"FROM batchdedup.file WHERE id = $1",
-		2,
-		{UUIDOID, TEXTOID}};
+		5,
+		{UUIDOID, TEXTOID, JSONBOID, TEXTOID, TIMESTAMPTZOID}};
 	static BddKeptPlan renew = {
 		"WITH b AS (UPDATE batchdedup.batch_row SET reopened_files = reopened_files + 1, "
 		"updated_at = pg_catalog.clock_timestamp() WHERE id = $2) "
@@ -293,13 +305,22 @@ deliver_again(BddDelivery *delivery, const BddFile *file)
 		7,
 		{UUIDOID, UUIDOID, TEXTOID, INT8OID, TEXTOID, TEXTOID, INT4OID}};
 	BddFileStatus status;
-	Datum values[] = {delivery->values[0], (Datum) 0};
-	char nulls[] = {' ', 'n'};
+	BddValues row;
+	Datum values[5] = {delivery->values[0]};
+	char nulls[5] = {' ', 'n', 'n', 'n', 'n'};
 
-	if (read_buffered(open_files(AccessShareLock), &file->id, file->version, &status))
+	/* What was said of it may be in the buffer only, and will be stale there. */
+	if (read_buffered_row(open_files(AccessShareLock), &file->id, file->version, &status, &row))
 	{
+		static const int columns[] = {FILE_RESULT, FILE_ERROR, FILE_COMPLETED_AT};
+
 		values[1] = CStringGetTextDatum(status_names[status]);
 		nulls[1] = ' ';
+		for (int i = 0; i < lengthof(columns); i++)
+		{
+			values[i + 2] = row.values[columns[i] - 1];
+			nulls[i + 2] = row.isnull[columns[i] - 1] ? 'n' : ' ';
+		}
 	}
 	(void) bdd_plan_run(&keep, values, nulls);
 	delivery->values[6] = Int32GetDatum(file->version + 1);
@@ -773,12 +794,13 @@ release_file(const BddFile *file, Datum error)
 	static BddKeptPlan update = {
 		"UPDATE batchdedup.file SET status = 'pending', error = $4, "
 		"lease_until = pg_catalog.clock_timestamp() + $3 * interval '1 ms' "
-		"WHERE id = $1 AND version = $2 AND status = 'processing'",
-		4,
-		{UUIDOID, INT4OID, INT4OID, TEXTOID}};
+		/* Somebody may be claiming it just now: then it is his. */
+		"WHERE id = $1 AND version = $2 AND status = 'processing' AND attempts = $5",
+		5,
+		{UUIDOID, INT4OID, INT4OID, TEXTOID, INT4OID}};
 	BddIdentity saved;
 	int64 ms = bdd_retry_backoff_ms;
-	Datum values[4];
+	Datum values[5];
 	bool released;
 
 	for (int i = 1; i < file->attempts && ms < 60000; i++)
@@ -787,6 +809,7 @@ release_file(const BddFile *file, Datum error)
 	values[1] = Int32GetDatum(file->version);
 	values[2] = Int32GetDatum((int32) Min(ms, 60000));
 	values[3] = error;
+	values[4] = Int32GetDatum(file->attempts);
 	bdd_batch_begin(&saved, "fail_file()");
 	released = bdd_plan_run(&update, values, NULL) > 0;
 	bdd_batch_end(&saved);
