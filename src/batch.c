@@ -390,7 +390,8 @@ bdd_create_batch(PG_FUNCTION_ARGS)
 		nulls[i + 1] = PG_ARGISNULL(i) ? 'n' : ' ';
 	}
 	bdd_batch_begin(&saved, "create_batch()");
-	while (!insert_batch(values, nulls) && !find_batch(values, nulls, id))
+	/* First a look: an insert would wait for whoever changes that batch just now. */
+	while (!find_batch(values, nulls, id) && !insert_batch(values, nulls))
 		CHECK_FOR_INTERRUPTS();
 	bdd_batch_end(&saved);
 	PG_RETURN_UUID_P(id);
