@@ -92,6 +92,8 @@ CREATE TABLE batchdedup.dead_letter_row (
 CREATE INDEX dead_letter_row_target ON batchdedup.dead_letter_row (target_id, generation, sequence);
 CREATE INDEX dead_letter_row_table ON batchdedup.dead_letter_row (target);
 CREATE INDEX dead_letter_row_waits ON batchdedup.dead_letter_row (target_id) WHERE waits;
+-- Files that have failed: see src/barrier.c.
+CREATE INDEX dead_letter_row_file ON batchdedup.dead_letter_row USING hash (key) WHERE generation = 0;
 COMMENT ON TABLE batchdedup.dead_letter_row IS
     'rows that their table refused, with the error; see the view dead_letter';
 SELECT pg_catalog.pg_extension_config_dump('batchdedup.dead_letter_row', '');

@@ -122,7 +122,7 @@ static BddKeptPlan write_letters = {
 	"WITH changed AS MATERIALIZED (SELECT n.*, o.status AS before FROM new_files n JOIN old_files o ON o.id = n.id "
 	"WHERE n.status <> o.status AND 'failed' IN (o.status, n.status)), "
 	"gone AS (DELETE FROM batchdedup.dead_letter_row l USING changed c "
-	"WHERE c.before = 'failed' AND l.target = 'batchdedup.file'::regclass "
+	"WHERE c.before = 'failed' AND l.target = 'batchdedup.file'::regclass AND l.generation = 0 "
 	"AND l.key = pg_catalog.jsonb_build_object('id', c.id)) "
 	"INSERT INTO batchdedup.dead_letter_row (target_id, target, key, row, update_columns, operation, sqlstate, message, detail, attempts, generation, sequence) "
 	"SELECT t.target_id, t.target, pg_catalog.jsonb_build_object('id', c.id), "

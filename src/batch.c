@@ -886,7 +886,7 @@ bdd_expire_batches(PG_FUNCTION_ARGS)
 		"WITH old AS MATERIALIZED (SELECT id FROM batchdedup.batch_row WHERE status IN ('completed', 'failed', 'cancelled') "
 		"AND updated_at < pg_catalog.now() - $1 FOR UPDATE SKIP LOCKED), "
 		"letters AS (DELETE FROM batchdedup.dead_letter_row l USING batchdedup.file f, old "
-		"WHERE l.target = 'batchdedup.file'::regclass AND f.batch_id = old.id AND l.key = pg_catalog.jsonb_build_object('id', f.id)) "
+		"WHERE l.target = 'batchdedup.file'::regclass AND l.generation = 0 AND f.batch_id = old.id AND l.key = pg_catalog.jsonb_build_object('id', f.id)) "
 		"DELETE FROM batchdedup.batch_row b USING old WHERE b.id = old.id",
 		1,
 		{INTERVALOID}};

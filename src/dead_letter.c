@@ -639,14 +639,13 @@ retry_failed_files(void)
 
 	bdd_become_extension_owner(&saved);
 	(void) bdd_spi_run("SELECT coalesce(pg_catalog.sum(batchdedup.retry_files(b)), 0)::pg_catalog.int8 FROM ("
-					   "SELECT f.batch_id FROM batchdedup.file f "
+					   "SELECT f.batch_id FROM batchdedup.dead_letter_row l "
+					   "JOIN batchdedup.file f ON f.id OPERATOR(pg_catalog.=) (l.key OPERATOR(pg_catalog.->>) 'id')::pg_catalog.uuid "
 					   "JOIN batchdedup.batch_row b ON b.id OPERATOR(pg_catalog.=) f.batch_id "
-					   "WHERE f.status OPERATOR(pg_catalog.=) 'failed' "
-					   "AND b.status OPERATOR(pg_catalog.<>) ALL ('{completed,cancelled}') "
-					   "AND EXISTS (SELECT FROM batchdedup.dead_letter_row l "
 					   "WHERE l.target OPERATOR(pg_catalog.=) 'batchdedup.file'::pg_catalog.regclass "
 					   "AND l.generation OPERATOR(pg_catalog.=) 0 "
-					   "AND l.key OPERATOR(pg_catalog.=) pg_catalog.jsonb_build_object('id', f.id)) "
+					   "AND f.status OPERATOR(pg_catalog.=) 'failed' "
+					   "AND b.status OPERATOR(pg_catalog.<>) ALL ('{completed,cancelled}') "
 					   "GROUP BY 1 ORDER BY 1) f (b)",
 					   0, NULL, NULL, NULL);
 	bdd_become_again(&saved);
