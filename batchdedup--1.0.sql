@@ -592,6 +592,21 @@ SELECT b.id, b.name, b.source, b.kind, b.status, b.expected_files,
   FROM batchdedup.batch_row b;
 COMMENT ON VIEW batchdedup.batch IS 'batches of files, and how far they are';
 
+-- Our own functions rely on the steps that came with the extension.
+CREATE FUNCTION batchdedup.own_step_internal() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RAISE EXCEPTION 'steps that came with batchdedup cannot be changed or removed'
+        USING ERRCODE = 'insufficient_privilege', HINT = 'Others can be added.';
+END $$;
+COMMENT ON FUNCTION batchdedup.own_step_internal IS 'trigger of batch_transition: keeps what came with the extension';
+CREATE TRIGGER own BEFORE UPDATE OR DELETE ON batchdedup.batch_transition
+FOR EACH ROW WHEN (OLD.own) EXECUTE FUNCTION batchdedup.own_step_internal();
+CREATE TRIGGER own_all BEFORE TRUNCATE ON batchdedup.batch_transition
+FOR EACH STATEMENT EXECUTE FUNCTION batchdedup.own_step_internal();
+
 -- Legal steps only, whoever writes.
 CREATE FUNCTION batchdedup.batch_step_internal() RETURNS trigger
 LANGUAGE plpgsql
@@ -1463,6 +1478,7 @@ GRANT EXECUTE ON FUNCTION batchdedup.health,
     batchdedup.stat_worker_internal, batchdedup.stat_journal_internal TO pg_monitor;
 GRANT SELECT ON batchdedup.target_option, batchdedup.mark TO pg_monitor;
 GRANT SELECT (id, target_id, superseded) ON batchdedup.dead_letter_row TO pg_monitor;
+GRANT SELECT (id) ON batchdedup.file TO pg_monitor;
 GRANT SELECT ON batchdedup.stat_target, batchdedup.stat_buffer, batchdedup.stat_worker, batchdedup.stat_journal
     TO pg_monitor;
 
@@ -1474,7 +1490,8 @@ BEGIN
     SELECT pg_catalog.string_agg(f::text, ', ') INTO functions FROM batchdedup.batch_functions_internal() f;
     EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', functions);
 END $$;
-REVOKE ALL ON FUNCTION batchdedup.batch_step_internal, batchdedup.batch_event_internal,
+REVOKE ALL ON FUNCTION batchdedup.own_step_internal, batchdedup.event_inserted_internal, batchdedup.shard_inserted_internal,
+    batchdedup.batch_step_internal, batchdedup.batch_event_internal,
     batchdedup.batch_changed_internal, batchdedup.file_changed_internal FROM PUBLIC;
 REVOKE ALL ON FUNCTION batchdedup.grant_batches, batchdedup.batch_functions_internal,
     batchdedup.file_is_closed_internal FROM PUBLIC;

@@ -117,7 +117,7 @@ SELECT complete_file(:'b', NULL);
 SELECT fail_file(:'b', :'one', NULL, true);
 SELECT fail_file(:'b', :'one', 'x', NULL);
 SELECT wait_batch(:'b', 'done', NULL);
-SELECT wait_batch('00000000-0000-0000-0000-000000000000', 'done', '1 s');
+SELECT wait_batch('00000000-0000-0000-0000-000000000000', 'failed', '1 s');
 \echo :SQLSTATE
 SELECT * FROM claim_files(NULL, 1, '1 s');
 SELECT * FROM claim_files('w', 0, '1 s');
@@ -336,7 +336,7 @@ SELECT grant_batches(NULL);
 SELECT grant_batches('regress_bdd_batch');
 SET ROLE regress_bdd_batch;
 SELECT create_batch('mine') AS mine \gset
-SELECT add_file(:'mine', 'm') AS m \gset
+SELECT add_file(:'mine', 'm', checksum => 'old') AS m \gset
 SELECT complete_upload(:'mine');
 SELECT filename FROM claim_files('w', 1, '1 min', :'mine');
 SELECT complete_file(:'mine', :'m');

@@ -140,6 +140,54 @@ SELECT kind, payload FROM event WHERE batch_id = :'b' AND kind = 'workers_done';
 SELECT expect_workers(:'b', 'k', 3);
 \echo :SQLSTATE
 
+-- ---------- the steps that came with the extension ----------
+
+DELETE FROM batchdedup.batch_transition WHERE to_status = 'failed';
+\echo :SQLSTATE
+UPDATE batchdedup.batch_transition SET to_status = 'gathered' WHERE to_status = 'failed';
+TRUNCATE batchdedup.batch_transition;
+INSERT INTO batchdedup.batch_transition VALUES ('scattered', 'checked'), ('checked', 'completed');
+SELECT batchdedup.wait_batch(batchdedup.create_batch('steps'), 'chekced', '1 hour');
+\echo :SQLSTATE
+SELECT batchdedup.complete_upload(batchdedup.create_batch('steps'));
+SELECT batchdedup.advance_batch(batchdedup.create_batch('steps'), 'checked');
+SELECT batchdedup.wait_batch(batchdedup.create_batch('steps'), 'checked', '1 hour');
+DELETE FROM batchdedup.batch_transition WHERE 'checked' IN (from_status, to_status);
+SELECT * FROM batchdedup.claim_files('w', 1, '1 s', '00000000-0000-0000-0000-000000000000');
+\echo :SQLSTATE
+
+-- ---------- opened again behind the barrier: claimed as before ----------
+
+SELECT batchdedup.create_batch('behind', on_file_failure => 'continue') AS behind \gset
+SELECT batchdedup.add_file(:'behind', 'f' || i, 10, 'place', 'c') IS NOT NULL AS added FROM generate_series(1, 2) i;
+SELECT batchdedup.complete_upload(:'behind');
+SELECT batchdedup.complete_file(:'behind', id) FROM batchdedup.file WHERE batch_id = :'behind' AND filename = 'f1';
+SELECT batchdedup.fail_file(:'behind', id, 'broken', false) FROM batchdedup.file WHERE batch_id = :'behind' AND filename = 'f2';
+SELECT batchdedup.wait_batch(:'behind', 'scattered', '1 min');
+-- what was said just before counts, too
+SELECT batchdedup.retry_files(:'behind');
+SELECT filename FROM batchdedup.claim_files('w', 5, '1 min', :'behind');
+SELECT batchdedup.fail_file(:'behind', id, 'broken', false) FROM batchdedup.file WHERE batch_id = :'behind' AND filename = 'f2';
+SELECT batchdedup.retry_files(:'behind');
+SELECT filename, attempts FROM batchdedup.claim_files('w', 5, '1 min');
+SELECT batchdedup.add_file(:'behind', 'f1', 12, NULL, 'd') IS NOT NULL AS again;
+SELECT filename, size, location, checksum, version FROM batchdedup.claim_files('w', 5, '1 min');
+
+-- ---------- what makes a delivery another one ----------
+
+SELECT batchdedup.create_batch('same') AS same \gset
+SELECT batchdedup.add_file(:'same', 'f') IS NOT NULL AS added;
+-- what was not known is not another one
+SELECT batchdedup.add_file(:'same', 'f', 10) IS NOT NULL AS added;
+SELECT batchdedup.add_file(:'same', 'f', 10, 'here', 'c') IS NOT NULL AS added;
+SELECT batchdedup.add_file(:'same', 'f', 11, 'there', 'c') IS NOT NULL AS added;
+SELECT size, location, checksum, version FROM batchdedup.file WHERE batch_id = :'same';
+SELECT batchdedup.add_file(:'same', 'f', 11) IS NOT NULL AS another_size;
+SELECT batchdedup.add_file(:'same', 'f', 11, checksum => 'e') IS NOT NULL AS filled_in;
+SELECT batchdedup.add_file(:'same', 'f', 11, checksum => 'g') IS NOT NULL AS another_checksum;
+SELECT size, location, checksum, version FROM batchdedup.file WHERE batch_id = :'same';
+
+
 SELECT discard_dead_letters('file') >= 0 AS discarded;
 DELETE FROM batch_row;
 DELETE FROM event;

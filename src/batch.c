@@ -753,6 +753,23 @@ ms_of(Interval *timeout)
 												 (long) ms;
 }
 
+/* A name that no batch will ever have is a mistake, not a long wait. */
+static void
+check_status_exists(text *status)
+{
+	static BddKeptPlan select = {
+		"SELECT FROM batchdedup.batch_transition WHERE $1 IN (from_status, to_status) LIMIT 1",
+		1,
+		{TEXTOID}};
+	Datum value = PointerGetDatum(status);
+
+	if (bdd_plan_run(&select, &value, NULL) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("there is no status \"%s\"", text_to_cstring(status)),
+				 errhint("See batchdedup.batch_transition.")));
+}
+
 static bool
 wait_for_status(const pg_uuid_t *batch, text *status, long ms)
 {
@@ -799,6 +816,7 @@ bdd_wait_batch(PG_FUNCTION_ARGS)
 				 errhint("Commit first: nobody counts them before.")));
 	bdd_become_extension_owner(&saved);
 	bdd_spi_connect();
+	check_status_exists(PG_GETARG_TEXT_PP(1));
 	reached = wait_for_status(batch, PG_GETARG_TEXT_PP(1), ms_of(PG_GETARG_INTERVAL_P(2)));
 	bdd_batch_end(&saved);
 	PG_RETURN_BOOL(reached);

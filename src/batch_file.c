@@ -20,6 +20,7 @@
 #include "barrier_count.h"
 #include "catalog/pg_type_d.h"
 #include "encode.h"
+#include "flush_wait.h"
 #include "funcapi.h"
 #include "guc.h"
 #include "miscadmin.h"
@@ -263,15 +264,15 @@ insert_file(BddDelivery *delivery)
 }
 
 /*
- * The file of that name; "again": its checksum, or where none is known its
+ * The file of that name; "again": its checksum, or where one is not known its
  * size, says that it is another one now.
  */
 static bool
 find_file(BddDelivery *delivery, BddFile *file, bool *again)
 {
 	static BddKeptPlan select = {
-		"SELECT f.*, CASE WHEN $6 IS NOT NULL THEN f.checksum IS DISTINCT FROM $6 "
-		"ELSE f.checksum IS NULL AND $4 IS NOT NULL AND f.size IS DISTINCT FROM $4 END AS again "
+		"SELECT f.*, CASE WHEN f.checksum IS NOT NULL AND $6 IS NOT NULL THEN f.checksum <> $6 "
+		"ELSE coalesce(f.size <> $4, false) END AS again "
 		"FROM batchdedup.file f WHERE f.batch_id = $2 AND f.filename = $3 AND $1 IS NOT NULL AND ($5 IS NULL OR true) FOR UPDATE",
 		6,
 		{UUIDOID, UUIDOID, TEXTOID, INT8OID, TEXTOID, TEXTOID}};
@@ -300,7 +301,7 @@ deliver_again(BddDelivery *delivery, const BddFile *file)
 	static BddKeptPlan renew = {
 		"WITH b AS (UPDATE batchdedup.batch_row SET reopened_files = reopened_files + 1, "
 		"updated_at = pg_catalog.clock_timestamp() WHERE id = $2) "
-		"UPDATE batchdedup.file SET size = $4, location = $5, checksum = $6, version = $7, status = 'pending', attempts = 0, "
+		"UPDATE batchdedup.file SET size = $4, location = coalesce($5, location), checksum = $6, version = $7, status = 'pending', attempts = 0, "
 		"claimed_by = NULL, lease_until = NULL, result = NULL, error = NULL, completed_at = NULL WHERE id = $1 AND filename = $3",
 		7,
 		{UUIDOID, UUIDOID, TEXTOID, INT8OID, TEXTOID, TEXTOID, INT4OID}};
@@ -328,18 +329,18 @@ deliver_again(BddDelivery *delivery, const BddFile *file)
 	write_file_event("file_reopened", delivery);
 }
 
-/* A new place of the same content. */
+/* What is known of the same content now: its place may be another one. */
 static void
-set_location(const BddDelivery *delivery)
+complete_description(BddDelivery *delivery)
 {
 	static BddKeptPlan update = {
-		"UPDATE batchdedup.file SET location = $2 WHERE id = $1 AND location IS DISTINCT FROM $2",
-		2,
-		{UUIDOID, TEXTOID}};
-	Datum values[] = {delivery->values[0], delivery->values[4]};
+		"UPDATE batchdedup.file SET size = coalesce(size, $4), location = coalesce($5, location), checksum = coalesce(checksum, $6) "
+		"WHERE id = $1 AND (size, location, checksum) IS DISTINCT FROM "
+		"(coalesce(size, $4), coalesce($5, location), coalesce(checksum, $6)) AND batch_id = $2 AND filename = $3",
+		6,
+		{UUIDOID, UUIDOID, TEXTOID, INT8OID, TEXTOID, TEXTOID}};
 
-	if (delivery->nulls[4] == ' ')
-		(void) bdd_plan_run(&update, values, NULL);
+	(void) bdd_plan_run(&update, delivery->values, delivery->nulls);
 }
 
 static void
@@ -375,7 +376,7 @@ add_known_file(BddDelivery *delivery, const BddBatch *batch, BddFile *file,
 		deliver_again(delivery, file);
 	}
 	else
-		set_location(delivery);
+		complete_description(delivery);
 }
 
 static void
@@ -442,6 +443,9 @@ typedef struct BddClaim
 	int exhausted_count;
 } BddClaim;
 
+/* SQL: statuses in which files are handed out; behind the barrier those that were opened again. */
+#define CLAIMABLE "'uploaded', 'scattering', 'scattered', 'gathering', 'gathered'"
+
 /* Batches with open files, in an order that favours none. */
 static Datum
 find_batches(const pg_uuid_t *batch, int *count)
@@ -449,7 +453,7 @@ find_batches(const pg_uuid_t *batch, int *count)
 	static BddKeptPlan select = {
 		"SELECT coalesce(pg_catalog.array_agg(b.id ORDER BY pg_catalog.random()), '{}'), pg_catalog.count(*)::int "
 		"FROM batchdedup.batch_row b "
-		"WHERE b.status IN ('uploaded', 'scattering') AND b.kind = 'files' "
+		"WHERE b.status IN (" CLAIMABLE ") AND b.kind = 'files' "
 		"AND b.processed_files + b.failed_files < b.total_files AND ($1 IS NULL OR b.id = $1)",
 		1,
 		{UUIDOID}};
@@ -490,7 +494,7 @@ take_files(BddClaim *claim, Datum batches, int share)
 	static BddKeptPlan select = {
 		"SELECT f.id, f.version, f.attempts >= f.max_attempts FROM pg_catalog.unnest($1) WITH ORDINALITY AS o (id, place) "
 		"CROSS JOIN LATERAL (SELECT f.id, f.version, f.attempts, b.max_attempts FROM batchdedup.file f JOIN batchdedup.batch_row b ON b.id = f.batch_id "
-		"WHERE f.batch_id = o.id AND f.status IN ('pending', 'processing') AND b.status IN ('uploaded', 'scattering') "
+		"WHERE f.batch_id = o.id AND f.status IN ('pending', 'processing') AND b.status IN (" CLAIMABLE ") "
 		"AND coalesce(f.lease_until, '-infinity') <= pg_catalog.clock_timestamp() "
 		"AND f.id <> ALL ($4) AND NOT batchdedup.file_is_closed_internal(f.id, f.version) "
 		"ORDER BY coalesce(f.lease_until, '-infinity') LIMIT $2 FOR NO KEY UPDATE OF f SKIP LOCKED) f LIMIT $3",
@@ -568,7 +572,7 @@ lease_files(BddClaim *claim, Tuplestorestate *result)
 	static BddKeptPlan update = {
 		"UPDATE batchdedup.file SET status = 'processing', attempts = attempts + 1, claimed_by = $2, lease_until = $3 "
 		"WHERE id = ANY ($1) AND EXISTS (SELECT FROM batchdedup.batch_row b "
-		"WHERE b.id = file.batch_id AND b.status IN ('uploaded', 'scattering')) RETURNING *",
+		"WHERE b.id = file.batch_id AND b.status IN (" CLAIMABLE ")) RETURNING *",
 		3,
 		{UUIDARRAYOID, TEXTOID, TIMESTAMPTZOID}};
 	static BddKeptPlan begin = {
@@ -604,6 +608,15 @@ lease_end(Interval *lease)
 	return until;
 }
 
+static void
+check_batch_exists(const pg_uuid_t *id)
+{
+	BddBatch batch;
+
+	if (id != NULL)
+		bdd_batch_read(id, &batch);
+}
+
 /*
  * claim_files(worker, max_files, lease, batch): open files that nobody works
  * on, or whose worker has not been heard of until the end of his lease
@@ -628,6 +641,7 @@ bdd_claim_files(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	bdd_batch_begin(&saved, "claim_files()");
 	bdd_read_wait_replayed(open_files(AccessShareLock));
+	check_batch_exists(PG_ARGISNULL(3) ? NULL : PG_GETARG_UUID_P(3));
 	claim.ids = palloc(claim.max * sizeof(Datum));
 	find_files(&claim, PG_ARGISNULL(3) ? NULL : PG_GETARG_UUID_P(3));
 	lease_files(&claim, result->setResult);
@@ -851,6 +865,19 @@ bdd_fail_file(PG_FUNCTION_ARGS)
 
 /* ---------- retry_files ---------- */
 
+/* What others have said of files before, so that it does not come after us. */
+static void
+flush_files(void)
+{
+	BddTarget *target = open_files(AccessShareLock);
+	BddSharedSlot *slot = bdd_target_find_slot(target);
+	TimestampTz since = GetCurrentTimestamp();
+
+	if (slot == NULL || !bdd_slot_has_unapplied(slot) || bdd_worker_unavailable(slot))
+		return;
+	bdd_wait_applied(slot, target->options.target_id, bdd_request_flush(slot, true), since, true);
+}
+
 /*
  * retry_files(batch): opens its failed files once more, and the batch if it has
  * failed because of them; returns their number
@@ -876,6 +903,7 @@ bdd_retry_files(PG_FUNCTION_ARGS)
 	bdd_batch_check_argument(fcinfo, 0, "batch");
 	values[0] = PG_GETARG_DATUM(0);
 	bdd_batch_begin(&saved, "retry_files()");
+	flush_files();
 	bdd_batch_lock(PG_GETARG_UUID_P(0), false, &batch);
 	check_batch_goes_on(&batch);
 	count = bdd_plan_run(&reopen, values, NULL);

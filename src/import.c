@@ -447,7 +447,7 @@ bdd_prepare_import(PG_FUNCTION_ARGS)
 	import.id = *id;
 	import.expected = expected;
 	import.target = target;
-	while (!insert_import(fcinfo, &import) && !find_same(fcinfo, &import))
+	while (!find_same(fcinfo, &import) && !insert_import(fcinfo, &import))
 	{
 		/* Whoever has the name may be rolled back, or gone by now. */
 		CHECK_FOR_INTERRUPTS();
