@@ -3,12 +3,9 @@
  * batchdedup.h
  *		Vocabulary that every file of the extension shares.
  *
- * Layers (a file includes headers of its own and of lower layers only):
- *	0 ground:	batchdedup, guc, compat, debug_point
- *	1 memory:	shmem, arena, rowimage, memtable, registry, flush_wait
- *	2 commit:	pending, xact
- *	3 SQL work:	spi_util, identity, target, apply_sql, apply, direct, ddl
- *	4 surface:	launcher, worker, encode, api, read, stats
+ * Layers (a file includes headers of its own and of lower layers only; which
+ * file is in which one: README.md):
+ *	0 ground, 1 shared memory, 2 commit and WAL, 3 SQL work, 4 surface
  *
  *-------------------------------------------------------------------------
  */
