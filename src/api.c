@@ -38,15 +38,6 @@ PG_FUNCTION_INFO_V1(bdd_delete_json);
 PG_FUNCTION_INFO_V1(bdd_flush);
 PG_FUNCTION_INFO_V1(bdd_noop);
 
-static void
-check_argument(FunctionCallInfo fcinfo, int n, const char *what)
-{
-	if (PG_ARGISNULL(n))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("%s must not be null", what)));
-}
-
 /* ---------- typed rows ---------- */
 
 /* upsert(record) */
@@ -55,7 +46,7 @@ bdd_upsert_row(PG_FUNCTION_ARGS)
 {
 	HeapTupleHeader row;
 
-	check_argument(fcinfo, 0, "row");
+	bdd_check_argument(fcinfo, 0, "row");
 	row = PG_GETARG_HEAPTUPLEHEADER(0);
 	bdd_push_row(bdd_target_of_row_type(HeapTupleHeaderGetTypeId(row)), row);
 	PG_RETURN_VOID();
@@ -72,7 +63,7 @@ bdd_upsert_rows(PG_FUNCTION_ARGS)
 	MemoryContext context;
 	MemoryContext old_context;
 
-	check_argument(fcinfo, 0, "array of rows");
+	bdd_check_argument(fcinfo, 0, "array of rows");
 	array = PG_GETARG_ARRAYTYPE_P(0);
 	if (get_typtype(getBaseType(ARR_ELEMTYPE(array))) != TYPTYPE_COMPOSITE)
 		ereport(ERROR,
@@ -111,7 +102,7 @@ bdd_delete_row(PG_FUNCTION_ARGS)
 	BddTarget *target;
 	BddValues row;
 
-	check_argument(fcinfo, 0, "row");
+	bdd_check_argument(fcinfo, 0, "row");
 	tuple = PG_GETARG_HEAPTUPLEHEADER(0);
 	target = bdd_target_of_row_type(HeapTupleHeaderGetTypeId(tuple));
 	bdd_values_init(target, &row);
@@ -167,8 +158,8 @@ push_document(FunctionCallInfo fcinfo, BddPush push)
 	Jsonb *document;
 	BddTarget *target;
 
-	check_argument(fcinfo, 0, "target");
-	check_argument(fcinfo, 1, "document");
+	bdd_check_argument(fcinfo, 0, "target");
+	bdd_check_argument(fcinfo, 1, "document");
 	target = bdd_target_open(PG_GETARG_OID(0), RowExclusiveLock);
 	document = PG_GETARG_JSONB_P(1);
 	if (JB_ROOT_IS_ARRAY(document) && !JB_ROOT_IS_SCALAR(document))
@@ -361,8 +352,8 @@ bdd_upsert_record(PG_FUNCTION_ARGS)
 	BddFields *fields;
 	BddValues row;
 
-	check_argument(fcinfo, 0, "target");
-	check_argument(fcinfo, 1, "record");
+	bdd_check_argument(fcinfo, 0, "target");
+	bdd_check_argument(fcinfo, 1, "record");
 	target = bdd_target_open(PG_GETARG_OID(0), RowExclusiveLock);
 	tuple = PG_GETARG_HEAPTUPLEHEADER(1);
 	record = lookup_rowtype_tupdesc(HeapTupleHeaderGetTypeId(tuple),
@@ -523,7 +514,7 @@ bdd_flush(PG_FUNCTION_ARGS)
 	bool named;
 
 	bdd_check_preloaded();
-	check_argument(fcinfo, 0, "list of targets");
+	bdd_check_argument(fcinfo, 0, "list of targets");
 	PreventCommandDuringRecovery("flush()");
 	bdd_check_may_wait();
 	foreach(cell, flush_targets(fcinfo, &named))

@@ -48,15 +48,6 @@ PG_FUNCTION_INFO_V1(bdd_batch_changed);
 
 /* ---------- calls ---------- */
 
-void
-bdd_batch_check_argument(FunctionCallInfo fcinfo, int n, const char *what)
-{
-	if (PG_ARGISNULL(n))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("%s must not be null", what)));
-}
-
 /*
  * Our tables are written as the extension's owner: who may call the functions
  * is a matter of EXECUTE.
@@ -378,8 +369,8 @@ bdd_create_batch(PG_FUNCTION_ARGS)
 	Datum values[7] = {UUIDPGetDatum(id)};
 	char nulls[7] = {' '};
 
-	bdd_batch_check_argument(fcinfo, 0, "name");
-	bdd_batch_check_argument(fcinfo, 3, "metadata");
+	bdd_check_argument(fcinfo, 0, "name");
+	bdd_check_argument(fcinfo, 3, "metadata");
 	check_name(PG_GETARG_TEXT_PP(0));
 	check_positive(fcinfo, 2, 0, "expected_files");
 	check_on_file_failure(fcinfo, 4);
@@ -464,7 +455,7 @@ bdd_complete_upload(PG_FUNCTION_ARGS)
 	BddIdentity saved;
 	BddBatch batch;
 
-	bdd_batch_check_argument(fcinfo, 0, "batch");
+	bdd_check_argument(fcinfo, 0, "batch");
 	bdd_batch_begin(&saved, "complete_upload()");
 	bdd_batch_lock(PG_GETARG_UUID_P(0), false, &batch);
 	check_is_of_files(&batch);
@@ -511,8 +502,8 @@ bdd_advance_batch(PG_FUNCTION_ARGS)
 	BddBatch batch;
 	char *status;
 
-	bdd_batch_check_argument(fcinfo, 0, "batch");
-	bdd_batch_check_argument(fcinfo, 1, "status");
+	bdd_check_argument(fcinfo, 0, "batch");
+	bdd_check_argument(fcinfo, 1, "status");
 	status = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	bdd_batch_begin(&saved, "advance_batch()");
 	bdd_batch_lock(PG_GETARG_UUID_P(0), false, &batch);
@@ -586,7 +577,7 @@ bdd_claim_batch(PG_FUNCTION_ARGS)
 
 	for (int i = 0; i < lengthof(values); i++)
 	{
-		bdd_batch_check_argument(fcinfo, i, names[i]);
+		bdd_check_argument(fcinfo, i, names[i]);
 		values[i] = PG_GETARG_DATUM(i);
 	}
 	check_lease(PG_GETARG_INTERVAL_P(3));
@@ -632,9 +623,9 @@ bdd_expect_workers(PG_FUNCTION_ARGS)
 	BddBatch batch;
 	Datum values[4];
 
-	bdd_batch_check_argument(fcinfo, 0, "batch");
-	bdd_batch_check_argument(fcinfo, 1, "kind");
-	bdd_batch_check_argument(fcinfo, 2, "number of workers");
+	bdd_check_argument(fcinfo, 0, "batch");
+	bdd_check_argument(fcinfo, 1, "kind");
+	bdd_check_argument(fcinfo, 2, "number of workers");
 	check_positive(fcinfo, 2, 0, "number of workers");
 	bdd_batch_begin(&saved, "expect_workers()");
 	bdd_batch_lock(PG_GETARG_UUID_P(0), false, &batch);
@@ -674,9 +665,9 @@ bdd_complete_worker(PG_FUNCTION_ARGS)
 	Datum values[4];
 	bool is_new;
 
-	bdd_batch_check_argument(fcinfo, 0, "batch");
-	bdd_batch_check_argument(fcinfo, 1, "kind");
-	bdd_batch_check_argument(fcinfo, 2, "worker");
+	bdd_check_argument(fcinfo, 0, "batch");
+	bdd_check_argument(fcinfo, 1, "kind");
+	bdd_check_argument(fcinfo, 2, "worker");
 	bdd_batch_begin(&saved, "complete_worker()");
 	bdd_batch_lock(PG_GETARG_UUID_P(0), false, &batch);
 	values[0] = UUIDPGetDatum(&batch.id);
@@ -802,9 +793,9 @@ bdd_wait_batch(PG_FUNCTION_ARGS)
 	pg_uuid_t *batch;
 	bool reached;
 
-	bdd_batch_check_argument(fcinfo, 0, "batch");
-	bdd_batch_check_argument(fcinfo, 1, "status");
-	bdd_batch_check_argument(fcinfo, 2, "timeout");
+	bdd_check_argument(fcinfo, 0, "batch");
+	bdd_check_argument(fcinfo, 1, "status");
+	bdd_check_argument(fcinfo, 2, "timeout");
 	bdd_check_preloaded();
 	PreventCommandDuringRecovery("wait_batch()");
 	bdd_check_may_wait();
@@ -912,7 +903,7 @@ bdd_expire_batches(PG_FUNCTION_ARGS)
 	Datum value;
 	uint64 count;
 
-	bdd_batch_check_argument(fcinfo, 0, "interval");
+	bdd_check_argument(fcinfo, 0, "interval");
 	value = PG_GETARG_DATUM(0);
 	bdd_batch_begin(&saved, "expire_batches()");
 	count = bdd_plan_run(&delete, &value, NULL);

@@ -31,8 +31,6 @@ typedef struct BddBatch
 	int max_attempts;
 } BddBatch;
 
-extern void bdd_batch_check_argument(FunctionCallInfo fcinfo, int n,
-									 const char *what);
 extern void bdd_batch_begin(BddIdentity *saved, const char *call);
 extern void bdd_batch_end(const BddIdentity *saved);
 

@@ -409,8 +409,8 @@ bdd_add_file(PG_FUNCTION_ARGS)
 	BddDelivery delivery;
 	pg_uuid_t *id = bdd_new_uuid();
 
-	bdd_batch_check_argument(fcinfo, 0, "batch");
-	bdd_batch_check_argument(fcinfo, 1, "filename");
+	bdd_check_argument(fcinfo, 0, "batch");
+	bdd_check_argument(fcinfo, 1, "filename");
 	if (VARSIZE_ANY_EXHDR(PG_GETARG_TEXT_PP(1)) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -628,9 +628,9 @@ bdd_claim_files(PG_FUNCTION_ARGS)
 	BddIdentity saved;
 	BddClaim claim = {0};
 
-	bdd_batch_check_argument(fcinfo, 0, "worker");
-	bdd_batch_check_argument(fcinfo, 1, "number of files");
-	bdd_batch_check_argument(fcinfo, 2, "lease");
+	bdd_check_argument(fcinfo, 0, "worker");
+	bdd_check_argument(fcinfo, 1, "number of files");
+	bdd_check_argument(fcinfo, 2, "lease");
 	claim.worker = PG_GETARG_DATUM(0);
 	claim.max = PG_GETARG_INT32(1);
 	claim.until = lease_end(PG_GETARG_INTERVAL_P(2));
@@ -664,9 +664,9 @@ bdd_renew_lease(PG_FUNCTION_ARGS)
 	Datum values[3];
 	bool renewed;
 
-	bdd_batch_check_argument(fcinfo, 0, "file");
-	bdd_batch_check_argument(fcinfo, 1, "worker");
-	bdd_batch_check_argument(fcinfo, 2, "lease");
+	bdd_check_argument(fcinfo, 0, "file");
+	bdd_check_argument(fcinfo, 1, "worker");
+	bdd_check_argument(fcinfo, 2, "lease");
 	values[0] = PG_GETARG_DATUM(0);
 	values[1] = PG_GETARG_DATUM(1);
 	values[2] = TimestampTzGetDatum(lease_end(PG_GETARG_INTERVAL_P(2)));
@@ -782,8 +782,8 @@ bdd_complete_file(PG_FUNCTION_ARGS)
 	BddSpoken spoken;
 	bool is_new;
 
-	bdd_batch_check_argument(fcinfo, 0, "batch");
-	bdd_batch_check_argument(fcinfo, 1, "file");
+	bdd_check_argument(fcinfo, 0, "batch");
+	bdd_check_argument(fcinfo, 1, "file");
 	bdd_check_preloaded();
 	PreventCommandDuringRecovery("complete_file()");
 	PreventCommandIfReadOnly("complete_file()");
@@ -842,7 +842,7 @@ bdd_fail_file(PG_FUNCTION_ARGS)
 	bool is_new;
 
 	for (int i = 0; i < 4; i++)
-		bdd_batch_check_argument(fcinfo, i, ((const char *[]){"batch", "file", "error", "retry"})[i]);
+		bdd_check_argument(fcinfo, i, ((const char *[]){"batch", "file", "error", "retry"})[i]);
 	bdd_check_preloaded();
 	PreventCommandDuringRecovery("fail_file()");
 	PreventCommandIfReadOnly("fail_file()");
@@ -900,13 +900,14 @@ bdd_retry_files(PG_FUNCTION_ARGS)
 	Datum values[2];
 	uint64 count;
 
-	bdd_batch_check_argument(fcinfo, 0, "batch");
+	bdd_check_argument(fcinfo, 0, "batch");
 	values[0] = PG_GETARG_DATUM(0);
 	bdd_batch_begin(&saved, "retry_files()");
 	flush_files();
+	/* Files before their batch, as the worker does. */
+	count = bdd_plan_run(&reopen, values, NULL);
 	bdd_batch_lock(PG_GETARG_UUID_P(0), false, &batch);
 	check_batch_goes_on(&batch);
-	count = bdd_plan_run(&reopen, values, NULL);
 	/* Also if what had failed was done after all. */
 	values[1] = BoolGetDatum(count > 0);
 	if (bdd_plan_run(&go_on, values, NULL) > 0)
@@ -937,8 +938,8 @@ bdd_reconcile_files(PG_FUNCTION_ARGS)
 	BddBatch batch;
 	Datum values[2];
 
-	bdd_batch_check_argument(fcinfo, 0, "batch");
-	bdd_batch_check_argument(fcinfo, 1, "listing");
+	bdd_check_argument(fcinfo, 0, "batch");
+	bdd_check_argument(fcinfo, 1, "listing");
 	values[0] = PG_GETARG_DATUM(0);
 	values[1] = PG_GETARG_DATUM(1);
 	InitMaterializedSRF(fcinfo, 0);

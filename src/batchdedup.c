@@ -64,3 +64,13 @@ bdd_check_preloaded(void)
 				 errmsg("batchdedup is not loaded at server start"),
 				 errhint("Add batchdedup to shared_preload_libraries and restart the server.")));
 }
+
+/* An argument that has no meaning when it is null. */
+void
+bdd_check_argument(FunctionCallInfo fcinfo, int n, const char *what)
+{
+	if (PG_ARGISNULL(n))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s must not be null", what)));
+}

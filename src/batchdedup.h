@@ -15,6 +15,7 @@
 #include "postgres.h"
 
 #include "compat.h"
+#include "fmgr.h"
 
 #define BDD_SCHEMA "batchdedup"
 #define BDD_LIBRARY "batchdedup"
@@ -23,6 +24,7 @@
 extern bool bdd_preloaded;
 
 extern void bdd_check_preloaded(void);
+extern void bdd_check_argument(FunctionCallInfo fcinfo, int n, const char *what);
 
 /* Set once in a background worker of ours; NULL or false elsewhere. */
 extern bool bdd_am_worker;

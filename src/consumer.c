@@ -193,7 +193,7 @@ check_consumer_arguments(FunctionCallInfo fcinfo)
 
 	for (int i = 0; i < CREATE_ARGS; i++)
 		if (names[i] != NULL)
-			bdd_not_null(fcinfo, i, names[i]);
+			bdd_check_argument(fcinfo, i, names[i]);
 	check_not_empty(text_to_cstring(PG_GETARG_TEXT_PP(ARG_NAME)), "name");
 	check_start(text_to_cstring(PG_GETARG_TEXT_PP(ARG_START)));
 	if (!PG_ARGISNULL(ARG_KINDS))
@@ -298,8 +298,8 @@ bdd_drop_consumer(PG_FUNCTION_ARGS)
 	BddIdentity saved;
 	Datum name;
 
-	bdd_not_null(fcinfo, 0, "name");
-	bdd_not_null(fcinfo, 1, "if_exists");
+	bdd_check_argument(fcinfo, 0, "name");
+	bdd_check_argument(fcinfo, 1, "if_exists");
 	name = PG_GETARG_DATUM(0);
 	bdd_become_extension_owner(&saved);
 	bdd_spi_connect();
@@ -455,9 +455,9 @@ poll_arguments(FunctionCallInfo fcinfo)
 	BddPoll poll = {.instance = instance_argument(fcinfo, 2, 3),
 					.result = (ReturnSetInfo *) fcinfo->resultinfo};
 
-	bdd_not_null(fcinfo, 0, "consumer");
-	bdd_not_null(fcinfo, 1, "max_events");
-	bdd_not_null(fcinfo, 4, "lease");
+	bdd_check_argument(fcinfo, 0, "consumer");
+	bdd_check_argument(fcinfo, 1, "max_events");
+	bdd_check_argument(fcinfo, 4, "lease");
 	check_number(PG_GETARG_INT32(1), PG_INT32_MAX, "max_events");
 	poll.max_events = Min(PG_GETARG_INT32(1), MAX_POLLED);
 	poll.lease = PG_GETARG_DATUM(4);
@@ -885,8 +885,8 @@ bdd_ack_events(PG_FUNCTION_ARGS)
 	BddPlace place;
 	int64 id;
 
-	bdd_not_null(fcinfo, 0, "consumer");
-	bdd_not_null(fcinfo, 1, "up_to");
+	bdd_check_argument(fcinfo, 0, "consumer");
+	bdd_check_argument(fcinfo, 1, "up_to");
 	id = PG_GETARG_INT64(1);
 	bdd_become_extension_owner(&saved);
 	bdd_spi_connect();
@@ -988,9 +988,9 @@ bdd_nack_event(PG_FUNCTION_ARGS)
 	BddPlace place;
 	bool dead;
 
-	bdd_not_null(fcinfo, 0, "consumer");
-	bdd_not_null(fcinfo, 1, "id");
-	bdd_not_null(fcinfo, 2, "error");
+	bdd_check_argument(fcinfo, 0, "consumer");
+	bdd_check_argument(fcinfo, 1, "id");
+	bdd_check_argument(fcinfo, 2, "error");
 	bdd_become_extension_owner(&saved);
 	bdd_spi_connect();
 	consumer = find_consumer(PG_GETARG_DATUM(0), instance.shard);
@@ -1011,7 +1011,7 @@ run_on_letters(FunctionCallInfo fcinfo, BddKeptPlan *plan)
 	Datum values[2];
 	uint64 count;
 
-	bdd_not_null(fcinfo, 0, "consumer");
+	bdd_check_argument(fcinfo, 0, "consumer");
 	values[0] = PG_GETARG_DATUM(0);
 	values[1] = PG_GETARG_DATUM(1);
 	bdd_become_extension_owner(&saved);
@@ -1071,7 +1071,7 @@ bdd_accept_lost_events(PG_FUNCTION_ARGS)
 	bool isnull;
 	Datum name;
 
-	bdd_not_null(fcinfo, 0, "consumer");
+	bdd_check_argument(fcinfo, 0, "consumer");
 	name = PG_GETARG_DATUM(0);
 	bdd_become_extension_owner(&saved);
 	bdd_spi_connect();

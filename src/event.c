@@ -49,15 +49,6 @@
 PG_FUNCTION_INFO_V1(bdd_publish_event);
 PG_FUNCTION_INFO_V1(bdd_expire_events);
 
-void
-bdd_not_null(FunctionCallInfo fcinfo, int n, const char *what)
-{
-	if (PG_ARGISNULL(n))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("%s must not be null", what)));
-}
-
 /* ---------- publish_event ---------- */
 
 /* Those who read them may rely on who has written them. */
@@ -148,8 +139,8 @@ bdd_publish_event(PG_FUNCTION_ARGS)
 	BddIdentity saved;
 	int64 id;
 
-	bdd_not_null(fcinfo, 0, "kind");
-	bdd_not_null(fcinfo, 1, "payload");
+	bdd_check_argument(fcinfo, 0, "kind");
+	bdd_check_argument(fcinfo, 1, "payload");
 	check_kind(text_to_cstring(PG_GETARG_TEXT_PP(0)));
 	for (int i = 0; i < lengthof(values); i++)
 	{
@@ -173,7 +164,7 @@ check_limits(FunctionCallInfo fcinfo)
 {
 	Interval *nothing = palloc0(sizeof(Interval));
 
-	bdd_not_null(fcinfo, 0, "keep");
+	bdd_check_argument(fcinfo, 0, "keep");
 	if (DatumGetBool(DirectFunctionCall2(interval_lt, PG_GETARG_DATUM(0),
 										 IntervalPGetDatum(nothing))))
 		ereport(ERROR,

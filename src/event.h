@@ -29,6 +29,4 @@
 	"((hashtextextended(coalesce(e.ordering_key, e.batch_id::text, '') COLLATE \"C\", 0) " \
 	"& 9223372036854775807) % " shards ")::int "
 
-extern void bdd_not_null(FunctionCallInfo fcinfo, int n, const char *what);
-
 #endif /* BDD_EVENT_H */

@@ -61,21 +61,12 @@ PG_FUNCTION_INFO_V1(bdd_expire_imports);
 
 /* ---------- arguments ---------- */
 
-static void
-check_argument(FunctionCallInfo fcinfo, int n, const char *what)
-{
-	if (PG_ARGISNULL(n))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("%s must not be null", what)));
-}
-
 static char *
 text_argument(FunctionCallInfo fcinfo, int n, const char *what)
 {
 	char *value;
 
-	check_argument(fcinfo, n, what);
+	bdd_check_argument(fcinfo, n, what);
 	value = text_to_cstring(PG_GETARG_TEXT_PP(n));
 	if (value[0] == '\0')
 		ereport(ERROR,
@@ -315,7 +306,7 @@ is_attach(FunctionCallInfo fcinfo)
 {
 	char *publish;
 
-	check_argument(fcinfo, 3, "publish");
+	bdd_check_argument(fcinfo, 3, "publish");
 	publish = text_to_cstring(PG_GETARG_TEXT_PP(3));
 	if (strcmp(publish, "attach") == 0)
 		return true;
@@ -336,7 +327,7 @@ expected_argument(FunctionCallInfo fcinfo)
 	ListCell *cell;
 
 	if (names == NIL)
-		check_argument(fcinfo, 2, "expected_instances");
+		bdd_check_argument(fcinfo, 2, "expected_instances");
 	if (expected < 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -434,8 +425,8 @@ bdd_prepare_import(PG_FUNCTION_ARGS)
 	bool attach;
 
 	(void) text_argument(fcinfo, 0, "name");
-	check_argument(fcinfo, 1, "target");
-	check_argument(fcinfo, 5, "metadata");
+	bdd_check_argument(fcinfo, 1, "target");
+	bdd_check_argument(fcinfo, 5, "metadata");
 	attach = is_attach(fcinfo);
 	expected = expected_argument(fcinfo);
 	target = bdd_target_open(PG_GETARG_OID(1), AccessShareLock);
@@ -728,9 +719,9 @@ bdd_create_writer(PG_FUNCTION_ARGS)
 	char *bound = NULL;
 	char *condition = NULL;
 
-	check_argument(fcinfo, 0, "batch");
+	bdd_check_argument(fcinfo, 0, "batch");
 	name = text_argument(fcinfo, 1, "instance");
-	check_argument(fcinfo, 3, "restart");
+	bdd_check_argument(fcinfo, 3, "restart");
 	open_import(&import, PG_GETARG_UUID_P(0), "create_writer()", false, false);
 	check_open(&import);
 	if (!PG_ARGISNULL(2) && !import.attach)
@@ -920,10 +911,10 @@ write_chunk(FunctionCallInfo fcinfo, BddChunkForm form)
 	char *name;
 	bool claimed;
 
-	check_argument(fcinfo, 0, "batch");
+	bdd_check_argument(fcinfo, 0, "batch");
 	name = text_argument(fcinfo, 1, "instance");
-	check_argument(fcinfo, 2, "chunk_no");
-	check_argument(fcinfo, 3, "rows");
+	bdd_check_argument(fcinfo, 2, "chunk_no");
+	bdd_check_argument(fcinfo, 3, "rows");
 	chunk.number = PG_GETARG_INT32(2);
 	if (chunk.number < 0)
 		ereport(ERROR,
@@ -1035,7 +1026,7 @@ bdd_finalize_instance(PG_FUNCTION_ARGS)
 	int64 bytes;
 	bool first;
 
-	check_argument(fcinfo, 0, "batch");
+	bdd_check_argument(fcinfo, 0, "batch");
 	name = text_argument(fcinfo, 1, "instance");
 	open_import(&import, PG_GETARG_UUID_P(0), "finalize_instance()", false, false);
 	if (!is_status(&import, "completed"))
@@ -1271,7 +1262,7 @@ bdd_finalize_batch(PG_FUNCTION_ARGS)
 	BddImport import;
 	int64 rows;
 
-	check_argument(fcinfo, 0, "batch");
+	bdd_check_argument(fcinfo, 0, "batch");
 	begin_call(&import, "finalize_batch()");
 	import.id = *PG_GETARG_UUID_P(0);
 	/* An answer that was lost can be asked for again, whatever came after. */
@@ -1315,7 +1306,7 @@ bdd_abort_batch(PG_FUNCTION_ARGS)
 {
 	BddImport import;
 
-	check_argument(fcinfo, 0, "batch");
+	bdd_check_argument(fcinfo, 0, "batch");
 	open_import(&import, PG_GETARG_UUID_P(0), "abort_batch()", true, true);
 	if (is_status(&import, "completed"))
 		ereport(ERROR,
@@ -1398,7 +1389,7 @@ bdd_expire_imports(PG_FUNCTION_ARGS)
 	int64 count;
 	ListCell *cell;
 
-	check_argument(fcinfo, 0, "older_than");
+	bdd_check_argument(fcinfo, 0, "older_than");
 	begin_call(&import, "expire_imports()");
 	ids = idle_imports(PG_GETARG_DATUM(0));
 	foreach(cell, ids)
