@@ -100,7 +100,7 @@ my %calls = (
 # Events need no shared memory, nor do some that are SQL alone.
 my $others = join ', ', map { "'$_'" } qw(publish_event create_consumer drop_consumer poll_events ack_events nack_event
   retry_event_dead_letters discard_event_dead_letters expire_events accept_lost_events
-  grant_batches batch_functions_internal import_order_internal);
+  grant_batches batch_functions_internal import_order_internal canonical_json data_version);
 is( sql("SELECT string_agg(DISTINCT proname, ' ' ORDER BY proname) FROM pg_proc WHERE pronamespace = 'batchdedup'::regnamespace AND prorettype NOT IN ('trigger'::regtype, 'internal'::regtype) AND proname NOT IN ($others)"),
 	join(' ', sort keys %calls), 'every function is tried');
 foreach my $name (sort keys %calls)
