@@ -199,7 +199,8 @@ put_number(BddCanonical *canonical, Numeric number)
 		appendStringInfoString(&canonical->out, text);
 		return;
 	}
-	value = DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow, NumericGetDatum(number)));
+	value = DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow,
+											   NumericGetDatum(number)));
 	if (isinf(value) && canonical->inexact != INEXACT_STRING)
 		report_inexact(text);
 	exact = parse_decimal(text);
@@ -221,7 +222,7 @@ put_string(StringInfo out, const char *string, int size)
 	static const char short_escapes[] = "btn\0fr"; /* of 8 to 13 */
 	int plain = 0;
 
-	appendStringInfoChar(out, '"');
+	appendStringInfoCharMacro(out, '"');
 	for (int i = 0; i < size; i++)
 	{
 		unsigned char c = string[i];
@@ -238,7 +239,7 @@ put_string(StringInfo out, const char *string, int size)
 			appendStringInfo(out, "\\u%04x", c);
 	}
 	appendBinaryStringInfo(out, string + plain, size - plain);
-	appendStringInfoChar(out, '"');
+	appendStringInfoCharMacro(out, '"');
 }
 
 /*
@@ -255,8 +256,8 @@ utf16_weight(unsigned char byte)
 static int
 compare_pairs(const void *a, const void *b)
 {
-	const BddPair *left = a;
-	const BddPair *right = b;
+	const BddPair *left = *(BddPair *const *) a;
+	const BddPair *right = *(BddPair *const *) b;
 	int size = Min(left->size, right->size);
 
 	for (int i = 0; i < size; i++)
@@ -351,18 +352,23 @@ read_pairs(BddCanonical *canonical, JsonbIterator **iterator, BddPair *pairs, bo
 static void
 put_object(BddCanonical *canonical, JsonbIterator **iterator, int room, bool outermost)
 {
-	BddPair *pairs = palloc(Max(room, 1) * sizeof(BddPair));
+	BddPair *pairs = palloc(Max(room, 1) * (sizeof(BddPair) + sizeof(BddPair *)));
+	BddPair **sorted = (BddPair **) (pairs + Max(room, 1));
 	int count = read_pairs(canonical, iterator, pairs, outermost);
 
-	qsort(pairs, count, sizeof(BddPair), compare_pairs);
+	for (int i = 0; i < count; i++)
+		sorted[i] = &pairs[i];
+	qsort(sorted, count, sizeof(BddPair *), compare_pairs);
 	appendStringInfoChar(&canonical->out, '{');
 	for (int i = 0; i < count; i++)
 	{
+		const JsonbValue *key = &sorted[i]->key;
+
 		if (i > 0)
-			appendStringInfoChar(&canonical->out, ',');
-		put_string(&canonical->out, pairs[i].key.val.string.val, pairs[i].key.val.string.len);
-		appendStringInfoChar(&canonical->out, ':');
-		put_value(canonical, &pairs[i].value);
+			appendStringInfoCharMacro(&canonical->out, ',');
+		put_string(&canonical->out, key->val.string.val, key->val.string.len);
+		appendStringInfoCharMacro(&canonical->out, ':');
+		put_value(canonical, &sorted[i]->value);
 	}
 	appendStringInfoChar(&canonical->out, '}');
 	pfree(pairs);
@@ -456,7 +462,8 @@ bdd_data_version_text(PG_FUNCTION_ARGS)
 
 	bdd_check_argument(fcinfo, 0, "document");
 	bdd_check_argument(fcinfo, 1, "list of excluded keys");
-	document = DirectFunctionCall1(jsonb_in, CStringGetDatum(text_to_cstring(PG_GETARG_TEXT_PP(0))));
+	document = DirectFunctionCall1(jsonb_in,
+								   CStringGetDatum(text_to_cstring(PG_GETARG_TEXT_PP(0))));
 	PG_RETURN_DATUM(version_of(DatumGetJsonbP(document), PG_GETARG_ARRAYTYPE_P(1)));
 }
 
@@ -465,7 +472,8 @@ static Jsonb *
 row_as_json(Datum row)
 {
 	int nesting = NewGUCNestLevel();
-	static const char *const settings[][2] = {{"timezone", "UTC"}, {"bytea_output", "hex"}, {"lc_monetary", "C"}};
+	static const char *const settings[][2] = {
+		{"timezone", "UTC"}, {"bytea_output", "hex"}, {"lc_monetary", "C"}};
 	Datum json;
 
 	bdd_exact_output();
@@ -474,7 +482,8 @@ row_as_json(Datum row)
 								 GUC_ACTION_SAVE, true, 0, false);
 	json = DirectFunctionCall1(row_to_json, row);
 	AtEOXact_GUC(false, nesting);
-	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(TextDatumGetCString(json))));
+	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
+											  CStringGetDatum(TextDatumGetCString(json))));
 }
 
 /* data_version(record, exclude) */

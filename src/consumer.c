@@ -802,10 +802,12 @@ static void
 check_given(const BddShard *shard, int64 id, const char *instance,
 			BddPlace place)
 {
+	/* If nobody has the shard it may be that the caller had it for too long. */
 	if (place == BDD_NOT_GIVEN &&
 		(shard->holder == NULL || strcmp(shard->holder, instance) == 0))
 		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				(errcode(shard->holder == NULL ? ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE :
+												 ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("event %lld has not been given to consumer \"%s\"",
 						(long long) id,
 						TextDatumGetCString(shard->consumer->name)),
