@@ -20,6 +20,7 @@
 #include <math.h>
 
 #include "catalog/pg_type_d.h"
+#include "common/sha2.h"
 #include "common/shortest_dec.h"
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
@@ -60,6 +61,8 @@ typedef struct BddPair
 	const char *utf8; /* of the key */
 	int size;
 } BddPair;
+
+typedef BddPair *BddPairPointer;
 
 static void put_container(BddCanonical *canonical, JsonbContainer *container, bool outermost);
 
@@ -246,18 +249,16 @@ put_string(StringInfo out, const char *string, int size)
  * UTF-16 has what UTF-8 writes with four bytes (F0 and above) as surrogates,
  * which come before what begins with EE and EF.
  */
-static int
+static inline int
 utf16_weight(unsigned char byte)
 {
 	return byte >= 0xf0 ? byte - 2 : byte >= 0xee ? byte + 0x10 :
 													byte;
 }
 
-static int
-compare_pairs(const void *a, const void *b)
+static inline int
+compare_pairs(const BddPair *left, const BddPair *right)
 {
-	const BddPair *left = *(BddPair *const *) a;
-	const BddPair *right = *(BddPair *const *) b;
 	int size = Min(left->size, right->size);
 
 	for (int i = 0; i < size; i++)
@@ -266,6 +267,13 @@ compare_pairs(const void *a, const void *b)
 				   utf16_weight((unsigned char) right->utf8[i]);
 	return left->size - right->size;
 }
+
+#define ST_SORT sort_pairs
+#define ST_ELEMENT_TYPE BddPairPointer
+#define ST_COMPARE(a, b) compare_pairs(*(a), *(b))
+#define ST_SCOPE static
+#define ST_DEFINE
+#include "lib/sort_template.h"
 
 static bool
 is_excluded(const ArrayType *exclude, const JsonbValue *key)
@@ -358,7 +366,7 @@ put_object(BddCanonical *canonical, JsonbIterator **iterator, int room, bool out
 
 	for (int i = 0; i < count; i++)
 		sorted[i] = &pairs[i];
-	qsort(sorted, count, sizeof(BddPair *), compare_pairs);
+	sort_pairs(sorted, count);
 	appendStringInfoChar(&canonical->out, '{');
 	for (int i = 0; i < count; i++)
 	{
@@ -431,6 +439,7 @@ version_of(Jsonb *document, ArrayType *exclude)
 	BddCanonical canonical = {.inexact = ALL_DECIMAL};
 	char *utf8;
 	Datum hash;
+	text *result;
 
 	if (ArrayGetNItems(ARR_NDIM(exclude), ARR_DIMS(exclude)) > 0)
 		canonical.exclude = exclude;
@@ -442,7 +451,10 @@ version_of(Jsonb *document, ArrayType *exclude)
 																		utf8 == canonical.out.data ?
 																			canonical.out.len :
 																			strlen(utf8))));
-	return DirectFunctionCall2(binary_encode, hash, CStringGetTextDatum("hex"));
+	result = palloc(VARHDRSZ + 2 * PG_SHA256_DIGEST_LENGTH);
+	SET_VARSIZE(result, VARHDRSZ + 2 * PG_SHA256_DIGEST_LENGTH);
+	(void) hex_encode(VARDATA_ANY(DatumGetPointer(hash)), PG_SHA256_DIGEST_LENGTH, VARDATA(result));
+	return PointerGetDatum(result);
 }
 
 /* data_version(jsonb, exclude) */
