@@ -41,7 +41,7 @@ cmp_ok($seen{'rows of equal version'}, '>', 1000, 'rows with equal versions');
 %seen = replay('replay', %buses, LIMIT => 40_000, KILL_SERVER => 0.5);
 cmp_ok($seen{'crashes of the server'}, '>', 0, 'the server crashed');
 
-%seen = replay('replay-prices', DATA => "$data/stock_prices.csv.xz", INTERVAL => '50 milliseconds');
+%seen = replay('replay-prices', DATA => "$data/stock_prices.csv.xz", INTERVAL => '5 milliseconds');
 is($seen{stocks}, 12, 'all stocks');
 cmp_ok($seen{coalesced}, '>', 0, 'rows were combined in the buffer');
 cmp_ok($seen{flushes}, '>', 1, 'it was flushed in between');
