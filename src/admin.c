@@ -135,21 +135,13 @@ parse_columns(const char *argument, const char *value)
 	if (*copy == '{')
 	{
 		Datum array = OidInputFunctionCall(F_ARRAY_IN, copy, TEXTOID, -1);
-		Datum *elements;
-		bool *nulls;
-		int count;
 
-		deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false,
-						  TYPALIGN_INT, &elements, &nulls, &count);
-		for (int i = 0; i < count; i++)
-		{
-			if (nulls[i])
-				ereport(ERROR,
-						(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-						 errmsg("argument %s must not contain null",
-								argument)));
-			names = lappend(names, TextDatumGetCString(elements[i]));
-		}
+		if (array_contains_nulls(DatumGetArrayTypeP(array)))
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("argument %s must not contain null",
+							argument)));
+		names = bdd_names_of(array);
 	}
 	else if (!SplitIdentifierString(copy, ',', &names))
 		ereport(ERROR,
@@ -784,10 +776,9 @@ bdd_alter_target(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(ARG_LAST))
 		resets = columns_argument(fcinfo, ARG_LAST, "reset");
 	collect_resets(fcinfo, resets, &changes);
-	if (changes_meaning(fcinfo, resets) || !PG_ARGISNULL(ARG_LOGGED))
-		refuse_own(relid);
 	if (changes_meaning(fcinfo, resets))
 	{
+		refuse_own(relid);
 		target = bdd_close_target(relid);
 		collect_meaning(fcinfo, target, resets, &changes);
 	}

@@ -112,7 +112,7 @@ write_group(BddTarget *target, const BddWriteRules *rules, BddGroup *group)
 {
 	char *sql;
 
-	if (rules->merge && !target->options.own)
+	if (rules->merge)
 		(void) bdd_run_on_rows(target,
 							   bdd_sql_merge(target, rules, group->update,
 											 group->insert),

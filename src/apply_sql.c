@@ -93,8 +93,9 @@ bdd_write_rules(BddTarget *target)
 
 	foreach(cell, relids)
 		add_rules(lfirst_oid(cell), &rules);
+	/* MERGE would insert what is not there: rows of our own are. */
 	rules.merge = target->key.count > 0 && !rules.insert_triggers &&
-				  !old_snapshot && may_read;
+				  !old_snapshot && may_read && !target->options.own;
 
 	/*
 	 * What an old snapshot shows as unchanged may have been changed since; and

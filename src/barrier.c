@@ -154,8 +154,7 @@ count_changes(Oid table, BddChange *change)
 			bdd_barrier_note(table, DatumGetUUIDP(id), 0, open);
 	}
 	change->any_due = dues > 0;
-	change->due = PointerGetDatum(construct_array(due, (int) dues, UUIDOID, UUID_LEN,
-												  false, TYPALIGN_CHAR));
+	change->due = bdd_uuid_array(due, (int) dues);
 }
 
 /*

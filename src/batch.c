@@ -58,18 +58,10 @@ bdd_batch_begin(BddIdentity *saved, const char *call)
 	bdd_check_preloaded();
 	PreventCommandDuringRecovery(call);
 	PreventCommandIfReadOnly(call);
-	bdd_become_extension_owner(saved);
-	bdd_spi_connect();
+	bdd_own_begin(saved);
 }
 
-void
-bdd_batch_end(const BddIdentity *saved)
-{
-	bdd_spi_finish();
-	bdd_become_again(saved);
-}
-
-/* ---------- ids and events ---------- */
+/* ---------- ids ---------- */
 
 /*
  * A new id.  Ids of one time are neighbours (version 7 of RFC 9562: 48 bits of
@@ -99,22 +91,6 @@ char *
 bdd_uuid_text(const pg_uuid_t *uuid)
 {
 	return DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(uuid)));
-}
-
-/* Adds an event; NULL: of no batch, of no file.  "payload" is a jsonb. */
-void
-bdd_event_write(const char *kind, const pg_uuid_t *batch,
-				const pg_uuid_t *file, Datum payload)
-{
-	static BddKeptPlan insert = {
-		"INSERT INTO batchdedup.event (kind, batch_id, file_id, payload) VALUES ($1, $2, $3, $4)",
-		4,
-		{TEXTOID, UUIDOID, UUIDOID, JSONBOID}};
-	Datum values[] = {CStringGetTextDatum(kind), UUIDPGetDatum(batch),
-					  UUIDPGetDatum(file), payload};
-	char nulls[] = {' ', batch == NULL ? 'n' : ' ', file == NULL ? 'n' : ' ', ' '};
-
-	(void) bdd_plan_run(&insert, values, nulls);
 }
 
 /* ---------- reading a batch ---------- */
@@ -226,13 +202,20 @@ check_is_of_files(const BddBatch *batch)
 
 /* ---------- steps ---------- */
 
-static Datum
-array_of(const pg_uuid_t *id)
+/* A uuid[]. */
+Datum
+bdd_uuid_array(Datum *ids, int count)
 {
-	Datum value = UUIDPGetDatum(id);
-
-	return PointerGetDatum(construct_array(&value, 1, UUIDOID, UUID_LEN,
+	return PointerGetDatum(construct_array(ids, count, UUIDOID, UUID_LEN,
 										   false, TYPALIGN_CHAR));
+}
+
+static void
+settle(const pg_uuid_t *batch)
+{
+	Datum id = UUIDPGetDatum(batch);
+
+	bdd_batch_settle(bdd_uuid_array(&id, 1));
 }
 
 static void
@@ -384,7 +367,7 @@ bdd_create_batch(PG_FUNCTION_ARGS)
 	/* First a look: an insert would wait for whoever changes that batch just now. */
 	while (!find_batch(values, nulls, id) && !insert_batch(values, nulls))
 		CHECK_FOR_INTERRUPTS();
-	bdd_batch_end(&saved);
+	bdd_own_end(&saved);
 	PG_RETURN_UUID_P(id);
 }
 
@@ -443,7 +426,7 @@ close_upload(const BddBatch *batch)
 
 	check_expected(&batch->id, files);
 	(void) bdd_plan_run(&update, values, NULL);
-	bdd_batch_settle(array_of(&batch->id));
+	settle(&batch->id);
 	/* Files completed before may be all that there are. */
 	bdd_barrier_want_flush(bdd_catalog_relation("file"));
 }
@@ -467,7 +450,7 @@ bdd_complete_upload(PG_FUNCTION_ARGS)
 					 errmsg("batch \"%s\" is %s", batch.name, batch.status)));
 		close_upload(&batch);
 	}
-	bdd_batch_end(&saved);
+	bdd_own_end(&saved);
 	PG_RETURN_VOID();
 }
 
@@ -515,23 +498,13 @@ bdd_advance_batch(PG_FUNCTION_ARGS)
 			set_status(&batch.id, status);
 		/* Nobody may come any more to find that all files are done. */
 		if (strcmp(status, "scattering") == 0 || strcmp(status, "scattered") == 0)
-			bdd_batch_settle(array_of(&batch.id));
+			settle(&batch.id);
 	}
-	bdd_batch_end(&saved);
+	bdd_own_end(&saved);
 	PG_RETURN_VOID();
 }
 
 /* ---------- claim_batch ---------- */
-
-static void
-check_lease(Interval *lease)
-{
-	if (DatumGetInt32(DirectFunctionCall2(interval_cmp, IntervalPGetDatum(lease),
-										  IntervalPGetDatum(palloc0(sizeof(Interval))))) <= 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("lease must be longer than zero")));
-}
 
 /* Steps that say something of files are not a worker's to take. */
 static void
@@ -563,9 +536,9 @@ bdd_claim_batch(PG_FUNCTION_ARGS)
 		"ORDER BY b.created_at LIMIT 1 FOR UPDATE SKIP LOCKED) "
 		"UPDATE batchdedup.batch_row b SET status = $3, claimed_by = $1, attempts = b.attempts + 1, "
 		"updated_at = pg_catalog.clock_timestamp(), "
-		"lease_until = pg_catalog.clock_timestamp() + $4 FROM c WHERE b.id = c.id RETURNING b.id",
+		"lease_until = $4 FROM c WHERE b.id = c.id RETURNING b.id",
 		4,
-		{TEXTOID, TEXTOID, TEXTOID, INTERVALOID}};
+		{TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID}};
 	static BddKeptPlan select = {
 		"SELECT b FROM batchdedup.batch b WHERE b.id = $1", 1, {UUIDOID}};
 	static const char *const names[] = {"worker", "from_status", "to_status", "lease"};
@@ -580,7 +553,7 @@ bdd_claim_batch(PG_FUNCTION_ARGS)
 		bdd_check_argument(fcinfo, i, names[i]);
 		values[i] = PG_GETARG_DATUM(i);
 	}
-	check_lease(PG_GETARG_INTERVAL_P(3));
+	values[3] = TimestampTzGetDatum(bdd_lease_end(PG_GETARG_INTERVAL_P(3)));
 	check_claimed_step(TextDatumGetCString(values[1]), TextDatumGetCString(values[2]));
 	bdd_batch_begin(&saved, "claim_batch()");
 	found = bdd_plan_run(&claim, values, NULL) > 0;
@@ -590,7 +563,7 @@ bdd_claim_batch(PG_FUNCTION_ARGS)
 		(void) bdd_plan_run(&select, values, NULL);
 		row = SPI_datumTransfer(bdd_spi_value(0, 1, &isnull), false, -1);
 	}
-	bdd_batch_end(&saved);
+	bdd_own_end(&saved);
 	if (!found)
 		PG_RETURN_NULL();
 	PG_RETURN_DATUM(row);
@@ -637,7 +610,7 @@ bdd_expect_workers(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("more workers of kind \"%s\" are done already", TextDatumGetCString(values[2]))));
-	bdd_batch_end(&saved);
+	bdd_own_end(&saved);
 	PG_RETURN_VOID();
 }
 
@@ -681,7 +654,7 @@ bdd_complete_worker(PG_FUNCTION_ARGS)
 				 errmsg("no more workers of kind \"%s\" are expected while batch \"%s\" is %s",
 						TextDatumGetCString(values[2]), batch.name, batch.status),
 				 errhint("Say how many with batchdedup.expect_workers.")));
-	bdd_batch_end(&saved);
+	bdd_own_end(&saved);
 	PG_RETURN_BOOL(is_new);
 }
 
@@ -805,11 +778,10 @@ bdd_wait_batch(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 				 errmsg("cannot wait for a batch whose files this transaction has completed"),
 				 errhint("Commit first: nobody counts them before.")));
-	bdd_become_extension_owner(&saved);
-	bdd_spi_connect();
+	bdd_own_begin(&saved);
 	check_status_exists(PG_GETARG_TEXT_PP(1));
 	reached = wait_for_status(batch, PG_GETARG_TEXT_PP(1), ms_of(PG_GETARG_INTERVAL_P(2)));
-	bdd_batch_end(&saved);
+	bdd_own_end(&saved);
 	PG_RETURN_BOOL(reached);
 }
 
@@ -847,7 +819,7 @@ reconcile_batch(const pg_uuid_t *id)
 
 	bdd_batch_lock(id, false, &before);
 	repaired = repair_counts(id);
-	bdd_batch_settle(array_of(id));
+	settle(id);
 	bdd_batch_lock(id, false, &after);
 	return repaired || strcmp(before.status, after.status) != 0;
 }
@@ -880,7 +852,7 @@ bdd_reconcile_batches(PG_FUNCTION_ARGS)
 		CHECK_FOR_INTERRUPTS();
 		repaired += reconcile_batch(&ids[i]);
 	}
-	bdd_batch_end(&saved);
+	bdd_own_end(&saved);
 	PG_RETURN_INT64(repaired);
 }
 
@@ -907,6 +879,6 @@ bdd_expire_batches(PG_FUNCTION_ARGS)
 	value = PG_GETARG_DATUM(0);
 	bdd_batch_begin(&saved, "expire_batches()");
 	count = bdd_plan_run(&delete, &value, NULL);
-	bdd_batch_end(&saved);
+	bdd_own_end(&saved);
 	PG_RETURN_INT64(count);
 }

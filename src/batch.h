@@ -4,7 +4,7 @@
  *		Batches of files, and their barrier.
  *
  * The functions that run SQL expect to be connected to SPI, as the extension's
- * owner: between bdd_batch_begin and bdd_batch_end.
+ * owner: between bdd_batch_begin and bdd_own_end.
  *
  *-------------------------------------------------------------------------
  */
@@ -13,6 +13,7 @@
 
 #include "batchdedup.h"
 
+#include "datatype/timestamp.h"
 #include "fmgr.h"
 #include "spi_util.h"
 #include "utils/uuid.h"
@@ -32,12 +33,9 @@ typedef struct BddBatch
 } BddBatch;
 
 extern void bdd_batch_begin(BddIdentity *saved, const char *call);
-extern void bdd_batch_end(const BddIdentity *saved);
 
 extern pg_uuid_t *bdd_new_uuid(void);
 extern char *bdd_uuid_text(const pg_uuid_t *uuid);
-extern void bdd_event_write(const char *kind, const pg_uuid_t *batch,
-							const pg_uuid_t *file, Datum payload);
 
 extern void bdd_batch_read(const pg_uuid_t *id, BddBatch *batch);
 extern void bdd_batch_lock(const pg_uuid_t *id, bool for_files,
@@ -45,5 +43,7 @@ extern void bdd_batch_lock(const pg_uuid_t *id, bool for_files,
 extern bool bdd_batch_has_ended(const BddBatch *batch);
 extern void bdd_batch_advance(const pg_uuid_t *batch, const char *status);
 extern void bdd_batch_settle(Datum batches);
+extern Datum bdd_uuid_array(Datum *ids, int count);
+extern TimestampTz bdd_lease_end(Interval *lease);
 
 #endif /* BDD_BATCH_H */

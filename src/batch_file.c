@@ -426,7 +426,7 @@ bdd_add_file(PG_FUNCTION_ARGS)
 	bdd_batch_begin(&saved, "add_file()");
 	bdd_read_wait_replayed(open_files(AccessShareLock));
 	add_file(&delivery);
-	bdd_batch_end(&saved);
+	bdd_own_end(&saved);
 	PG_RETURN_UUID_P(id);
 }
 
@@ -467,13 +467,6 @@ find_batches(const pg_uuid_t *batch, int *count)
 }
 
 static Datum
-uuid_array(Datum *ids, int count)
-{
-	return PointerGetDatum(construct_array(ids, count, UUIDOID, UUID_LEN,
-										   false, TYPALIGN_CHAR));
-}
-
-static Datum
 copy_uuid(Datum value)
 {
 	pg_uuid_t *copy = palloc(sizeof(pg_uuid_t));
@@ -501,7 +494,7 @@ take_files(BddClaim *claim, Datum batches, int share)
 		4,
 		{UUIDARRAYOID, INT4OID, INT4OID, UUIDARRAYOID}};
 	Datum values[] = {batches, Int32GetDatum(share), Int32GetDatum(claim->max - claim->count),
-					  uuid_array(claim->ids, claim->count)};
+					  bdd_uuid_array(claim->ids, claim->count)};
 	uint64 found = bdd_plan_run(&select, values, NULL);
 	BddTarget *target = open_files(AccessShareLock);
 	bool isnull;
@@ -533,7 +526,7 @@ fail_exhausted(BddClaim *claim)
 		"error = pg_catalog.format('lease expired in attempt %s, of %s', attempts, claimed_by) WHERE id = ANY ($1)",
 		1,
 		{UUIDARRAYOID}};
-	Datum ids = uuid_array(claim->exhausted, claim->exhausted_count);
+	Datum ids = bdd_uuid_array(claim->exhausted, claim->exhausted_count);
 
 	if (claim->exhausted_count > 0)
 		(void) bdd_plan_run(&update, &ids, NULL);
@@ -581,7 +574,7 @@ lease_files(BddClaim *claim, Tuplestorestate *result)
 		"AND b.id IN (SELECT f.batch_id FROM batchdedup.file f WHERE f.id = ANY ($1)) FOR NO KEY UPDATE SKIP LOCKED)",
 		1,
 		{UUIDARRAYOID}};
-	Datum values[] = {uuid_array(claim->ids, claim->count), claim->worker,
+	Datum values[] = {bdd_uuid_array(claim->ids, claim->count), claim->worker,
 					  TimestampTzGetDatum(claim->until)};
 
 	if (claim->count == 0)
@@ -592,8 +585,9 @@ lease_files(BddClaim *claim, Tuplestorestate *result)
 	(void) bdd_plan_run(&begin, values, NULL);
 }
 
-static TimestampTz
-lease_end(Interval *lease)
+/* When a lease that begins now is over. */
+TimestampTz
+bdd_lease_end(Interval *lease)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz until =
@@ -633,7 +627,7 @@ bdd_claim_files(PG_FUNCTION_ARGS)
 	bdd_check_argument(fcinfo, 2, "lease");
 	claim.worker = PG_GETARG_DATUM(0);
 	claim.max = PG_GETARG_INT32(1);
-	claim.until = lease_end(PG_GETARG_INTERVAL_P(2));
+	claim.until = bdd_lease_end(PG_GETARG_INTERVAL_P(2));
 	if (claim.max < 1 || claim.max > 100000)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -645,7 +639,7 @@ bdd_claim_files(PG_FUNCTION_ARGS)
 	claim.ids = palloc(claim.max * sizeof(Datum));
 	find_files(&claim, PG_ARGISNULL(3) ? NULL : PG_GETARG_UUID_P(3));
 	lease_files(&claim, result->setResult);
-	bdd_batch_end(&saved);
+	bdd_own_end(&saved);
 	return (Datum) 0;
 }
 
@@ -669,10 +663,10 @@ bdd_renew_lease(PG_FUNCTION_ARGS)
 	bdd_check_argument(fcinfo, 2, "lease");
 	values[0] = PG_GETARG_DATUM(0);
 	values[1] = PG_GETARG_DATUM(1);
-	values[2] = TimestampTzGetDatum(lease_end(PG_GETARG_INTERVAL_P(2)));
+	values[2] = TimestampTzGetDatum(bdd_lease_end(PG_GETARG_INTERVAL_P(2)));
 	bdd_batch_begin(&saved, "renew_lease()");
 	renewed = bdd_plan_run(&update, values, NULL) > 0;
-	bdd_batch_end(&saved);
+	bdd_own_end(&saved);
 	PG_RETURN_BOOL(renewed);
 }
 
@@ -813,20 +807,17 @@ release_file(const BddFile *file, Datum error)
 		5,
 		{UUIDOID, INT4OID, INT4OID, TEXTOID, INT4OID}};
 	BddIdentity saved;
-	int64 ms = bdd_retry_backoff_ms;
 	Datum values[5];
 	bool released;
 
-	for (int i = 1; i < file->attempts && ms < 60000; i++)
-		ms *= 2;
 	values[0] = UUIDPGetDatum(&file->id);
 	values[1] = Int32GetDatum(file->version);
-	values[2] = Int32GetDatum((int32) Min(ms, 60000));
+	values[2] = Int32GetDatum(bdd_backoff_ms(file->attempts));
 	values[3] = error;
 	values[4] = Int32GetDatum(file->attempts);
 	bdd_batch_begin(&saved, "fail_file()");
 	released = bdd_plan_run(&update, values, NULL) > 0;
-	bdd_batch_end(&saved);
+	bdd_own_end(&saved);
 	return released;
 }
 
@@ -911,8 +902,8 @@ bdd_retry_files(PG_FUNCTION_ARGS)
 	/* Also if what had failed was done after all. */
 	values[1] = BoolGetDatum(count > 0);
 	if (bdd_plan_run(&go_on, values, NULL) > 0)
-		bdd_batch_settle(uuid_array(values, 1));
-	bdd_batch_end(&saved);
+		bdd_batch_settle(bdd_uuid_array(values, 1));
+	bdd_own_end(&saved);
 	PG_RETURN_INT64(count);
 }
 
@@ -944,12 +935,11 @@ bdd_reconcile_files(PG_FUNCTION_ARGS)
 	values[1] = PG_GETARG_DATUM(1);
 	InitMaterializedSRF(fcinfo, 0);
 	bdd_check_preloaded();
-	bdd_become_extension_owner(&saved);
-	bdd_spi_connect();
+	bdd_own_begin(&saved);
 	bdd_batch_read(PG_GETARG_UUID_P(0), &batch);
 	(void) bdd_plan_run(&select, values, NULL);
 	for (uint64 i = 0; i < SPI_processed; i++)
 		tuplestore_puttuple(result->setResult, SPI_tuptable->vals[i]);
-	bdd_batch_end(&saved);
+	bdd_own_end(&saved);
 	return (Datum) 0;
 }

@@ -274,13 +274,11 @@ bdd_create_consumer(PG_FUNCTION_ARGS)
 		values[i] = PG_GETARG_DATUM(i);
 		nulls[i] = PG_ARGISNULL(i) ? 'n' : ' ';
 	}
-	bdd_become_extension_owner(&saved);
-	bdd_spi_connect();
+	bdd_own_begin(&saved);
 	/* Between the two, the one that is there may be dropped. */
 	while (!insert_consumer(values, nulls) && !same_consumer(values, nulls))
 		CHECK_FOR_INTERRUPTS();
-	bdd_spi_finish();
-	bdd_become_again(&saved);
+	bdd_own_end(&saved);
 	PG_RETURN_VOID();
 }
 
@@ -301,13 +299,11 @@ bdd_drop_consumer(PG_FUNCTION_ARGS)
 	bdd_check_argument(fcinfo, 0, "name");
 	bdd_check_argument(fcinfo, 1, "if_exists");
 	name = PG_GETARG_DATUM(0);
-	bdd_become_extension_owner(&saved);
-	bdd_spi_connect();
+	bdd_own_begin(&saved);
 	(void) bdd_plan_run(&lock, &name, NULL);
 	if (bdd_plan_run(&drop, &name, NULL) == 0 && !PG_GETARG_BOOL(1))
 		(void) find_consumer(name, -1);
-	bdd_spi_finish();
-	bdd_become_again(&saved);
+	bdd_own_end(&saved);
 	PG_RETURN_VOID();
 }
 
@@ -680,15 +676,13 @@ bdd_poll_events(PG_FUNCTION_ARGS)
 	ListCell *cell;
 
 	InitMaterializedSRF(fcinfo, 0);
-	bdd_become_extension_owner(&saved);
-	bdd_spi_connect();
+	bdd_own_begin(&saved);
 	consumer = find_consumer(PG_GETARG_DATUM(0), poll.instance.shard);
 	shards = shards_with_news(&consumer, &poll.instance);
 	foreach(cell, shards)
 		if (poll_shard(&poll, &consumer, lfirst_int(cell)))
 			break;
-	bdd_spi_finish();
-	bdd_become_again(&saved);
+	bdd_own_end(&saved);
 	return (Datum) 0;
 }
 
@@ -890,8 +884,7 @@ bdd_ack_events(PG_FUNCTION_ARGS)
 	bdd_check_argument(fcinfo, 0, "consumer");
 	bdd_check_argument(fcinfo, 1, "up_to");
 	id = PG_GETARG_INT64(1);
-	bdd_become_extension_owner(&saved);
-	bdd_spi_connect();
+	bdd_own_begin(&saved);
 	consumer = find_consumer(PG_GETARG_DATUM(0), instance.shard);
 	place = find_given(&consumer, id, &instance, &shard);
 	if (place == BDD_LETTER)
@@ -900,8 +893,7 @@ bdd_ack_events(PG_FUNCTION_ARGS)
 		shard.acked = id;
 	if (place == BDD_LETTER || place == BDD_GIVEN)
 		store_acked(&shard);
-	bdd_spi_finish();
-	bdd_become_again(&saved);
+	bdd_own_end(&saved);
 	PG_RETURN_BOOL(place == BDD_LETTER || place == BDD_GIVEN);
 }
 
@@ -993,13 +985,11 @@ bdd_nack_event(PG_FUNCTION_ARGS)
 	bdd_check_argument(fcinfo, 0, "consumer");
 	bdd_check_argument(fcinfo, 1, "id");
 	bdd_check_argument(fcinfo, 2, "error");
-	bdd_become_extension_owner(&saved);
-	bdd_spi_connect();
+	bdd_own_begin(&saved);
 	consumer = find_consumer(PG_GETARG_DATUM(0), instance.shard);
 	place = find_given(&consumer, PG_GETARG_INT64(1), &instance, &shard);
 	dead = nack(&shard, PG_GETARG_INT64(1), PG_GETARG_DATUM(2), place);
-	bdd_spi_finish();
-	bdd_become_again(&saved);
+	bdd_own_end(&saved);
 	PG_RETURN_BOOL(dead);
 }
 
@@ -1016,12 +1006,10 @@ run_on_letters(FunctionCallInfo fcinfo, BddKeptPlan *plan)
 	bdd_check_argument(fcinfo, 0, "consumer");
 	values[0] = PG_GETARG_DATUM(0);
 	values[1] = PG_GETARG_DATUM(1);
-	bdd_become_extension_owner(&saved);
-	bdd_spi_connect();
+	bdd_own_begin(&saved);
 	(void) find_consumer(values[0], -1);
 	count = bdd_plan_run(plan, values, PG_ARGISNULL(1) ? " n" : NULL);
-	bdd_spi_finish();
-	bdd_become_again(&saved);
+	bdd_own_end(&saved);
 	return count;
 }
 
@@ -1075,14 +1063,12 @@ bdd_accept_lost_events(PG_FUNCTION_ARGS)
 
 	bdd_check_argument(fcinfo, 0, "consumer");
 	name = PG_GETARG_DATUM(0);
-	bdd_become_extension_owner(&saved);
-	bdd_spi_connect();
+	bdd_own_begin(&saved);
 	(void) find_consumer(name, -1);
 	count = bdd_plan_run(&lock, &name, NULL);
 	for (uint64 i = 0; i < count; i++)
 		lost += DatumGetInt64(bdd_spi_value(i, 1, &isnull));
 	(void) bdd_plan_run(&forget, &name, NULL);
-	bdd_spi_finish();
-	bdd_become_again(&saved);
+	bdd_own_end(&saved);
 	PG_RETURN_INT64(lost);
 }

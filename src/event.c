@@ -147,13 +147,11 @@ bdd_publish_event(PG_FUNCTION_ARGS)
 		values[i] = PG_GETARG_DATUM(i);
 		nulls[i] = PG_ARGISNULL(i) ? 'n' : ' ';
 	}
-	bdd_become_extension_owner(&saved);
-	bdd_spi_connect();
+	bdd_own_begin(&saved);
 	/* Between the two, the one that is there may expire. */
 	while (!insert_event(values, nulls, &id) && !find_event(values, nulls, &id))
 		CHECK_FOR_INTERRUPTS();
-	bdd_spi_finish();
-	bdd_become_again(&saved);
+	bdd_own_end(&saved);
 	PG_RETURN_INT64(id);
 }
 
@@ -256,10 +254,8 @@ bdd_expire_events(PG_FUNCTION_ARGS)
 		else
 			limits[i] = DirectFunctionCall2(timestamptz_mi_interval, now,
 											PG_GETARG_DATUM(i));
-	bdd_become_extension_owner(&saved);
-	bdd_spi_connect();
+	bdd_own_begin(&saved);
 	deleted = delete_events(limits, nulls);
-	bdd_spi_finish();
-	bdd_become_again(&saved);
+	bdd_own_end(&saved);
 	PG_RETURN_INT64(deleted);
 }

@@ -470,16 +470,6 @@ apply_in_transaction(BddGroup *group)
 
 /* ---------- failures ---------- */
 
-static int
-backoff_ms(uint64 failures)
-{
-	int64 ms = bdd_retry_backoff_ms;
-
-	for (uint64 i = 1; i < failures && ms < 60000; i++)
-		ms *= 2;
-	return (int) Min(ms, 60000);
-}
-
 static void
 note_failure(BddSharedSlot *slot, int32 target_id, const ErrorData *error)
 {
@@ -496,7 +486,7 @@ note_failure(BddSharedSlot *slot, int32 target_id, const ErrorData *error)
 	slot->failure.passing = bdd_error_is_passing(error->sqlerrcode);
 	slot->failure.at = now;
 	slot->failure.retry_at =
-		TimestampTzPlusMilliseconds(now, backoff_ms(slot->failure.count));
+		TimestampTzPlusMilliseconds(now, bdd_backoff_ms(slot->failure.count));
 	strlcpy(slot->failure.message, error->message,
 			pg_mbcliplen(error->message, strlen(error->message),
 						 BDD_MESSAGE_SIZE - 1) +

@@ -117,3 +117,14 @@ bdd_guc_init(void)
 							   NULL, NULL, NULL);
 	MarkGUCPrefixReserved("batchdedup");
 }
+
+/* How long to wait after so many failures: it doubles, up to a minute. */
+int
+bdd_backoff_ms(uint64 failures)
+{
+	int64 ms = bdd_retry_backoff_ms;
+
+	for (uint64 i = 1; i < failures && ms < 60000; i++)
+		ms *= 2;
+	return (int) Min(ms, 60000);
+}

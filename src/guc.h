@@ -26,5 +26,6 @@ extern int bdd_max_journal_mb;
 extern char *bdd_debug_point_setting;
 
 extern void bdd_guc_init(void);
+extern int bdd_backoff_ms(uint64 failures);
 
 #endif /* BDD_GUC_H */

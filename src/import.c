@@ -78,33 +78,11 @@ text_argument(FunctionCallInfo fcinfo, int n, const char *what)
 static List *
 names_of(Datum array)
 {
-	Datum *elements;
-	bool *nulls;
-	int count;
-	List *names = NIL;
-
-	deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false,
-					  TYPALIGN_INT, &elements, &nulls, &count);
-	for (int i = 0; i < count; i++)
-	{
-		if (nulls[i])
-			ereport(ERROR,
-					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("name of an instance must not be null")));
-		names = lappend(names, TextDatumGetCString(elements[i]));
-	}
-	return names;
-}
-
-static bool
-is_named(List *names, const char *name)
-{
-	ListCell *cell;
-
-	foreach(cell, names)
-		if (strcmp(lfirst(cell), name) == 0)
-			return true;
-	return false;
+	if (array_contains_nulls(DatumGetArrayTypeP(array)))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("name of an instance must not be null")));
+	return bdd_names_of(array);
 }
 
 /* ---------- the caller and we ---------- */
@@ -225,7 +203,7 @@ read_import(BddImport *import)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("import %s does not exist",
-						DatumGetCString(DirectFunctionCall1(uuid_out, values[0])))));
+						bdd_uuid_text(&import->id))));
 	parse_import(import);
 }
 
@@ -342,7 +320,7 @@ expected_argument(FunctionCallInfo fcinfo)
 		const char *name = lfirst(cell);
 
 		if (name[0] == '\0' ||
-			is_named(list_copy_tail(names, foreach_current_index(cell) + 1), name))
+			bdd_is_named(list_copy_tail(names, foreach_current_index(cell) + 1), name))
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("instance \"%s\" is named twice, or has no name", name)));
@@ -531,7 +509,7 @@ check_expected(const BddImport *import, const char *name)
 	Datum values[] = {UUIDPGetDatum(&import->id)};
 	bool isnull;
 
-	if (import->instances != NIL && !is_named(import->instances, name))
+	if (import->instances != NIL && !bdd_is_named(import->instances, name))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("instance \"%s\" is not one of import \"%s\"", name,

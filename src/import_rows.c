@@ -333,35 +333,66 @@ image_of_slot(BddTarget *target, TupleTableSlot *slot, const AttrNumber *map)
 								 row.isnull, update, row.given);
 }
 
+/* All rows of a writer's table, as they are now. */
+typedef struct BddScan
+{
+	Relation rel;
+	Snapshot snapshot;
+	TupleTableSlot *slot;
+	TableScanDesc scan;
+} BddScan;
+
+static BddScan
+open_scan(Oid relid)
+{
+	BddScan scan;
+
+	scan.rel = relation_open(relid, AccessShareLock);
+	scan.snapshot = RegisterSnapshot(GetLatestSnapshot());
+	scan.slot = table_slot_create(scan.rel, NULL);
+	scan.scan = table_beginscan_strat(scan.rel, scan.snapshot, 0, NULL, true, false);
+	return scan;
+}
+
+/* The row is in scan->slot. */
+static bool
+next_row(BddScan *scan)
+{
+	if (!table_scan_getnextslot(scan->scan, ForwardScanDirection, scan->slot))
+		return false;
+	slot_getallattrs(scan->slot);
+	return true;
+}
+
+static void
+close_scan(BddScan *scan)
+{
+	table_endscan(scan->scan);
+	ExecDropSingleTupleTableSlot(scan->slot);
+	UnregisterSnapshot(scan->snapshot);
+	relation_close(scan->rel, AccessShareLock);
+}
+
 /* All that is committed: nobody writes it any more. */
 static void
 sort_table(BddPublishing *publishing, Oid writer, int place)
 {
-	Relation rel = relation_open(writer, AccessShareLock);
-	AttrNumber *map = map_columns(publishing->target, RelationGetDescr(rel));
-	AttrNumber order = bdd_column_number(RelationGetDescr(rel), BDD_ORDER_COLUMN);
-	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	TableScanDesc scan = table_beginscan_strat(rel, snapshot, 0, NULL, true, false);
-	MemoryContext old_context;
+	BddScan scan = open_scan(writer);
+	AttrNumber *map = map_columns(publishing->target, RelationGetDescr(scan.rel));
+	AttrNumber order = bdd_column_number(RelationGetDescr(scan.rel), BDD_ORDER_COLUMN);
 
 	if (order == InvalidAttrNumber)
-		elog(ERROR, "table \"%s\" has no column \"" BDD_ORDER_COLUMN "\"", RelationGetRelationName(rel));
-	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+		elog(ERROR, "table \"%s\" has no column \"" BDD_ORDER_COLUMN "\"", RelationGetRelationName(scan.rel));
+	while (next_row(&scan))
 	{
-		BddImage image;
+		MemoryContext old_context = MemoryContextSwitchTo(publishing->row_context);
+		BddImage image = image_of_slot(publishing->target, scan.slot, map);
 
-		old_context = MemoryContextSwitchTo(publishing->row_context);
-		slot_getallattrs(slot);
-		image = image_of_slot(publishing->target, slot, map);
-		sort_image(publishing, &image, place, DatumGetInt64(slot->tts_values[order - 1]));
+		sort_image(publishing, &image, place, DatumGetInt64(scan.slot->tts_values[order - 1]));
 		MemoryContextSwitchTo(old_context);
 		MemoryContextReset(publishing->row_context);
 	}
-	table_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
-	UnregisterSnapshot(snapshot);
-	relation_close(rel, AccessShareLock);
+	close_scan(&scan);
 }
 
 /* ---------- rows by chunk ---------- */
@@ -392,28 +423,20 @@ sort_part(BddPublishing *publishing, bytea *part, int place, int64 *order)
 static void
 sort_chunks(BddPublishing *publishing, Oid chunks, int place)
 {
-	Relation rel = relation_open(chunks, AccessShareLock);
-	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	TableScanDesc scan = table_beginscan_strat(rel, snapshot, 0, NULL, true, false);
-	MemoryContext old_context;
+	BddScan scan = open_scan(chunks);
 
-	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	while (next_row(&scan))
 	{
-		int64 order;
+		const Datum *values = scan.slot->tts_values;
+		int64 order = ((int64) DatumGetInt32(values[0]) << 32) +
+					  ((int64) DatumGetInt32(values[1]) << 20);
+		MemoryContext old_context = MemoryContextSwitchTo(publishing->row_context);
 
-		slot_getallattrs(slot);
-		order = ((int64) DatumGetInt32(slot->tts_values[0]) << 32) +
-				((int64) DatumGetInt32(slot->tts_values[1]) << 20);
-		old_context = MemoryContextSwitchTo(publishing->row_context);
-		sort_part(publishing, DatumGetByteaPP(slot->tts_values[2]), place, &order);
+		sort_part(publishing, DatumGetByteaPP(values[2]), place, &order);
 		MemoryContextSwitchTo(old_context);
 		MemoryContextReset(publishing->row_context);
 	}
-	table_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
-	UnregisterSnapshot(snapshot);
-	relation_close(rel, AccessShareLock);
+	close_scan(&scan);
 }
 
 static void

@@ -59,8 +59,9 @@ bdd_catalog_relation(const char *name)
 	return OidIsValid(schema) ? get_relname_relid(name, schema) : InvalidOid;
 }
 
-static List *
-names_of(Datum array)
+/* Elements of a text[], none of which is null, as char *. */
+List *
+bdd_names_of(Datum array)
 {
 	List *names = NIL;
 	Datum *elements;
@@ -122,10 +123,11 @@ parse_options(Relation rel, HeapTuple tuple, BddOptions *options)
 	heap_deform_tuple(tuple, desc, values, isnull);
 	options->target_id = DatumGetInt32(values[OPTION_TARGET_ID - 1]);
 	options->relid = DatumGetObjectId(values[OPTION_TARGET - 1]);
-	options->key_columns = names_of(values[OPTION_KEY_COLUMNS - 1]);
+	options->key_columns = bdd_names_of(values[OPTION_KEY_COLUMNS - 1]);
 	options->default_update = isnull[OPTION_UPDATE_COLUMNS - 1];
-	options->update_columns = options->default_update ? NIL :
-														names_of(values[OPTION_UPDATE_COLUMNS - 1]);
+	options->update_columns = NIL;
+	if (!options->default_update)
+		options->update_columns = bdd_names_of(values[OPTION_UPDATE_COLUMNS - 1]);
 	options->flush_interval_ms = -1;
 	if (!isnull[OPTION_FLUSH_INTERVAL - 1])
 		options->flush_interval_ms =
@@ -140,8 +142,8 @@ parse_options(Relation rel, HeapTuple tuple, BddOptions *options)
 	options->merge_rules = NIL;
 	if (!isnull[OPTION_MERGE_COLUMNS - 1] && !isnull[OPTION_MERGE_RULES - 1])
 	{
-		options->merge_columns = names_of(values[OPTION_MERGE_COLUMNS - 1]);
-		options->merge_rules = names_of(values[OPTION_MERGE_RULES - 1]);
+		options->merge_columns = bdd_names_of(values[OPTION_MERGE_COLUMNS - 1]);
+		options->merge_rules = bdd_names_of(values[OPTION_MERGE_RULES - 1]);
 	}
 	options->version_column = NULL;
 	if (!isnull[OPTION_VERSION_COLUMN - 1])

@@ -93,6 +93,21 @@ bdd_spi_finish(void)
 	(void) SPI_finish();
 }
 
+/* Until bdd_own_end: connected to SPI, as who may write our own tables. */
+void
+bdd_own_begin(BddIdentity *saved)
+{
+	bdd_become_extension_owner(saved);
+	bdd_spi_connect();
+}
+
+void
+bdd_own_end(const BddIdentity *saved)
+{
+	bdd_spi_finish();
+	bdd_become_again(saved);
+}
+
 /* Runs one statement; returns the number of rows. */
 uint64
 bdd_spi_run(const char *sql, int nargs, Oid *types, Datum *values,

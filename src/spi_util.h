@@ -36,6 +36,8 @@ extern void bdd_become_again(const BddIdentity *saved);
 
 extern void bdd_spi_connect(void);
 extern void bdd_spi_finish(void);
+extern void bdd_own_begin(BddIdentity *saved);
+extern void bdd_own_end(const BddIdentity *saved);
 extern uint64 bdd_spi_run(const char *sql, int nargs, Oid *types,
 						  Datum *values, const char *nulls);
 extern uint64 bdd_plan_run(BddKeptPlan *plan, Datum *values, const char *nulls);

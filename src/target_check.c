@@ -293,8 +293,8 @@ bdd_check_update_columns(Relation rel, List *key, List *names)
 	}
 }
 
-static bool
-is_named(List *names, const char *name)
+bool
+bdd_is_named(const List *names, const char *name)
 {
 	ListCell *cell;
 
@@ -311,7 +311,7 @@ check_is_updated(Relation rel, const char *argument, const char *name,
 {
 	AttrNumber attnum = bdd_column_number(RelationGetDescr(rel), name);
 
-	if (is_named(key, name))
+	if (bdd_is_named(key, name))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_COLUMN_REFERENCE),
 				 errmsg("key column \"%s\" cannot be in argument %s", name,
@@ -321,7 +321,7 @@ check_is_updated(Relation rel, const char *argument, const char *name,
 				(errcode(ERRCODE_INVALID_COLUMN_REFERENCE),
 				 errmsg("identity column \"%s\" cannot be in argument %s",
 						name, argument)));
-	if (!default_update && !is_named(update, name))
+	if (!default_update && !bdd_is_named(update, name))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_COLUMN_REFERENCE),
 				 errmsg("column \"%s\" of argument %s is not in update_columns",
@@ -398,7 +398,7 @@ bdd_check_rules(Relation rel, List *key, List *update, bool default_update,
 	check_is_updated(rel, "version_column", version, key, update,
 					 default_update);
 	check_has_order(rel, version);
-	if (is_named(columns, version))
+	if (bdd_is_named(columns, version))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_COLUMN_REFERENCE),
 				 errmsg("version column \"%s\" cannot have a merge rule",

@@ -16,6 +16,7 @@
 /* Each raises an error that says what is wrong; lists are of char *. */
 extern void bdd_check_table(Relation rel);
 extern void bdd_check_owner(Oid relid);
+extern bool bdd_is_named(const List *names, const char *name);
 extern List *bdd_primary_key(Relation rel);
 extern Oid bdd_check_key(Relation rel, List *names, bool coalesce_rows);
 extern void bdd_check_rules(Relation rel, List *key, List *update,
