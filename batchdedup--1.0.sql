@@ -1490,6 +1490,11 @@ SELECT w.kind, w.phase, w.target, w.batch_id, w.name, w.pid,
 COMMENT ON VIEW batchdedup.stat_progress IS
     'imports that are not finished, and long work of this database: done, total, rows per second, time left';
 
+CREATE FUNCTION batchdedup.sync_holders_internal(moment text) RETURNS text
+AS 'MODULE_PATHNAME', 'bdd_sync_holders'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION batchdedup.sync_holders_internal IS 'who still keeps a sync from reading up to a moment';
+
 -- ---------------------------------------------------------------------
 -- Syncs
 -- ---------------------------------------------------------------------
@@ -1769,4 +1774,6 @@ REVOKE ALL ON FUNCTION batchdedup.own_step_internal, batchdedup.event_inserted_i
 REVOKE ALL ON FUNCTION batchdedup.grant_batches, batchdedup.batch_functions_internal,
     batchdedup.file_is_closed_internal FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION batchdedup.stat_progress_internal TO pg_monitor;
+REVOKE ALL ON FUNCTION batchdedup.sync_holders_internal FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION batchdedup.sync_holders_internal TO pg_monitor;
 GRANT SELECT ON batchdedup.stat_progress TO pg_monitor;
