@@ -36,7 +36,9 @@ COMMENT ON TABLE batchdedup.target_option IS
 -- extension begins somewhere else.
 SELECT pg_catalog.setval('batchdedup.target_option_target_id_seq',
     1 + pg_catalog.floor(pg_catalog.random() * 2000000000)::bigint);
-SELECT pg_catalog.pg_extension_config_dump('batchdedup.target_option', 'WHERE NOT own');
+-- All but the one that comes with the extension.
+SELECT pg_catalog.pg_extension_config_dump('batchdedup.target_option',
+    'WHERE target <> ''batchdedup.file''::pg_catalog.regclass');
 SELECT pg_catalog.pg_extension_config_dump('batchdedup.target_option_target_id_seq', '');
 
 -- Up to which generation a target is applied, and from where on the journal of
@@ -1685,6 +1687,12 @@ AS 'MODULE_PATHNAME', 'bdd_expire_syncs';
 COMMENT ON FUNCTION batchdedup.expire_syncs IS
     'deletes old runs, and days of the change log that are over for so long; returns the number of both';
 
+CREATE FUNCTION batchdedup.capture_internal() RETURNS trigger
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_capture';
+COMMENT ON FUNCTION batchdedup.capture_internal IS
+    'trigger of sources of syncs: keeps the keys that change';
+
 CREATE FUNCTION batchdedup.sync_lag_internal(sync_id integer, up_to bigint) RETURNS bigint
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'bdd_sync_lag';
@@ -1745,7 +1753,7 @@ COMMENT ON VIEW batchdedup.sync_dead_letter IS
 GRANT USAGE ON SCHEMA batchdedup TO PUBLIC;
 GRANT SELECT ON batchdedup.target, batchdedup.dead_letter TO PUBLIC;
 GRANT SELECT ON batchdedup.sync, batchdedup.sync_run, batchdedup.sync_dead_letter, batchdedup.change_log TO PUBLIC;
-REVOKE ALL ON FUNCTION batchdedup.expire_syncs FROM PUBLIC;
+REVOKE ALL ON FUNCTION batchdedup.expire_syncs, batchdedup.capture_internal FROM PUBLIC;
 REVOKE ALL ON FUNCTION batchdedup.stat_reset FROM PUBLIC;
 GRANT SELECT ON batchdedup.consumer TO pg_monitor;
 REVOKE ALL ON FUNCTION batchdedup.health,

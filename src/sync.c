@@ -17,6 +17,7 @@
 #include "sync.h"
 
 #include "access/xact.h"
+#include "capture.h"
 #include "catalog/pg_type_d.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
@@ -421,6 +422,7 @@ bdd_drop_sync(PG_FUNCTION_ARGS)
 	begin_change(fcinfo, "drop_sync()", &sync, &saved);
 	/* A run that goes on would write what nobody knows any more. */
 	bdd_sync_lock(&sync, false);
+	bdd_capture_drop(&sync);
 	values[0] = Int32GetDatum(sync.id);
 	(void) bdd_plan_run(&delete, values, NULL);
 	end_change(&saved);

@@ -18,6 +18,7 @@
 
 #include "access/xact.h"
 #include "bisect.h"
+#include "capture.h"
 #include "catalog/pg_type.h"
 #include "change_log.h"
 #include "debug_point.h"
@@ -49,9 +50,10 @@ PG_FUNCTION_INFO_V1(bdd_run_sync);
 
 typedef enum BddPhase
 {
-	PHASE_ROWS,    /* behind the watermark */
-	PHASE_NULLS,   /* without a cursor */
-	PHASE_MISSING, /* not in the source any more */
+	PHASE_ROWS,     /* behind the watermark */
+	PHASE_NULLS,    /* without a cursor */
+	PHASE_CAPTURED, /* that the source's trigger has seen */
+	PHASE_MISSING,  /* not in the source any more */
 	PHASE_DONE
 } BddPhase;
 
@@ -68,11 +70,12 @@ typedef struct BddRun
 	BddSync *sync;               /* as it was at the start, for the lock */
 	TimestampTz started;
 	BddPhase phase;
-	bool begun;       /* the sync has been read */
-	List *watermark;  /* dry run: how far it is */
-	char *bound;      /* up to where this run reads */
-	List *null_after; /* key of the last row without a cursor */
-	int64 kept;       /* rows that could not be removed */
+	bool begun;      /* the sync has been read */
+	List *watermark; /* dry run: how far it is */
+	bool complete;   /* dry run: the same */
+	char *bound;     /* up to where this run reads */
+	List *after;     /* key of the last row of this phase */
+	int64 kept;      /* rows that could not be removed */
 	bool paused;
 	int64 run_id; /* 0: nothing found yet */
 	int day;      /* for which the log has a partition */
@@ -413,6 +416,8 @@ find_bound(BddRun *run)
 	}
 	bdd_become_again(&saved);
 	flush_if_target(sync.source);
+	if (OidIsValid(sync.captured))
+		flush_if_target(sync.captured);
 	if (!run->dry_run)
 	{
 		flush_if_target(sync.target);
@@ -474,10 +479,13 @@ begin_run(const BddRun *run, const BddSync *sync, List *watermark)
 
 /* With what the slice has written, in its transaction. */
 static void
-save_slice(const BddRun *run, const BddSlice *slice)
+save_slice(const BddSlice *slice)
 {
 	static BddKeptPlan mark = {
-		"UPDATE batchdedup.sync_row SET watermark = nullif($2, '{}') WHERE id = $1", 2, {INT4OID, TEXTARRAYOID}};
+		"UPDATE batchdedup.sync_row SET watermark = nullif($2, '{}'), complete = $3, truncated = $4 WHERE id = $1 "
+		"AND (watermark, complete, truncated) IS DISTINCT FROM (nullif($2, '{}'), $3, $4)",
+		4,
+		{INT4OID, TEXTARRAYOID, BOOLOID, BOOLOID}};
 	static BddKeptPlan count = {
 		"UPDATE batchdedup.sync_run_row SET slices = slices + $2, rows_read = rows_read + $3, inserted = inserted + $4, "
 		"updated = updated + $5, deleted = deleted + $6, unchanged = unchanged + $7, refused = refused + $8, "
@@ -486,13 +494,13 @@ save_slice(const BddRun *run, const BddSlice *slice)
 		{INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, TEXTARRAYOID}};
 	const BddSyncCounts *counts = &slice->counts;
 	Datum watermark = bdd_text_array(slice->sync->watermark);
-	Datum mark_values[] = {Int32GetDatum(slice->sync->id), watermark};
+	Datum mark_values[] = {Int32GetDatum(slice->sync->id), watermark, BoolGetDatum(slice->sync->complete),
+						   BoolGetDatum(slice->sync->truncated)};
 	Datum values[] = {Int64GetDatum(slice->run_id), Int64GetDatum(counts->slices), Int64GetDatum(counts->read),
 					  Int64GetDatum(counts->inserted), Int64GetDatum(counts->updated), Int64GetDatum(counts->deleted),
 					  Int64GetDatum(counts->unchanged), Int64GetDatum(counts->refused), watermark};
 	BddIdentity saved;
 
-	(void) run;
 	bdd_become_extension_owner(&saved);
 	(void) bdd_plan_run(&mark, mark_values, NULL);
 	if (slice->run_id != 0)
@@ -542,58 +550,155 @@ slice_limit(const BddRun *run, const BddSync *sync)
 	return (int) Max(limit, 1);
 }
 
+/* What a slice says of the run, once it is committed. */
+typedef struct BddStep
+{
+	BddPhase next;
+	List *after;
+	int64 kept;
+	bool found;
+	List *from; /* the watermark before the slice */
+} BddStep;
+
+/* Writes what was found; the first time, a run begins. */
+static void
+write_found(BddRun *run, BddSlice *slice, BddStep *step, const BddSyncRows *rows, bool removals)
+{
+	if (rows->count == 0)
+		return;
+	if (!run->dry_run && slice->run_id == 0)
+		slice->run_id = begin_run(run, slice->sync, step->from);
+	bdd_slice_write(slice, rows, removals);
+	step->found = true;
+}
+
+/* What comes when all rows up to the bound are read. */
 static BddPhase
 after_rows(const BddSync *sync)
 {
+	if (sync->kind == BDD_CURSOR_TRIGGER)
+		return PHASE_CAPTURED;
 	if (bdd_sync_nullable(sync) != NIL)
 		return PHASE_NULLS;
 	return sync->delete_missing ? PHASE_MISSING : PHASE_DONE;
 }
 
-/* Reads what the phase is about, and says where the next slice begins. */
-static BddSyncRows
-read_slice(BddRun *run, BddSlice *slice, BddPhase *next, List **null_after)
+static void
+slice_of_rows(BddRun *run, BddSlice *slice, BddStep *step)
 {
 	BddSync *sync = slice->sync;
 	BddSyncRows rows = {0};
 
-	*next = run->phase;
-	*null_after = run->null_after;
-	switch (run->phase)
+	/* Without a bound nothing is known to be complete yet. */
+	if (sync->bound != NULL || sync->kind == BDD_CURSOR_FULL || sync->kind == BDD_CURSOR_TRIGGER)
+		rows = bdd_slice_rows(slice);
+	bdd_debug_point("sync-read");
+	if (rows.count > 0)
+		sync->watermark = bdd_slice_position(slice, &rows, sync->position);
+	write_found(run, slice, step, &rows, false);
+	if (rows.count >= slice->limit)
+		return;
+	step->next = after_rows(sync);
+	if (sync->kind == BDD_CURSOR_TRIGGER)
 	{
-		case PHASE_ROWS:
-			/* Nothing is known to be complete yet. */
-			if (sync->bound != NULL || sync->kind == BDD_CURSOR_FULL || sync->kind == BDD_CURSOR_TRIGGER)
-				rows = bdd_slice_rows(slice);
-			if (rows.count > 0)
-				sync->watermark = bdd_slice_position(slice, &rows, sync->position);
-			if (rows.count < slice->limit)
-				*next = after_rows(sync);
-			break;
-		case PHASE_NULLS:
-			rows = bdd_slice_nulls(slice, run->null_after);
-			if (rows.count > 0 && bdd_sync_source_key(sync) != NIL)
-				*null_after = bdd_slice_position(slice, &rows, bdd_sync_source_key(sync));
-			if (rows.count < slice->limit || *null_after == NIL)
-				*next = sync->delete_missing ? PHASE_MISSING : PHASE_DONE;
-			break;
-		case PHASE_MISSING:
-			rows = bdd_slice_missing(slice, run->kept);
-			if (rows.count < slice->limit)
-				*next = PHASE_DONE;
-			break;
-		case PHASE_DONE:
-			break;
+		sync->complete = true;
+		sync->watermark = NIL;
 	}
-	return rows;
 }
 
-/* The end of a cycle of a sync without a cursor: the next run begins anew. */
 static void
-end_cycle(BddSync *sync, BddPhase next)
+slice_of_nulls(BddRun *run, BddSlice *slice, BddStep *step)
 {
-	if (sync->kind == BDD_CURSOR_FULL && next == PHASE_DONE)
-		sync->watermark = NIL;
+	List *key = bdd_sync_source_key(slice->sync);
+	BddSyncRows rows = bdd_slice_nulls(slice, run->after);
+
+	write_found(run, slice, step, &rows, false);
+	if (rows.count > 0 && key != NIL)
+		step->after = bdd_slice_position(slice, &rows, key);
+	if (rows.count < slice->limit || key == NIL)
+		step->next = slice->sync->delete_missing ? PHASE_MISSING : PHASE_DONE;
+}
+
+static void
+slice_of_captured(BddRun *run, BddSlice *slice, BddStep *step)
+{
+	BddSyncRows keys = bdd_capture_read(slice, run->after);
+	BddSyncRows rows;
+
+	if (keys.count > 0)
+	{
+		rows = bdd_capture_rows(slice, &keys, false);
+		write_found(run, slice, step, &rows, false);
+		rows = bdd_capture_rows(slice, &keys, true);
+		write_found(run, slice, step, &rows, true);
+		if (!run->dry_run)
+			bdd_capture_forget(slice, &keys);
+		step->after = bdd_slice_position(slice, &keys, bdd_sync_source_key(slice->sync));
+	}
+	if (keys.count < slice->limit)
+		step->next = slice->sync->truncated ? PHASE_MISSING : PHASE_DONE;
+}
+
+static void
+slice_of_missing(BddRun *run, BddSlice *slice, BddStep *step)
+{
+	BddSync *sync = slice->sync;
+	BddSyncRows rows = bdd_slice_missing(slice, run->kept);
+	uint64 refused = slice->counts.refused;
+
+	if (rows.count > 0 && sync->kind != BDD_CURSOR_TRIGGER && bdd_slice_source_is_empty(slice))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the source of sync \"%s\" is empty, so all rows of the target would be removed", sync->name),
+				 errhint("Load the source; or, if this is meant, remove the rows of \"%s\" yourself.",
+						 get_rel_name(sync->target))));
+	write_found(run, slice, step, &rows, true);
+	/* Those that stay come first the next time. */
+	step->kept += run->dry_run ? (int64) rows.count : (int64) (slice->counts.refused - refused);
+	if (rows.count < slice->limit)
+	{
+		step->next = PHASE_DONE;
+		sync->truncated = false;
+	}
+}
+
+/* Reads the sync as it is now; false: it is not to run. */
+static bool
+begin_slice(BddRun *run, BddSync *sync)
+{
+	bdd_sync_read_existing(run->name, sync);
+	bdd_sync_check_owner(sync);
+	if (sync->paused)
+		return false;
+	sync->bound = run->bound;
+	if (run->dry_run && run->begun)
+	{
+		sync->watermark = run->watermark;
+		sync->complete = run->complete;
+	}
+	if (run->phase == PHASE_ROWS && sync->kind == BDD_CURSOR_TRIGGER && sync->complete)
+		run->phase = PHASE_CAPTURED;
+	if (run->left < 0)
+	{
+		run->left = estimate_left(sync);
+		bdd_progress_begin("sync", sync->target, NULL, (uint64) run->left);
+		bdd_progress_keep();
+	}
+	return true;
+}
+
+/* From here on nothing fails but the commit, after which the run goes back. */
+static void
+take_step(BddRun *run, const BddSlice *slice, const BddStep *step)
+{
+	run->run_id = slice->run_id;
+	run->begun = true;
+	run->watermark = keep_texts(run, slice->sync->watermark);
+	run->complete = slice->sync->complete;
+	run->after = step->next == run->phase ? keep_texts(run, step->after) : NIL;
+	run->kept = step->kept;
+	run->phase = step->next;
+	add_totals(run, slice);
 }
 
 static void
@@ -601,48 +706,41 @@ do_slice(BddRun *run)
 {
 	BddSync sync;
 	BddSlice slice = {.sync = &sync, .dry_run = run->dry_run, .run_id = run->run_id, .sample = run->sample};
-	BddPhase next;
-	List *watermark;
-	List *null_after;
-	BddSyncRows rows;
+	BddStep step = {.after = run->after, .kept = run->kept};
 
-	bdd_sync_read_existing(run->name, &sync);
-	bdd_sync_check_owner(&sync);
-	if (sync.paused)
+	if (!begin_slice(run, &sync))
 	{
 		run->paused = true;
 		run->phase = PHASE_DONE;
 		return;
 	}
-	sync.bound = run->bound;
-	if (run->dry_run && run->begun)
-		sync.watermark = run->watermark;
-	if (run->left < 0)
-	{
-		run->left = estimate_left(&sync);
-		bdd_progress_begin("sync", sync.target, NULL, (uint64) run->left);
-		bdd_progress_keep();
-	}
+	step.next = run->phase;
+	step.from = sync.watermark;
 	slice.limit = slice_limit(run, &sync);
-	watermark = sync.watermark;
-	rows = read_slice(run, &slice, &next, &null_after);
-	bdd_debug_point("sync-read");
-	if (rows.count > 0 && !run->dry_run && slice.run_id == 0)
-		slice.run_id = begin_run(run, &sync, watermark);
-	bdd_slice_write(&slice, &rows, run->phase == PHASE_MISSING);
-	end_cycle(&sync, next);
-	if (!run->dry_run && (rows.count > 0 || next == PHASE_DONE))
-		save_slice(run, &slice);
-
-	/* From here on nothing fails but the commit, after which nothing counts. */
-	run->run_id = slice.run_id;
-	run->begun = true;
-	run->watermark = keep_texts(run, sync.watermark);
-	run->null_after = keep_texts(run, null_after);
-	if (run->phase == PHASE_MISSING)
-		run->kept += run->dry_run ? (int64) rows.count : (int64) slice.counts.refused;
-	run->phase = next;
-	add_totals(run, &slice);
+	switch (run->phase)
+	{
+		case PHASE_ROWS:
+			slice_of_rows(run, &slice, &step);
+			break;
+		case PHASE_NULLS:
+			slice_of_nulls(run, &slice, &step);
+			break;
+		case PHASE_CAPTURED:
+			slice_of_captured(run, &slice, &step);
+			break;
+		case PHASE_MISSING:
+			slice_of_missing(run, &slice, &step);
+			break;
+		case PHASE_DONE:
+			break;
+	}
+	/* The end of a cycle of a sync without a cursor: the next run begins anew. */
+	if (sync.kind == BDD_CURSOR_FULL && step.next == PHASE_DONE)
+		sync.watermark = NIL;
+	slice.counts.slices = step.found ? 1 : 0;
+	if (!run->dry_run)
+		save_slice(&slice);
+	take_step(run, &slice, &step);
 }
 
 /* ---------- the run ---------- */

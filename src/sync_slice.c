@@ -177,10 +177,23 @@ bdd_slice_missing(BddSlice *slice, int64 refused)
 	return rows;
 }
 
+/* A source without rows is more often a load that failed than the truth. */
+bool
+bdd_slice_source_is_empty(BddSlice *slice)
+{
+	BddIdentity saved;
+	bool empty;
+
+	bdd_become_owner_of(slice->sync->owner, &saved);
+	empty = bdd_spi_run(psprintf("%s LIMIT 1", bdd_sync_sql_left(slice->sync, 0, false)), 0, NULL, NULL, NULL) == 0;
+	bdd_become_again(&saved);
+	return empty;
+}
+
 /* ---------- rows as a relation ---------- */
 
-static EphemeralNamedRelation
-as_relation(const char *name, const BddSyncRows *rows)
+EphemeralNamedRelation
+bdd_slice_relation(const char *name, const BddSyncRows *rows)
 {
 	EphemeralNamedRelation relation = palloc0(sizeof(EphemeralNamedRelationData));
 	Tuplestorestate *store = tuplestore_begin_heap(false, false, work_mem);
@@ -195,8 +208,8 @@ as_relation(const char *name, const BddSyncRows *rows)
 	return relation;
 }
 
-static void
-free_relation(EphemeralNamedRelation relation)
+void
+bdd_slice_free_relation(EphemeralNamedRelation relation)
 {
 	tuplestore_end(relation->reldata);
 }
@@ -207,13 +220,13 @@ free_relation(EphemeralNamedRelation relation)
 static BddSyncRows
 changes_of(const BddSync *sync, const BddSyncRows *rows)
 {
-	EphemeralNamedRelation relation = as_relation(BDD_SLICE_NAME, rows);
+	EphemeralNamedRelation relation = bdd_slice_relation(BDD_SLICE_NAME, rows);
 	BddSyncRows changes;
 
 	(void) bdd_run_on_relation(sync->target, bdd_sync_sql_changes(sync, bdd_fingerprint(rows->desc)),
 							   relation, 0, NULL, NULL, false);
 	changes = bdd_slice_take();
-	free_relation(relation);
+	bdd_slice_free_relation(relation);
 	return changes;
 }
 
@@ -335,13 +348,13 @@ keys_of(BddRange *range)
 
 	if (!range->removals)
 	{
-		EphemeralNamedRelation relation = as_relation(BDD_SLICE_NAME, &range->rows);
+		EphemeralNamedRelation relation = bdd_slice_relation(BDD_SLICE_NAME, &range->rows);
 
 		(void) bdd_run_on_relation(sync->target, bdd_sync_sql_describe(sync, true, bdd_fingerprint(range->rows.desc)),
 								   relation, 0, NULL, NULL, false);
 		keys = bdd_slice_take();
 		column = 1;
-		free_relation(relation);
+		bdd_slice_free_relation(relation);
 	}
 	values = palloc(sizeof(Datum) * (keys.count + 1));
 	for (uint64 i = 0; i < keys.count; i++)
@@ -384,7 +397,7 @@ write_range(void *arg)
 		add_samples(range->slice, &changes);
 	else if (changes.count > 0)
 	{
-		EphemeralNamedRelation relation = as_relation(BDD_CHANGES_NAME, &changes);
+		EphemeralNamedRelation relation = bdd_slice_relation(BDD_CHANGES_NAME, &changes);
 
 		shape = bdd_fingerprint(changes.desc);
 		write_changes(sync, relation, shape, &kinds);
@@ -392,7 +405,7 @@ write_range(void *arg)
 		bdd_debug_point("sync-written");
 		if (sync->change_log)
 			bdd_change_log_write(sync, range->slice->run_id, shape, relation);
-		free_relation(relation);
+		bdd_slice_free_relation(relation);
 		bdd_become_owner_of(sync->owner, &saved);
 	}
 	if (range->slice->has_letters)
@@ -540,7 +553,7 @@ describe_row(void *arg)
 	bdd_spi_connect();
 	bdd_become_owner_of(sync->owner, &saved);
 	bdd_exact_output();
-	relation = as_relation(BDD_SLICE_NAME, &description->rows);
+	relation = bdd_slice_relation(BDD_SLICE_NAME, &description->rows);
 	if (bdd_run_on_relation(sync->target,
 							bdd_sync_sql_describe(sync, description->key, bdd_fingerprint(description->rows.desc)),
 							relation, 0, NULL, NULL, false) > 0)
@@ -553,7 +566,7 @@ describe_row(void *arg)
 													  SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2));
 	}
 	bdd_become_again(&saved);
-	free_relation(relation);
+	bdd_slice_free_relation(relation);
 	bdd_spi_finish();
 }
 
@@ -654,7 +667,6 @@ bdd_slice_write(BddSlice *slice, const BddSyncRows *rows, bool removals)
 	if (rows->count == 0)
 		return;
 	slice->context = CurrentMemoryContext;
-	slice->counts.slices++;
 	if (!removals)
 		slice->counts.read += rows->count;
 	check_at_once(slice->sync);
