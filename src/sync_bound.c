@@ -807,16 +807,15 @@ bdd_moment_take_sql(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(bdd_moment_out(moment)));
 }
 
-/* (text, milliseconds integer) RETURNS text: the moment after that; NULL: over. */
+/* (text, milliseconds integer) RETURNS text: the moment, at most so much later. */
 Datum
 bdd_moment_wait_sql(PG_FUNCTION_ARGS)
 {
 	BddMoment *moment = bdd_moment_in(text_to_cstring(PG_GETARG_TEXT_PP(0)));
 
 	if (moment == NULL)
-		PG_RETURN_TEXT_P(cstring_to_text("of another server"));
-	if (bdd_moment_wait(moment, PG_GETARG_INT32(1)))
 		PG_RETURN_NULL();
+	(void) bdd_moment_wait(moment, PG_GETARG_INT32(1));
 	PG_RETURN_TEXT_P(cstring_to_text(bdd_moment_out(moment)));
 }
 
