@@ -223,12 +223,14 @@ bdd_sync_check_owner(const BddSync *sync)
 
 /* ---------- one run at a time ---------- */
 
+/* Other locks of a session than users' are gone when a transaction is aborted. */
 static LOCKTAG
 lock_tag(const BddSync *sync)
 {
 	LOCKTAG tag;
 
 	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, bdd_catalog_relation("sync_row"), sync->id, 0);
+	tag.locktag_lockmethodid = USER_LOCKMETHOD;
 	return tag;
 }
 

@@ -24,6 +24,7 @@
 #include "bisect.h"
 #include "catalog/pg_type_d.h"
 #include "change_log.h"
+#include "common/hashfn.h"
 #include "debug_point.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -214,6 +215,20 @@ bdd_slice_free_relation(EphemeralNamedRelation relation)
 	tuplestore_end(relation->reldata);
 }
 
+/*
+ * What a statement on the rows depends on: a plan is kept by its text, and takes
+ * columns by their number, so names count, too.
+ */
+static uint32
+shape_of(TupleDesc desc)
+{
+	uint32 hash = bdd_fingerprint(desc);
+
+	for (int i = 0; i < desc->natts; i++)
+		hash = hash_combine(hash, string_hash(NameStr(TupleDescAttr(desc, i)->attname), NAMEDATALEN));
+	return hash;
+}
+
 /* ---------- changes ---------- */
 
 /* What the rows of the slice change in the target.  The caller is the owner. */
@@ -223,7 +238,7 @@ changes_of(const BddSync *sync, const BddSyncRows *rows)
 	EphemeralNamedRelation relation = bdd_slice_relation(BDD_SLICE_NAME, rows);
 	BddSyncRows changes;
 
-	(void) bdd_run_on_relation(sync->target, bdd_sync_sql_changes(sync, bdd_fingerprint(rows->desc)),
+	(void) bdd_run_on_relation(sync->target, bdd_sync_sql_changes(sync, shape_of(rows->desc)),
 							   relation, 0, NULL, NULL, false);
 	changes = bdd_slice_take();
 	bdd_slice_free_relation(relation);
@@ -350,7 +365,7 @@ keys_of(BddRange *range)
 	{
 		EphemeralNamedRelation relation = bdd_slice_relation(BDD_SLICE_NAME, &range->rows);
 
-		(void) bdd_run_on_relation(sync->target, bdd_sync_sql_describe(sync, true, bdd_fingerprint(range->rows.desc)),
+		(void) bdd_run_on_relation(sync->target, bdd_sync_sql_describe(sync, true, shape_of(range->rows.desc)),
 								   relation, 0, NULL, NULL, false);
 		keys = bdd_slice_take();
 		column = 1;
@@ -399,7 +414,7 @@ write_range(void *arg)
 	{
 		EphemeralNamedRelation relation = bdd_slice_relation(BDD_CHANGES_NAME, &changes);
 
-		shape = bdd_fingerprint(changes.desc);
+		shape = shape_of(changes.desc);
 		write_changes(sync, relation, shape, &kinds);
 		bdd_become_again(&saved);
 		bdd_debug_point("sync-written");
@@ -555,7 +570,7 @@ describe_row(void *arg)
 	bdd_exact_output();
 	relation = bdd_slice_relation(BDD_SLICE_NAME, &description->rows);
 	if (bdd_run_on_relation(sync->target,
-							bdd_sync_sql_describe(sync, description->key, bdd_fingerprint(description->rows.desc)),
+							bdd_sync_sql_describe(sync, description->key, shape_of(description->rows.desc)),
 							relation, 0, NULL, NULL, false) > 0)
 	{
 		char *first = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
@@ -714,6 +729,7 @@ bdd_sync_lag(PG_FUNCTION_ARGS)
 	Oid types[INDEX_MAX_KEYS + 1];
 	Datum values[INDEX_MAX_KEYS + 1];
 	int count;
+	char *left;
 	BddSync sync;
 	BddIdentity saved;
 	bool isnull;
@@ -732,18 +748,28 @@ bdd_sync_lag(PG_FUNCTION_ARGS)
 	bdd_sync_read_existing(TextDatumGetCString(bdd_spi_value(0, 1, &isnull)), &sync);
 	bdd_become_again(&saved);
 	count = list_length(sync.watermark);
-	if (sync.kind == BDD_CURSOR_FULL || sync.kind == BDD_CURSOR_TRIGGER || get_rel_name(sync.source) == NULL ||
+	if (sync.kind == BDD_CURSOR_FULL || get_rel_name(sync.source) == NULL ||
 		pg_class_aclcheck(sync.source, GetUserId(), ACL_SELECT) != ACLCHECK_OK)
 	{
 		bdd_spi_finish();
 		PG_RETURN_NULL();
 	}
-	bdd_become_owner_of(sync.owner, &saved);
-	bdd_slice_parameters(&sync, sync.position, sync.watermark, types, values);
+	/* Captured keys are in a table of ours. */
+	if (sync.kind == BDD_CURSOR_TRIGGER && sync.complete)
+	{
+		left = psprintf("SELECT FROM %s", bdd_qualified_name(sync.captured));
+		count = 0;
+		bdd_become_extension_owner(&saved);
+	}
+	else
+	{
+		left = bdd_sync_sql_left(&sync, count, false);
+		bdd_become_owner_of(sync.owner, &saved);
+		bdd_slice_parameters(&sync, sync.position, sync.watermark, types, values);
+	}
 	types[count] = INT8OID;
 	values[count] = PG_GETARG_DATUM(1);
-	(void) bdd_spi_run(psprintf("SELECT pg_catalog.count(*) FROM (%s LIMIT $%d) x",
-								bdd_sync_sql_left(&sync, count, false), count + 1),
+	(void) bdd_spi_run(psprintf("SELECT pg_catalog.count(*) FROM (%s LIMIT $%d) x", left, count + 1),
 					   count + 1, types, values, NULL);
 	result = bdd_spi_value(0, 1, &isnull);
 	bdd_become_again(&saved);

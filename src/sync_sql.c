@@ -703,7 +703,7 @@ bdd_sync_sql_captured_rows(const BddSync *sync)
 	StringInfoData text;
 
 	initStringInfo(&text);
-	appendStringInfoString(&text, "SELECT src.* FROM " BDD_CAPTURED_NAME " c CROSS JOIN LATERAL (SELECT src.*");
+	appendStringInfo(&text, "/* %d */ SELECT src.* FROM " BDD_CAPTURED_NAME " c CROSS JOIN LATERAL (SELECT src.*", sync->id);
 	append_source(&text, sync);
 	appendStringInfoString(&text, " AND ");
 	append_captured_key(&text, bdd_sync_source_key(sync), "src");
@@ -721,7 +721,7 @@ bdd_sync_sql_captured_gone(const BddSync *sync)
 	ListCell *name;
 	const char *comma = "";
 
-	begin(&sql, sync, 0);
+	begin(&sql, sync, (uint32) sync->id);
 	append_removal(&sql);
 	appendStringInfo(&sql.text, " FROM " BDD_CAPTURED_NAME " c CROSS JOIN LATERAL (SELECT ");
 	forboth(name, sync->key, column, columns)
