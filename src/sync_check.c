@@ -27,6 +27,7 @@
 #include "utils/plancache.h"
 #include "utils/resowner.h"
 #include "utils/rls.h"
+#include "utils/syscache.h"
 #include "utils/typcache.h"
 
 /* ---------- expressions ---------- */
@@ -164,6 +165,17 @@ check_source(const BddSync *sync)
 	check_privilege(sync->source, ACL_SELECT);
 }
 
+/* Rows that the owner does not see he would insert once more. */
+static void
+check_row_security(const BddSync *sync)
+{
+	if (check_enable_rls(sync->target, sync->owner, true) == RLS_ENABLED)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("row-level security of \"%s\" applies to role \"%s\", whose sync cannot write it",
+						get_rel_name(sync->target), GetUserNameFromId(sync->owner, false))));
+}
+
 static void
 check_target(const BddSync *sync)
 {
@@ -176,12 +188,32 @@ check_target(const BddSync *sync)
 	if ((sync->delete_missing || sync->tombstone != NULL || sync->kind == BDD_CURSOR_TRIGGER) &&
 		!sync->soft)
 		check_privilege(sync->target, ACL_DELETE);
-	if (check_enable_rls(sync->target, GetUserId(), true) == RLS_ENABLED)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("row-level security of \"%s\" applies to role \"%s\", whose sync cannot write it",
-						RelationGetRelationName(rel), GetUserNameFromId(GetUserId(), false))));
+	check_row_security(sync);
 	table_close(rel, NoLock);
+}
+
+static void
+check_exists(const BddSync *sync, Oid relid, const char *what)
+{
+	if (get_rel_name(relid) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("the %s of sync \"%s\" does not exist any more", what, sync->name),
+				 errhint("Make the sync anew with batchdedup.drop_sync and create_sync.")));
+}
+
+/* What may have changed since the sync was made, and is not said by its statements. */
+void
+bdd_sync_check_alive(const BddSync *sync)
+{
+	check_exists(sync, sync->source, "source");
+	check_exists(sync, sync->target, "target");
+	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(sync->owner)))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("the role that owns sync \"%s\" does not exist any more", sync->name),
+				 errhint("Make the sync anew with batchdedup.drop_sync and create_sync.")));
+	check_row_security(sync);
 }
 
 /* What the owner, who is the caller, may read and write. */

@@ -398,6 +398,7 @@ find_bound(BddRun *run)
 	BddIdentity saved;
 
 	bdd_sync_read_existing(run->name, &sync);
+	bdd_sync_check_alive(&sync);
 	bdd_become_extension_owner(&saved);
 	bdd_exact_output();
 	switch (sync.kind)
@@ -668,6 +669,7 @@ begin_slice(BddRun *run, BddSync *sync)
 {
 	bdd_sync_read_existing(run->name, sync);
 	bdd_sync_check_owner(sync);
+	bdd_sync_check_alive(sync);
 	if (sync->paused)
 		return false;
 	sync->bound = run->bound;

@@ -628,6 +628,10 @@ store_letter(BddSlice *slice, const BddSyncRows *rows, const BddRefusedRow *row,
 	values[7] = bdd_text_or_null(row->error->hint, &nulls[7]);
 	values[8] = Int64GetDatum(slice->run_id);
 	bdd_own_begin(&saved);
+	/* What was refused of the key before is of no interest any more. */
+	(void) bdd_spi_run("DELETE FROM batchdedup.sync_letter_row "
+					   "WHERE sync_id = $1 AND key = $3::pg_catalog.jsonb AND position <> $2",
+					   3, types, values, nulls);
 	(void) bdd_spi_run("INSERT INTO batchdedup.sync_letter_row AS l "
 					   "(sync_id, position, key, row, sqlstate, message, detail, hint, run_id) "
 					   "VALUES ($1, $2, $3::pg_catalog.jsonb, $4::pg_catalog.jsonb, $5, $6, $7, $8, $9) "
