@@ -222,12 +222,17 @@ bdd_sync_check_owner(const BddSync *sync)
 
 /* ---------- one run at a time ---------- */
 
+/*
+ * A lock of the kind that advisory locks are: a session keeps these when one of
+ * its transactions is aborted, which those of a run may be.
+ */
 static LOCKTAG
 lock_tag(const BddSync *sync)
 {
 	LOCKTAG tag;
 
 	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, bdd_catalog_relation("sync_row"), sync->id, 0);
+	tag.locktag_lockmethodid = USER_LOCKMETHOD;
 	return tag;
 }
 

@@ -33,6 +33,7 @@ CONF
 $node->start;
 
 my $admin = $node->background_psql('postgres');
+$admin->set_query_timer_restart;
 sub sql { return $admin->query_safe($_[0]) }
 
 # Kinds of cursors: the column, and what a writer sets it to.
