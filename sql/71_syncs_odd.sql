@@ -242,7 +242,7 @@ CALL batchdedup.run_sync('s');
 SELECT DISTINCT v FROM target;
 ALTER TABLE source DROP COLUMN v;
 UPDATE source SET at = now();
-\set VERBOSITY terse
+\set VERBOSITY sqlstate
 CALL batchdedup.run_sync('s');
 \set VERBOSITY default
 SELECT last_error FROM batchdedup.sync_status WHERE name = 's';

@@ -223,7 +223,10 @@ bdd_sync_check_owner(const BddSync *sync)
 
 /* ---------- one run at a time ---------- */
 
-/* Other locks of a session than users' are gone when a transaction is aborted. */
+/*
+ * A lock of the kind that advisory locks are: a session keeps these when one of
+ * its transactions is aborted, which those of a run may be.
+ */
 static LOCKTAG
 lock_tag(const BddSync *sync)
 {

@@ -192,30 +192,6 @@ check_target(const BddSync *sync)
 	table_close(rel, NoLock);
 }
 
-static void
-check_exists(const BddSync *sync, Oid relid, const char *what)
-{
-	if (get_rel_name(relid) == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("the %s of sync \"%s\" does not exist any more", what, sync->name),
-				 errhint("Make the sync anew with batchdedup.drop_sync and create_sync.")));
-}
-
-/* What may have changed since the sync was made, and is not said by its statements. */
-void
-bdd_sync_check_alive(const BddSync *sync)
-{
-	check_exists(sync, sync->source, "source");
-	check_exists(sync, sync->target, "target");
-	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(sync->owner)))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("the role that owns sync \"%s\" does not exist any more", sync->name),
-				 errhint("Make the sync anew with batchdedup.drop_sync and create_sync.")));
-	check_row_security(sync);
-}
-
 /* What the owner, who is the caller, may read and write. */
 void
 bdd_sync_check_relations(const BddSync *sync)
@@ -226,6 +202,74 @@ bdd_sync_check_relations(const BddSync *sync)
 				 errmsg("source and target of a sync must not be the same")));
 	check_source(sync);
 	check_target(sync);
+}
+
+/* ---------- what has become of them ---------- */
+
+static void
+report_gone(const BddSync *sync, const char *what, int sqlstate)
+{
+	ereport(ERROR,
+			(errcode(sqlstate),
+			 errmsg("the %s of sync \"%s\" does not exist any more", what, sync->name),
+			 errhint("Drop the sync: SELECT batchdedup.drop_sync(%s);", quote_literal_cstr(sync->name))));
+}
+
+static bool
+is_integer(Oid type)
+{
+	return type == INT2OID || type == INT4OID || type == INT8OID;
+}
+
+/*
+ * The watermark means something only in the order that it was found in; that of
+ * integers is the same for all their types.
+ */
+static void
+check_position_column(const BddSync *sync, Relation source, const char *name, ListCell *type)
+{
+	AttrNumber attnum = bdd_column_number(RelationGetDescr(source), name);
+	Oid before = lfirst_oid(type);
+	Oid now;
+
+	if (attnum == InvalidAttrNumber)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("column \"%s\" of \"%s\" does not exist any more", name, RelationGetRelationName(source)),
+				 errdetail("Sync \"%s\" reads in the order of this column.", sync->name),
+				 errhint("Drop the sync and make it anew.")));
+	now = TupleDescAttr(RelationGetDescr(source), attnum - 1)->atttypid;
+	if (now == before)
+		return;
+	if (!is_integer(getBaseType(now)) || !is_integer(getBaseType(before)))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("column \"%s\" of \"%s\" is of type %s, and was of type %s when sync \"%s\" was made",
+						name, RelationGetRelationName(source), format_type_be(now), format_type_be(before), sync->name),
+				 errdetail("The sync reads in the order of this column, which may be another one now."),
+				 errhint("Drop the sync and make it anew.")));
+	lfirst_oid(type) = now;
+}
+
+/* Whether owner, source and target are still there, and the source can be read in order. */
+void
+bdd_sync_check_still(BddSync *sync)
+{
+	Relation source;
+	ListCell *name;
+	ListCell *type;
+
+	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(sync->owner)))
+		report_gone(sync, "owner", ERRCODE_UNDEFINED_OBJECT);
+	source = try_relation_open(sync->source, AccessShareLock);
+	if (source == NULL)
+		report_gone(sync, "source", ERRCODE_UNDEFINED_TABLE);
+	if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(sync->target)))
+		report_gone(sync, "target", ERRCODE_UNDEFINED_TABLE);
+	forboth(name, sync->position, type, sync->position_types)
+		check_position_column(sync, source, lfirst(name), type);
+	relation_close(source, NoLock);
+	check_row_security(sync);
 }
 
 /* ---------- the mapping ---------- */
@@ -373,6 +417,23 @@ check_sequence(Oid sequence)
 				 errmsg("sequence \"%s\" does not number rows in the order of nextval", get_rel_name(sequence)),
 				 errdetail("A cursor needs CACHE 1, NO CYCLE and an increment above zero."),
 				 errhint("ALTER SEQUENCE %s CACHE 1 NO CYCLE;", bdd_qualified_name(sequence))));
+}
+
+/* That it still is the one, and numbers rows in order.  The caller is connected to SPI. */
+void
+bdd_sync_check_sequence(const BddSync *sync)
+{
+	BddIdentity saved;
+
+	bdd_become_owner_of(sync->owner, &saved);
+	if (find_sequence(sync) != sync->sequence)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("column \"%s\" of \"%s\" takes its values from another sequence than when sync \"%s\" was made",
+						cursor_name(sync), get_rel_name(sync->source), sync->name),
+				 errhint("Drop the sync and make it anew.")));
+	check_sequence(sync->sequence);
+	bdd_become_again(&saved);
 }
 
 static void

@@ -15,7 +15,8 @@ extern char *bdd_sync_plain_column(const char *expression);
 extern List *bdd_sync_nullable(const BddSync *sync);
 extern List *bdd_sync_source_key(const BddSync *sync);
 
-extern void bdd_sync_check_alive(const BddSync *sync);
+extern void bdd_sync_check_still(BddSync *sync);
+extern void bdd_sync_check_sequence(const BddSync *sync);
 extern void bdd_sync_check_relations(const BddSync *sync);
 extern void bdd_sync_check_expression(const char *what, const char *expression);
 extern void bdd_sync_check_mapping(const BddSync *sync);

@@ -278,14 +278,44 @@ find_clock(BddRun *run, BddSync *sync)
 		sync->bound = as_cursor(sync, less_lag(sync, bound));
 }
 
+/*
+ * Values that it gives once more would be behind the watermark.  What was known
+ * of them before holds no longer.
+ */
+static void
+check_set_back(BddSync *sync, int64 last)
+{
+	char *watermark = sync->watermark != NIL ? linitial(sync->watermark) : NULL;
+
+	if (watermark != NULL && strtoll(watermark, NULL, 10) > last)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("sequence \"%s\" has been set back to " INT64_FORMAT ", and sync \"%s\" has read up to %s",
+						get_rel_name(sync->sequence), last, sync->name, watermark),
+				 errdetail("Rows that get numbers below that would be missed."),
+				 errhint("SELECT batchdedup.reset_watermark(%s); reads all rows once more.",
+						 quote_literal_cstr(sync->name))));
+	if (sync->bound != NULL && strtoll(sync->bound, NULL, 10) > last)
+	{
+		sync->bound = NULL;
+		sync->moment = NULL;
+	}
+}
+
 static void
 find_sequence(BddRun *run, BddSync *sync)
 {
-	BddMoment *before = bdd_moment_in(sync->moment);
+	BddMoment *before;
+	BddMoment *moment;
 	int64 last;
 	bool called;
-	BddMoment *moment = bdd_moment_take_sequence(sync->sequence, &last, &called);
 
+	bdd_sync_check_sequence(sync);
+	moment = bdd_moment_take_sequence(sync->sequence, &last, &called);
+	check_set_back(sync, called ? last : last - 1);
+	before = bdd_moment_in(sync->moment);
+	if (before != NULL && before->last_value > last)
+		before = NULL;
 	if (!called)
 		return;
 	if (bdd_moment_wait(moment, PATIENCE_MS))
@@ -354,8 +384,11 @@ find_other(BddRun *run, BddSync *sync)
 	}
 }
 
-/* Rows that wait in the buffer are brought into the tables first. */
-static void
+/*
+ * Rows that wait in the buffer are brought into the tables first.  False: they
+ * stay there, because the target is paused.
+ */
+static bool
 flush_if_target(Oid relid)
 {
 	static BddKeptPlan flush = {
@@ -364,11 +397,14 @@ flush_if_target(Oid relid)
 	BddOptions options;
 	BddIdentity saved;
 
-	if (!bdd_options_read(relid, &options) || options.paused)
-		return;
+	if (!bdd_options_read(relid, &options))
+		return true;
+	if (options.paused)
+		return false;
 	bdd_become_extension_owner(&saved);
 	(void) bdd_plan_run(&flush, values, NULL);
 	bdd_become_again(&saved);
+	return true;
 }
 
 static void
@@ -391,14 +427,36 @@ save_bound(const BddSync *sync)
 	bdd_become_again(&saved);
 }
 
+/*
+ * Runs that have not come to their end, nor to an error: their server or
+ * process was gone.  We have the lock, so no run goes on.
+ */
+static void
+close_runs(const BddSync *sync)
+{
+	static BddKeptPlan update = {
+		"UPDATE batchdedup.sync_run_row SET finished_at = pg_catalog.clock_timestamp(), "
+		"error = '57P01: the run was ended from outside' WHERE sync = $1 AND finished_at IS NULL",
+		1,
+		{TEXTOID}};
+	Datum values[] = {CStringGetTextDatum(sync->name)};
+	BddIdentity saved;
+
+	bdd_become_extension_owner(&saved);
+	(void) bdd_plan_run(&update, values, NULL);
+	bdd_become_again(&saved);
+}
+
 static void
 find_bound(BddRun *run)
 {
 	BddSync sync;
 	BddIdentity saved;
+	char *bound;
 
 	bdd_sync_read_existing(run->name, &sync);
-	bdd_sync_check_alive(&sync);
+	bdd_sync_check_still(&sync);
+	bound = sync.bound;
 	bdd_become_extension_owner(&saved);
 	bdd_exact_output();
 	switch (sync.kind)
@@ -416,13 +474,19 @@ find_bound(BddRun *run)
 			break;
 	}
 	bdd_become_again(&saved);
-	flush_if_target(sync.source);
+	if (!flush_if_target(sync.source) && sync.kind != BDD_CURSOR_OTHER)
+	{
+		ereport(NOTICE,
+				(errmsg("sync \"%s\" does not read what waits in the buffer of its source, which is paused", run->name)));
+		sync.bound = bound;
+	}
 	if (OidIsValid(sync.captured))
-		flush_if_target(sync.captured);
+		(void) flush_if_target(sync.captured);
 	if (!run->dry_run)
 	{
-		flush_if_target(sync.target);
+		(void) flush_if_target(sync.target);
 		save_bound(&sync);
+		close_runs(&sync);
 	}
 	run->bound = sync.bound == NULL ? NULL : MemoryContextStrdup(run->context, sync.bound);
 }
@@ -669,7 +733,7 @@ begin_slice(BddRun *run, BddSync *sync)
 {
 	bdd_sync_read_existing(run->name, sync);
 	bdd_sync_check_owner(sync);
-	bdd_sync_check_alive(sync);
+	bdd_sync_check_still(sync);
 	if (sync->paused)
 		return false;
 	sync->bound = run->bound;
@@ -894,7 +958,7 @@ run_slices(BddRun *run)
 		ereport(NOTICE, (errmsg("sync \"%s\" is paused", run->name)));
 	else if (run->dry_run)
 		tell_dry_run(run);
-	else
+	if (!run->dry_run && (!run->paused || run->run_id != 0))
 		do_transaction(run, save_end, false);
 }
 

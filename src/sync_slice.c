@@ -723,26 +723,70 @@ bdd_sync_try_out(const BddSync *sync)
 
 /* ---------- lag ---------- */
 
-/* sync_lag_internal(sync_id, up_to): NULL for who may not read the source */
+typedef struct BddLag
+{
+	BddSync *sync;
+	Datum up_to;
+	int64 rows;
+} BddLag;
+
+static void
+count_left(void *arg)
+{
+	BddLag *lag = arg;
+	BddSync *sync = lag->sync;
+	int count = list_length(sync->watermark);
+	Oid types[INDEX_MAX_KEYS + 1];
+	Datum values[INDEX_MAX_KEYS + 1];
+	char *left;
+	BddIdentity saved;
+	bool isnull;
+
+	bdd_spi_connect();
+	bdd_sync_check_still(sync);
+	/* Captured keys are in a table of ours. */
+	if (sync->kind == BDD_CURSOR_TRIGGER && sync->complete)
+	{
+		left = psprintf("SELECT FROM %s", bdd_qualified_name(sync->captured));
+		count = 0;
+		bdd_become_extension_owner(&saved);
+	}
+	else
+	{
+		left = bdd_sync_sql_left(sync, count, false);
+		bdd_become_owner_of(sync->owner, &saved);
+		bdd_slice_parameters(sync, sync->position, sync->watermark, types, values);
+	}
+	types[count] = INT8OID;
+	values[count] = lag->up_to;
+	(void) bdd_spi_run(psprintf("SELECT pg_catalog.count(*) FROM (%s LIMIT $%d) x", left, count + 1),
+					   count + 1, types, values, NULL);
+	lag->rows = DatumGetInt64(bdd_spi_value(0, 1, &isnull));
+	bdd_become_again(&saved);
+	bdd_spi_finish();
+}
+
+/*
+ * sync_lag_internal(sync_id, up_to): NULL for who may not read the source, and
+ * where it cannot be read.
+ */
 Datum
 bdd_sync_lag(PG_FUNCTION_ARGS)
 {
 	static BddKeptPlan name = {
 		"SELECT name FROM batchdedup.sync_row WHERE id = $1", 1, {INT4OID}};
 	Datum id[1];
-	Oid types[INDEX_MAX_KEYS + 1];
-	Datum values[INDEX_MAX_KEYS + 1];
-	int count;
-	char *left;
 	BddSync sync;
+	BddLag lag = {&sync};
 	BddIdentity saved;
 	bool isnull;
-	Datum result;
+	bool known;
 
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		PG_RETURN_NULL();
 	bdd_check_preloaded();
 	id[0] = PG_GETARG_DATUM(0);
+	lag.up_to = PG_GETARG_DATUM(1);
 	bdd_own_begin(&saved);
 	if (bdd_plan_run(&name, id, NULL) == 0)
 	{
@@ -751,32 +795,12 @@ bdd_sync_lag(PG_FUNCTION_ARGS)
 	}
 	bdd_sync_read_existing(TextDatumGetCString(bdd_spi_value(0, 1, &isnull)), &sync);
 	bdd_become_again(&saved);
-	count = list_length(sync.watermark);
-	if (sync.kind == BDD_CURSOR_FULL || get_rel_name(sync.source) == NULL ||
-		pg_class_aclcheck(sync.source, GetUserId(), ACL_SELECT) != ACLCHECK_OK)
-	{
-		bdd_spi_finish();
-		PG_RETURN_NULL();
-	}
-	/* Captured keys are in a table of ours. */
-	if (sync.kind == BDD_CURSOR_TRIGGER && sync.complete)
-	{
-		left = psprintf("SELECT FROM %s", bdd_qualified_name(sync.captured));
-		count = 0;
-		bdd_become_extension_owner(&saved);
-	}
-	else
-	{
-		left = bdd_sync_sql_left(&sync, count, false);
-		bdd_become_owner_of(sync.owner, &saved);
-		bdd_slice_parameters(&sync, sync.position, sync.watermark, types, values);
-	}
-	types[count] = INT8OID;
-	values[count] = PG_GETARG_DATUM(1);
-	(void) bdd_spi_run(psprintf("SELECT pg_catalog.count(*) FROM (%s LIMIT $%d) x", left, count + 1),
-					   count + 1, types, values, NULL);
-	result = bdd_spi_value(0, 1, &isnull);
-	bdd_become_again(&saved);
+	known = sync.kind != BDD_CURSOR_FULL &&
+			get_rel_name(sync.source) != NULL &&
+			pg_class_aclcheck(sync.source, GetUserId(), ACL_SELECT) == ACLCHECK_OK &&
+			bdd_in_subtransaction(count_left, &lag) == NULL;
 	bdd_spi_finish();
-	PG_RETURN_DATUM(result);
+	if (!known)
+		PG_RETURN_NULL();
+	PG_RETURN_INT64(lag.rows);
 }
