@@ -13,16 +13,17 @@
  * value up to last_value either holds that lock after last_value was read, or
  * has ended: the holders are waited for.
  *
- * A cursor from the clock: now(), statement_timestamp() or clock_timestamp()
- * of the transaction that writes.  It is not enough to wait for the
- * transactions that are open at the moment, because a process reads the clock
- * earlier than it shows that a transaction is open:
+ * A cursor from the clock: now() or clock_timestamp() of the transaction that
+ * writes.  It is not enough to wait for the transactions that are open at the
+ * moment, because a process reads the clock earlier than it shows that a
+ * transaction is open:
  *
  *  - now() of a client's backend is the time at which its message was
  *    received (before StartTransaction), and that of all the transactions of
  *    one message: in "COMMIT; BEGIN; INSERT ..." the second one begins long
  *    after its now().
- *  - Only what a procedure begins after its own COMMIT has a now() of its own.
+ *  - Only what a procedure begins after its own COMMIT has a now() of its own
+ *    (but the statement_timestamp() of the CALL: that is no cursor for us).
  *
  * So every process has to give a sign, after the moment, that what it begins
  * from then on reads the clock after the moment; the transaction that it is in
@@ -41,7 +42,8 @@
  *  - It waits for the client and is idle in a transaction by what
  *    pg_stat_activity says before and after: so this is not a COPY.
  *  - A background process waits for something to do, outside of a transaction:
- *    such processes take the time when there is something.
+ *    such processes take the time (SetCurrentStatementStartTimestamp) when there
+ *    is something.
  *  - It is gone.  Who came later takes the time later: a process can be seen
  *    here before its first reading of the clock (InitPostgres, which opens a
  *    transaction in no database yet; hence processes without a database count
@@ -61,8 +63,9 @@
  * leader counts), VACUUM and concurrent builds of indexes (each is all of its
  * message), a walsender that sends.  What is not known for sure is waited for.
  *
- * The clock must not be set back, nor differ from process to process.  Beyond
- * that nothing is assumed of it.
+ * The clock must not be set back.  And what is written by another transaction
+ * than the one whose clock it shows is not seen here: rows of a subscription,
+ * or those that wait in a buffer of ours.
  *
  * While a moment goes on, there often is a bound all the same: the time before
  * which none of the holders can have read the clock.  pg_stat_activity may lag
@@ -801,9 +804,12 @@ bdd_moment_take_sql(PG_FUNCTION_ARGS)
 {
 	int64 last_value;
 	bool called;
-	BddMoment *moment = PG_ARGISNULL(0) ? bdd_moment_take() :
-										  bdd_moment_take_sequence(PG_GETARG_OID(0), &last_value, &called);
+	BddMoment *moment;
 
+	if (PG_ARGISNULL(0))
+		moment = bdd_moment_take();
+	else
+		moment = bdd_moment_take_sequence(PG_GETARG_OID(0), &last_value, &called);
 	PG_RETURN_TEXT_P(cstring_to_text(bdd_moment_out(moment)));
 }
 

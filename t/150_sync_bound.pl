@@ -5,6 +5,7 @@ use strict;
 use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
+use IO::Socket::UNIX;
 use IPC::Run;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -180,6 +181,29 @@ foreach my $options ('', '-c track_activities=off')
 	$psql->{run}->finish;
 }
 
+# ---------- who has not come yet ----------
+
+# A client that has not given its password has read the clock, and may write by it
+# (an event trigger may, at its login). It is in no database.
+{
+	my $hba = $node->data_dir . '/pg_hba.conf';
+	my $before = slurp_file($hba);
+	unlink($hba);
+	append_to_file($hba, "local all slow scram-sha-256\n$before");
+	sql("CREATE ROLE slow LOGIN PASSWORD 'x'");
+	$node->reload;
+	my $socket = IO::Socket::UNIX->new(Type => SOCK_STREAM, Peer => $node->host . '/.s.PGSQL.' . $node->port)
+	  or die "no socket: $!";
+	my $startup = pack('N', 196608) . join("\0", qw(user slow database postgres), '', '');
+	syswrite($socket, pack('N', 4 + length $startup) . $startup);
+	sysread($socket, my $answer, 1);
+	is($answer, 'R', 'a client is asked for its password');
+	my $moment = goes_on(sql('SELECT take()'), undef, 'a client without a password');
+	like(holders($moment), qr/^pid \d+$/, 'a client without a password: holders');
+	close($socket);
+	gets_over($moment, '', 'a client without a password');
+}
+
 # ---------- prepared transactions ----------
 
 {
@@ -341,7 +365,7 @@ DECLARE
 BEGIN
 	WHILE clock_timestamp() < until LOOP
 		began := clock_timestamp();
-		moment := later(take(), CASE WHEN random() < 0.8 THEN 5000 ELSE 1 END);
+		moment := later(take(), CASE WHEN random() < 0.4 THEN 5000 ELSE 1 + floor(random() * 30)::int END);
 		INSERT INTO seen SELECT bound(moment), is_over(moment), extract(epoch FROM clock_timestamp() - began) * 1000,
 			count(*), sum(id) FROM ev WHERE at <= bound(moment);
 		COMMIT;
