@@ -40,7 +40,7 @@ if (!-e "$libraries/pg_cron.so" && `$pg_config --version` =~ /^PostgreSQL 19/)
 	my ($sql) = map { $_->[0] } grep { $_->[0] =~ /^CREATE TABLE price/ } examples($page);
 	$sql =~ s/^SELECT cron.*//m;
 	$node->safe_psql('postgres', "$sql SELECT batchdedup.upsert('price', '{\"item\": 1}')");
-	foreach my $job (grep { !/quote|DELETE FROM cron/ } $page =~ /\$\$(.*?)\$\$/g)
+	foreach my $job (grep { !/quote|items|DELETE FROM cron/ } $page =~ /\$\$(.*?)\$\$/g)
 	{
 		is($node->psql('postgres', $job), 0, $job);
 	}
@@ -58,8 +58,7 @@ my $connections = start('connections',
 $workers->safe_psql('postgres', 'CREATE DATABASE app');
 $connections->safe_psql('postgres', "CREATE DATABASE $_") for qw(jobs app);
 
-# A procedure that commits, as run_sync does: its row is there while it goes on
-# for as long as it is told to.
+# A procedure that commits, as run_sync does, and goes on for as long as it is told to.
 my $schema = <<'SQL';
 CREATE EXTENSION batchdedup;
 CREATE TABLE held (held boolean);
@@ -89,12 +88,18 @@ my $target = <<'SQL';
 CREATE TABLE price (item int PRIMARY KEY, price numeric, changed_at timestamptz DEFAULT now());
 SELECT batchdedup.create_target('price', flush_interval => '0', flush_rows => 0);
 SQL
+my $sync = <<'SQL';
+CREATE TABLE item (id int PRIMARY KEY, name text, updated_at timestamptz NOT NULL DEFAULT now());
+CREATE TABLE item_copy (id int PRIMARY KEY, name text);
+SELECT batchdedup.create_sync('items', 'item', 'item_copy', key => 'id', cursor => 'updated_at', slice_rows => 100);
+SQL
 my $row = q{SELECT batchdedup.upsert('price', '{"item": 1, "price": 2.50}')};
+my $items = q{INSERT INTO item SELECT i, 'item ' || i FROM generate_series(1, 1000) i};
 
 $workers->safe_psql('postgres', $schema);
 $workers->safe_psql('app', "CREATE EXTENSION batchdedup; $target");
 $connections->safe_psql('jobs', 'CREATE EXTENSION pg_cron');
-$connections->safe_psql('app', "$schema $target");
+$connections->safe_psql('app', "$schema $target $sync");
 
 # Since 1.5 pg_cron knows schedules of seconds, which save us minutes.
 my $version = $connections->safe_psql('jobs', "SELECT extversion FROM pg_extension WHERE extname = 'pg_cron'");
@@ -125,6 +130,8 @@ foreach my $example (examples($jobs))
 }
 $workers->safe_psql($_, $row) for qw(postgres app);
 $connections->safe_psql('app', $row);
+$workers->safe_psql('postgres', $items);
+$connections->safe_psql('app', $items);
 
 # What the page has at night is tried now.
 $workers->safe_psql('postgres', <<"SQL");
@@ -133,13 +140,14 @@ SELECT cron.schedule('slow', '$every', 'CALL slow()') WHERE $at_once;
 SELECT cron.schedule('tick', '$every', 'INSERT INTO tick DEFAULT VALUES');
 SELECT cron.schedule('fails later', '$every', 'CALL commits_and_fails()');
 SELECT cron.schedule('not alone', '$every', 'CALL commits_and_fails(); SELECT 1');
+SELECT cron.schedule('two syncs', '$every', 'CALL batchdedup.run_sync(''items''); CALL batchdedup.run_sync(''items'')');
 SELECT cron.schedule('two', '$every', 'CREATE TABLE left_over (); SELECT 1 / 0');
 SQL
 $connections->safe_psql('jobs', <<"SQL");
 SELECT cron.schedule_in_database(name, '$every', command, 'app')
   FROM (VALUES ('flush', 'SELECT batchdedup.flush(''price'')'), ('slow', 'CALL slow()'),
                ('tick', 'INSERT INTO tick DEFAULT VALUES'), ('fails later', 'CALL commits_and_fails()'),
-               ('not alone', 'CALL commits_and_fails(); SELECT 1'), ('nothing', 'SELECT batchdedup.flush(''nothing'')'),
+               ('sync', 'CALL batchdedup.run_sync(''items'')'), ('not alone', 'CALL commits_and_fails(); SELECT 1'), ('nothing', 'SELECT batchdedup.flush(''nothing'')'),
                ('endless', 'SELECT pg_sleep(600)'))
        AS j (name, command);
 SQL
@@ -170,13 +178,17 @@ sub wait_for
 my $runs = 'FROM cron.job_run_details JOIN cron.job USING (jobid)';
 wait_for($workers, 'postgres', "SELECT count(DISTINCT jobname) = (SELECT count(*) FROM cron.job WHERE jobname <> 'slow' AND schedule = '$every')
 	$runs WHERE status IN ('succeeded', 'failed') AND jobname <> 'slow'", 'all jobs have run');
-wait_for($connections, 'jobs', "SELECT count(DISTINCT jobname) = 5 $runs WHERE status IN ('succeeded', 'failed')", 'all jobs have run through connections');
+wait_for($connections, 'jobs', "SELECT count(DISTINCT jobname) = 6 $runs WHERE status IN ('succeeded', 'failed')", 'all jobs have run through connections');
 
+my $synced = 'SELECT (SELECT count(*) FROM item_copy), (SELECT count(DISTINCT xmin::text) FROM item_copy)';
 is(rows($workers, 'postgres'), '1|0', 'the job has flushed the row');
 is(rows($workers, 'app'), '1|0', 'that in the other database, too');
 is(rows($connections, 'app'), '1|0', 'and through a connection');
 is($workers->safe_psql('postgres', "SELECT string_agg(DISTINCT jobname, ', ' ORDER BY jobname) $runs WHERE status = 'failed'"),
-	'fails later, flush quotes, not alone, two', 'what was to fail has failed, and nothing else');
+	'fails later, flush quotes, not alone, two, two syncs', 'what was to fail has failed, and nothing else');
+
+is($workers->safe_psql('postgres', $synced), '1000|10', 'a sync has run, in transactions of its own');
+is($connections->safe_psql('app', $synced), '1000|10', 'also through a connection');
 
 sub message
 {
@@ -191,12 +203,14 @@ foreach ([ $workers, 'postgres' ], [ $connections, 'jobs' ])
 		'a procedure that commits must be alone: ' . $node->name);
 }
 like(message($connections, 'jobs', 'nothing'), qr/^failed\|ERROR: +relation "nothing" does not exist/, 'a flush that fails');
+like(message($workers, 'postgres', 'two syncs'), qr/^failed\|ERROR: +run_sync cannot be called inside a transaction block/,
+	'two syncs in one job');
 like(message($workers, 'postgres', 'two'), qr/^failed\|ERROR: +division by zero/, 'the second statement fails');
 is($workers->safe_psql('postgres', "SELECT to_regclass('left_over') IS NULL"), 't', 'and the first one is undone');
 
 # ---------- the page ----------
 
-$workers->safe_psql('postgres', "SELECT cron.unschedule(jobname) FROM cron.job WHERE jobname IN ('fails later', 'not alone', 'two')");
+$workers->safe_psql('postgres', "SELECT cron.unschedule(jobname) FROM cron.job WHERE jobname IN ('fails later', 'not alone', 'two', 'two syncs')");
 
 foreach my $example (examples($results))
 {
