@@ -14,11 +14,12 @@
 #include "canonical.h"
 
 #include "access/htup_details.h"
-#include "catalog/pg_type_d.h"
+#include "catalog/pg_type.h"
 #include "common/shortest_dec.h"
 #include "funcapi.h"
 #include "mb/pg_wchar.h"
 #include "nodes/makefuncs.h"
+#include "parser/parse_coerce.h"
 #include "spi_util.h"
 #include "utils/builtins.h"
 #include "utils/bytea.h"
@@ -39,9 +40,10 @@ PG_FUNCTION_INFO_V1(bdd_data_version_row);
 typedef struct BddColumn
 {
 	int index; /* in the row type */
-	Oid type;  /* below domains; InvalidOid: value by value through JSON */
+	Oid type;  /* below domains, ANYENUMOID for enums; InvalidOid: through JSON */
 	FmgrInfo to_json;
-	StringInfoData key; /* as in JSON, with the colon */
+	bool needs_settings; /* the output of the type may depend on some */
+	StringInfoData key;  /* as in JSON, with the colon */
 	const char *utf8;
 } BddColumn;
 
@@ -112,19 +114,52 @@ prepare_to_json(BddColumn *column, Oid type, MemoryContext context)
 
 /* ---------- columns ---------- */
 
+/* What put_value knows, beside enums. */
+static const Oid known_types[] = {
+	BOOLOID, INT2OID, INT4OID, INT8OID, FLOAT4OID, FLOAT8OID, NUMERICOID, TEXTOID, VARCHAROID,
+	BPCHAROID, NAMEOID, UUIDOID, DATEOID, TIMESTAMPOID, TIMESTAMPTZOID, JSONBOID, BYTEAOID};
+
+/* Whose JSON is the same whatever the settings are. */
+static const Oid plain_types[] = {
+	BOOLOID, INT2OID, INT4OID, INT8OID, NUMERICOID, TEXTOID, VARCHAROID, BPCHAROID, NAMEOID,
+	UUIDOID, DATEOID, TIMESTAMPOID, JSONOID, JSONBOID, INETOID, CIDROID, MACADDROID, OIDOID,
+	BITOID, VARBITOID};
+
+/* row_to_json asks for casts each time, we do when the form is made. */
+static bool
+is_enum_without_cast(Oid type)
+{
+	Oid function;
+
+	return get_typtype(type) == TYPTYPE_ENUM &&
+		   find_coercion_pathway(JSONOID, type, COERCION_EXPLICIT, &function) != COERCION_PATH_FUNC;
+}
+
 /* Of a type; InvalidOid unless put_value knows it. */
 static Oid
 known_type(Oid type)
 {
-	static const Oid known[] = {BOOLOID, INT2OID, INT4OID, INT8OID, FLOAT4OID, FLOAT8OID, NUMERICOID,
-								TEXTOID, VARCHAROID, BPCHAROID, NAMEOID, UUIDOID, DATEOID, TIMESTAMPOID,
-								TIMESTAMPTZOID, JSONBOID};
 	Oid base = getBaseType(type);
 
-	for (int i = 0; i < lengthof(known); i++)
-		if (known[i] == base)
+	for (int i = 0; i < lengthof(known_types); i++)
+		if (known_types[i] == base)
 			return base;
-	return InvalidOid;
+	return is_enum_without_cast(base) ? ANYENUMOID : InvalidOid;
+}
+
+/* Of types that go through JSON; an array is as its elements are. */
+static bool
+may_need_settings(Oid type)
+{
+	Oid base = getBaseType(type);
+	Oid element = get_element_type(base);
+
+	if (OidIsValid(element))
+		base = getBaseType(element);
+	for (int i = 0; i < lengthof(plain_types); i++)
+		if (plain_types[i] == base)
+			return false;
+	return !is_enum_without_cast(base);
 }
 
 static int
@@ -144,7 +179,10 @@ read_column(BddColumn *column, Form_pg_attribute attribute, int index, MemoryCon
 	column->index = index;
 	column->type = known_type(attribute->atttypid);
 	if (!OidIsValid(column->type))
+	{
 		prepare_to_json(column, attribute->atttypid, context);
+		column->needs_settings = may_need_settings(attribute->atttypid);
+	}
 	column->utf8 = pstrdup(pg_server_to_any(name, strlen(name), PG_UTF8));
 	initStringInfo(&column->key);
 	bdd_canonical_string(&column->key, name, strlen(name));
@@ -264,17 +302,29 @@ put_time(BddCanonical *canonical, Datum value, Oid type)
 }
 
 static void
-put_through_json(BddCanonical *canonical, BddColumn *column, Datum value)
+put_bytea(BddCanonical *canonical, Datum value)
 {
-	int nesting = use_exact_settings();
-	Datum json = FunctionCall1(&column->to_json, value);
+	bytea *bytes = DatumGetByteaPP(value);
+	int size = VARSIZE_ANY_EXHDR(bytes);
+	StringInfo out = &canonical->out;
 
-	AtEOXact_GUC(false, nesting);
-	bdd_canonical_document(canonical, parse_json(json));
+	bdd_canonical_bytes(out, "\"\\\\x", 4);
+	out->len += hex_encode(VARDATA_ANY(bytes), size,
+						   bdd_canonical_room(out, (int) Min((Size) 2 * size, MaxAllocSize)));
+	bdd_canonical_byte(out, '"');
+}
+
+/* Settings are changed once a row, if at all; "nesting" is then for AtEOXact_GUC. */
+static void
+put_through_json(BddCanonical *canonical, BddColumn *column, Datum value, int *nesting)
+{
+	if (column->needs_settings && *nesting < 0)
+		*nesting = use_exact_settings();
+	bdd_canonical_document(canonical, parse_json(FunctionCall1(&column->to_json, value)));
 }
 
 static void
-put_value(BddCanonical *canonical, BddColumn *column, Datum value)
+put_value(BddCanonical *canonical, BddColumn *column, Datum value, int *nesting)
 {
 	char text[DOUBLE_SHORTEST_DECIMAL_LEN];
 
@@ -315,6 +365,12 @@ put_value(BddCanonical *canonical, BddColumn *column, Datum value)
 		case UUIDOID:
 			put_cstring(canonical, DatumGetCString(DirectFunctionCall1(uuid_out, value)));
 			break;
+		case ANYENUMOID:
+			put_cstring(canonical, DatumGetCString(DirectFunctionCall1(enum_out, value)));
+			break;
+		case BYTEAOID:
+			put_bytea(canonical, value);
+			break;
 		case DATEOID:
 		case TIMESTAMPOID:
 		case TIMESTAMPTZOID:
@@ -324,7 +380,7 @@ put_value(BddCanonical *canonical, BddColumn *column, Datum value)
 			bdd_canonical_document(canonical, DatumGetJsonbP(value));
 			break;
 		default:
-			put_through_json(canonical, column, value);
+			put_through_json(canonical, column, value, nesting);
 			break;
 	}
 }
@@ -337,6 +393,7 @@ put_row(BddCanonical *canonical, BddRowForm *form, HeapTupleHeader row, TupleDes
 	HeapTupleData tuple = {.t_len = HeapTupleHeaderGetDatumLength(row), .t_data = row};
 	Datum *values = palloc(desc->natts * (sizeof(Datum) + sizeof(bool)));
 	bool *nulls = (bool *) (values + desc->natts);
+	int nesting = -1;
 
 	heap_deform_tuple(&tuple, desc, values, nulls);
 	bdd_canonical_byte(&canonical->out, '{');
@@ -350,9 +407,11 @@ put_row(BddCanonical *canonical, BddRowForm *form, HeapTupleHeader row, TupleDes
 		if (nulls[column->index])
 			bdd_canonical_bytes(&canonical->out, "null", 4);
 		else
-			put_value(canonical, column, values[column->index]);
+			put_value(canonical, column, values[column->index], &nesting);
 	}
 	bdd_canonical_byte(&canonical->out, '}');
+	if (nesting >= 0)
+		AtEOXact_GUC(false, nesting);
 	pfree(values);
 }
 
