@@ -71,6 +71,13 @@ use_setting(bool already, const char *name, const char *value)
 								 true, 0, false);
 }
 
+/* Under one of its names: initdb often writes the second. */
+static bool
+is_utc(const char *zone)
+{
+	return strcmp(zone, "UTC") == 0 || strcmp(zone, "Etc/UTC") == 0;
+}
+
 /* As the output of types shall be, until AtEOXact_GUC; to set one takes longer than a row. */
 static int
 use_exact_settings(void)
@@ -79,7 +86,7 @@ use_exact_settings(void)
 
 	if (DateStyle != USE_ISO_DATES || IntervalStyle != INTSTYLE_POSTGRES || extra_float_digits < 1)
 		bdd_exact_output();
-	use_setting(strcmp(pg_get_timezone_name(session_timezone), "UTC") == 0, "timezone", "UTC");
+	use_setting(is_utc(pg_get_timezone_name(session_timezone)), "timezone", "UTC");
 	use_setting(bytea_output == BYTEA_OUTPUT_HEX, "bytea_output", "hex");
 	use_setting(strcmp(locale_monetary, "C") == 0, "lc_monetary", "C");
 	return nesting;
