@@ -32,7 +32,6 @@
 #include "utils/json.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/pg_locale.h"
 #include "utils/timestamp.h"
 #include "utils/typcache.h"
 
@@ -88,7 +87,7 @@ use_exact_settings(void)
 		bdd_exact_output();
 	use_setting(is_utc(pg_get_timezone_name(session_timezone)), "timezone", "UTC");
 	use_setting(bytea_output == BYTEA_OUTPUT_HEX, "bytea_output", "hex");
-	use_setting(strcmp(locale_monetary, "C") == 0, "lc_monetary", "C");
+	use_setting(strcmp(GetConfigOption("lc_monetary", false, false), "C") == 0, "lc_monetary", "C");
 	return nesting;
 }
 
