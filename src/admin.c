@@ -120,43 +120,11 @@ check_choices(FunctionCallInfo fcinfo)
 			check_choice(i, text_to_cstring(PG_GETARG_TEXT_PP(choices[i].position)));
 }
 
-/*
- * 'a, "B"' or '{a,B}': names of columns.  Identifiers are folded and
- * truncated as in SQL; elements of an array are taken as they are.
- */
-static List *
-parse_columns(const char *argument, const char *value)
-{
-	char *copy = pstrdup(value);
-	List *names = NIL;
-
-	while (isspace((unsigned char) *copy))
-		copy++;
-	if (*copy == '{')
-	{
-		Datum array = OidInputFunctionCall(F_ARRAY_IN, copy, TEXTOID, -1);
-
-		if (array_contains_nulls(DatumGetArrayTypeP(array)))
-			ereport(ERROR,
-					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("argument %s must not contain null",
-							argument)));
-		names = bdd_names_of(array);
-	}
-	else if (!SplitIdentifierString(copy, ',', &names))
-		ereport(ERROR,
-				(errcode(ERRCODE_SYNTAX_ERROR),
-				 errmsg("argument %s is not a list of columns: \"%s\"",
-						argument, value),
-				 errhint("Write for instance 'id, \"Mixed Case\"'.")));
-	return names;
-}
-
 static List *
 columns_argument(FunctionCallInfo fcinfo, int position, const char *argument)
 {
-	return parse_columns(argument,
-						 text_to_cstring(PG_GETARG_TEXT_PP(position)));
+	return bdd_parse_columns(argument,
+							 text_to_cstring(PG_GETARG_TEXT_PP(position)));
 }
 
 /* {"column": "rule", ...} */

@@ -138,8 +138,8 @@ qualified(Oid schema, const NameData *name)
 									  NameStr(*name));
 }
 
-static void
-append_operator(StringInfo sql, Oid opno)
+void
+bdd_append_operator(StringInfo sql, Oid opno)
 {
 	HeapTuple tuple = SearchSysCache1(OPEROID, ObjectIdGetDatum(opno));
 	Form_pg_operator form;
@@ -153,8 +153,8 @@ append_operator(StringInfo sql, Oid opno)
 	ReleaseSysCache(tuple);
 }
 
-static void
-append_collation(StringInfo sql, Oid collation)
+void
+bdd_append_collation(StringInfo sql, Oid collation)
 {
 	if (OidIsValid(collation))
 	{
@@ -171,8 +171,8 @@ append_collation(StringInfo sql, Oid collation)
 	}
 }
 
-static void
-append_opclass(StringInfo sql, Oid opclass)
+void
+bdd_append_opclass(StringInfo sql, Oid opclass)
 {
 	HeapTuple tuple = SearchSysCache1(CLAOID, ObjectIdGetDatum(opclass));
 	Form_pg_opclass form;
@@ -195,12 +195,12 @@ append_same_key(StringInfo sql, BddTarget *target, const char *alias)
 		const char *name = column_name(target, column->attnum - 1);
 
 		appendStringInfo(sql, "%s%s.%s", i > 0 ? " AND " : "", alias, name);
-		append_operator(sql, get_opfamily_member(column->opfamily,
-												 column->input_type,
-												 column->input_type,
-												 BTEqualStrategyNumber));
+		bdd_append_operator(sql, get_opfamily_member(column->opfamily,
+													 column->input_type,
+													 column->input_type,
+													 BTEqualStrategyNumber));
 		appendStringInfo(sql, "r.%s", name);
-		append_collation(sql, column->collation);
+		bdd_append_collation(sql, column->collation);
 	}
 }
 
@@ -320,10 +320,10 @@ append_is_newer(StringInfo sql, BddTarget *target, const char *table,
 											 TYPECACHE_BTREE_OPFAMILY);
 
 	appendStringInfo(sql, "(%s.%s" IS_NULL " OR %s.%s", table, name, row, name);
-	append_operator(sql, get_opfamily_member(type->btree_opf,
-											 type->btree_opintype,
-											 type->btree_opintype,
-											 BTGreaterEqualStrategyNumber));
+	bdd_append_operator(sql, get_opfamily_member(type->btree_opf,
+												 type->btree_opintype,
+												 type->btree_opintype,
+												 BTGreaterEqualStrategyNumber));
 	appendStringInfo(sql, "%s.%s)", table, name);
 }
 
@@ -435,8 +435,8 @@ append_conflict(StringInfo sql, BddTarget *target, const BddColumns *update)
 
 		appendStringInfo(sql, "%s%s", i > 0 ? ", " : "",
 						 column_name(target, column->attnum - 1));
-		append_collation(sql, column->collation);
-		append_opclass(sql, column->opclass);
+		bdd_append_collation(sql, column->collation);
+		bdd_append_opclass(sql, column->opclass);
 	}
 	if (is_empty(target, update))
 		appendStringInfoString(sql, ") DO NOTHING");
@@ -957,10 +957,10 @@ make_plan(SPIPlanPtr plan, bool few)
 }
 
 static bool
-few_for_table(BddTarget *target, uint64 count)
+few_for_table(Oid relid, uint64 count)
 {
 	HeapTuple tuple = SearchSysCache1(RELOID,
-									  ObjectIdGetDatum(target->relid));
+									  ObjectIdGetDatum(relid));
 	double rows = 0;
 
 	if (HeapTupleIsValid(tuple))
@@ -973,9 +973,9 @@ few_for_table(BddTarget *target, uint64 count)
 
 /* A saved plan, whose dependencies the server watches. */
 static SPIPlanPtr
-plan_for(BddTarget *target, const char *sql, uint64 count)
+plan_for(Oid relid, const char *sql, uint64 count, int nargs, Oid *types)
 {
-	bool few = few_for_table(target, count);
+	bool few = few_for_table(relid, count);
 	uint32 hash = hash_combine(string_hash(sql, 0), few);
 	BddPlan *entry;
 	bool found;
@@ -992,7 +992,7 @@ plan_for(BddTarget *target, const char *sql, uint64 count)
 		make_plan(entry->plan, few);
 		return entry->plan;
 	}
-	plan = SPI_prepare(sql, 0, NULL);
+	plan = SPI_prepare(sql, nargs, types);
 	if (plan != NULL && entry != NULL && !may_free_plans())
 		return plan; /* for this time only */
 	if (plan == NULL || SPI_keepplan(plan) != 0)
@@ -1019,7 +1019,7 @@ bdd_is_writing(Oid relid)
 }
 
 static int
-execute(SPIPlanPtr plan, Oid relid, bool read_only)
+execute(SPIPlanPtr plan, Oid relid, Datum *values, bool read_only)
 {
 	Oid outer = writing;
 	int result = 0;
@@ -1027,7 +1027,7 @@ execute(SPIPlanPtr plan, Oid relid, bool read_only)
 	writing = relid;
 	PG_TRY();
 	{
-		result = SPI_execute_plan(plan, NULL, NULL, read_only, 0);
+		result = SPI_execute_plan(plan, values, NULL, read_only, 0);
 	}
 	PG_FINALLY();
 	{
@@ -1038,37 +1038,47 @@ execute(SPIPlanPtr plan, Oid relid, bool read_only)
 }
 
 /*
- * Runs a statement of this file on the rows, which have the table's row type;
- * returns how many rows it wrote or found.  The caller is connected to SPI.
+ * Runs a statement on rows that it knows by the name in "relation"; returns
+ * how many rows it wrote or found.  "relid" is the table that it writes, or
+ * looks into for each of the rows.  The caller is connected to SPI.
  * "read_only": with the active snapshot.
  */
+uint64
+bdd_run_on_relation(Oid relid, const char *sql, EphemeralNamedRelation relation,
+					int nargs, Oid *types, Datum *values, bool read_only)
+{
+	SPIPlanPtr plan;
+	int result;
+
+	if (SPI_register_relation(relation) != SPI_OK_REL_REGISTER)
+		elog(ERROR, "could not register the rows");
+	plan = plan_for(relid, sql, (uint64) relation->md.enrtuples, nargs, types);
+	(void) may_free_plans();
+	running++;
+	bdd_guard_own_statement = true;
+	result = execute(plan, relid, values, read_only);
+	running--;
+	bdd_guard_own_statement = false;
+	if (result < 0)
+		elog(ERROR, "statement failed: %s: %s",
+			 SPI_result_code_string(result), sql);
+	(void) SPI_unregister_relation(relation->md.name);
+	return SPI_processed;
+}
+
+/* Runs a statement of this file on rows that have the table's row type. */
 uint64
 bdd_run_on_rows(BddTarget *target, const char *sql, Tuplestorestate *rows,
 				uint64 count, bool read_only)
 {
 	EphemeralNamedRelation relation =
 		palloc0(sizeof(EphemeralNamedRelationData));
-	SPIPlanPtr plan;
-	int result;
 
 	relation->md.name = pstrdup(BDD_ROWS_NAME);
 	relation->md.reliddesc = target->relid;
 	relation->md.enrtype = ENR_NAMED_TUPLESTORE;
 	relation->md.enrtuples = count;
 	relation->reldata = rows;
-	if (SPI_register_relation(relation) != SPI_OK_REL_REGISTER)
-		elog(ERROR, "could not register the rows");
-
-	plan = plan_for(target, sql, count);
-	(void) may_free_plans();
-	running++;
-	bdd_guard_own_statement = true;
-	result = execute(plan, target->relid, read_only);
-	running--;
-	bdd_guard_own_statement = false;
-	if (result < 0)
-		elog(ERROR, "statement failed: %s: %s",
-			 SPI_result_code_string(result), sql);
-	(void) SPI_unregister_relation(BDD_ROWS_NAME);
-	return SPI_processed;
+	return bdd_run_on_relation(target->relid, sql, relation, 0, NULL, NULL,
+							   read_only);
 }

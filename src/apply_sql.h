@@ -10,7 +10,9 @@
 
 #include "batchdedup.h"
 
+#include "lib/stringinfo.h"
 #include "target.h"
+#include "utils/queryenvironment.h"
 #include "utils/tuplestore.h"
 
 /* The rows appear in the statements under this name. */
@@ -44,8 +46,15 @@ extern char *bdd_sql_insert_missing(BddTarget *target,
 									const BddColumns *insert);
 extern char *bdd_sql_select_row(BddTarget *target);
 
+extern void bdd_append_operator(StringInfo sql, Oid opno);
+extern void bdd_append_collation(StringInfo sql, Oid collation);
+extern void bdd_append_opclass(StringInfo sql, Oid opclass);
+
 extern bool bdd_equal_is_same(Form_pg_attribute attribute);
 extern bool bdd_is_writing(Oid relid);
+extern uint64 bdd_run_on_relation(Oid relid, const char *sql,
+								  EphemeralNamedRelation relation, int nargs,
+								  Oid *types, Datum *values, bool read_only);
 extern uint64 bdd_run_on_rows(BddTarget *target, const char *sql,
 							  Tuplestorestate *rows, uint64 count,
 							  bool read_only);

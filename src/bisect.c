@@ -24,8 +24,8 @@
  * Errors that the values of a row cause, whatever a trigger calls them.  The
  * others speak of the table, of functions, or of the server.
  */
-static bool
-is_of_row(int sqlstate)
+bool
+bdd_error_is_of_row(int sqlstate)
 {
 	switch (ERRCODE_TO_CATEGORY(sqlstate))
 	{
@@ -74,12 +74,9 @@ concerns_no_row(int sqlstate)
 
 /* ---------- trying ---------- */
 
-/*
- * Does the work in a subtransaction; returns the error that undid it, or NULL.
- * Errors that say nothing about rows are raised.
- */
+/* Does the work in a subtransaction; returns the error that undid it, or NULL. */
 ErrorData *
-bdd_in_subtransaction(BddWork work, void *arg)
+bdd_catch(BddWork work, void *arg)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -102,6 +99,14 @@ bdd_in_subtransaction(BddWork work, void *arg)
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
+	return error;
+}
+
+/* The same; errors that say nothing about rows are raised. */
+ErrorData *
+bdd_in_subtransaction(BddWork work, void *arg)
+{
+	ErrorData *error = bdd_catch(work, arg);
 
 	if (error != NULL && concerns_no_row(error->sqlerrcode))
 		ReThrowError(error);
@@ -239,7 +244,7 @@ raise_if_fault(BddTarget *target, BddRows *rows, ErrorData *error)
 {
 	uint64 probes[] = {0, rows->count / 2, rows->count - 1};
 
-	if (is_of_row(error->sqlerrcode))
+	if (bdd_error_is_of_row(error->sqlerrcode))
 		return;
 	for (int i = 0; i < lengthof(probes); i++)
 	{

@@ -5,7 +5,8 @@
  *
  * What a transaction has done so far nobody else can see in tables; so it is
  * in shared memory, an entry for each process.  The entry goes with the
- * transaction or subtransaction that made it, or with the process.
+ * transaction or subtransaction that made it, unless it is kept, or with the
+ * process.
  *
  *-------------------------------------------------------------------------
  */
@@ -23,6 +24,7 @@ BddSharedProgress *bdd_progress = NULL;
 
 static BddSharedProgressEntry *mine = NULL;
 static SubTransactionId mine_of = InvalidSubTransactionId;
+static bool mine_is_kept = false; /* work of many transactions */
 
 PG_FUNCTION_INFO_V1(bdd_stat_progress);
 
@@ -46,6 +48,7 @@ bdd_progress_end(void)
 	mine->pid = 0;
 	LWLockRelease(&bdd_progress->lock);
 	mine = NULL;
+	mine_is_kept = false;
 }
 
 static void
@@ -57,7 +60,7 @@ end_with_process(int code, Datum arg)
 static void
 end_with_transaction(XactEvent event, void *arg)
 {
-	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT)
+	if (!mine_is_kept && (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT))
 		bdd_progress_end();
 }
 
@@ -65,7 +68,7 @@ static void
 end_with_subtransaction(SubXactEvent event, SubTransactionId self,
 						SubTransactionId parent, void *arg)
 {
-	if (mine == NULL || mine_of != self)
+	if (mine == NULL || mine_is_kept || mine_of != self)
 		return;
 	if (event == SUBXACT_EVENT_ABORT_SUB)
 		bdd_progress_end();
@@ -120,6 +123,13 @@ bdd_progress_add(uint64 count)
 {
 	if (mine != NULL)
 		(void) pg_atomic_fetch_add_u64(&mine->done, count);
+}
+
+/* The entry stays until bdd_progress_end, or until the process ends. */
+void
+bdd_progress_keep(void)
+{
+	mine_is_kept = mine != NULL;
 }
 
 /* Whether it is this work that is shown of the process. */

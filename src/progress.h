@@ -46,6 +46,7 @@ extern void bdd_progress_init(BddSharedProgress *shared);
 extern void bdd_progress_begin(const char *kind, Oid relid,
 							   const pg_uuid_t *batch, uint64 total);
 extern void bdd_progress_add(uint64 count);
+extern void bdd_progress_keep(void);
 extern void bdd_progress_end(void);
 extern bool bdd_progress_is(const char *kind);
 

@@ -12,18 +12,54 @@
 #include "catalog/pg_attribute.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_index.h"
+#include "catalog/pg_type_d.h"
 #include "miscadmin.h"
 #include "rule.h"
 #include "target.h"
 #include "utils/acl.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
+#include "utils/varlena.h"
 
 /* ---------- columns ---------- */
 
-static void
-check_name_list(Relation rel, const char *argument, List *names)
+/*
+ * 'a, "B"' or '{a,B}': names of columns.  Identifiers are folded and
+ * truncated as in SQL; elements of an array are taken as they are.
+ */
+List *
+bdd_parse_columns(const char *argument, const char *value)
+{
+	char *copy = pstrdup(value);
+	List *names = NIL;
+
+	while (isspace((unsigned char) *copy))
+		copy++;
+	if (*copy == '{')
+	{
+		Datum array = OidInputFunctionCall(F_ARRAY_IN, copy, TEXTOID, -1);
+
+		if (array_contains_nulls(DatumGetArrayTypeP(array)))
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("argument %s must not contain null",
+							argument)));
+		names = bdd_names_of(array);
+	}
+	else if (!SplitIdentifierString(copy, ',', &names))
+		ereport(ERROR,
+				(errcode(ERRCODE_SYNTAX_ERROR),
+				 errmsg("argument %s is not a list of columns: \"%s\"",
+						argument, value),
+				 errhint("Write for instance 'id, \"Mixed Case\"'.")));
+	return names;
+}
+
+void
+bdd_check_columns(Relation rel, const char *argument, List *names)
 {
 	ListCell *cell;
 	int i = 0;
@@ -204,7 +240,7 @@ bdd_check_key(Relation rel, List *names, bool coalesce_rows)
 				 errdetail("Without a key every row is another one.")));
 	if (names == NIL)
 		return InvalidOid;
-	check_name_list(rel, "key", names);
+	bdd_check_columns(rel, "key", names);
 	foreach(cell, names)
 		if (count < INDEX_MAX_KEYS)
 			attnums[count++] = bdd_column_number(RelationGetDescr(rel),
@@ -270,7 +306,7 @@ bdd_check_update_columns(Relation rel, List *key, List *names)
 {
 	ListCell *cell;
 
-	check_name_list(rel, "update_columns", names);
+	bdd_check_columns(rel, "update_columns", names);
 	foreach(cell, names)
 	{
 		const char *name = lfirst(cell);
@@ -385,7 +421,7 @@ bdd_check_rules(Relation rel, List *key, List *update, bool default_update,
 	ListCell *column;
 	ListCell *rule;
 
-	check_name_list(rel, "merge", columns);
+	bdd_check_columns(rel, "merge", columns);
 	forboth(column, columns, rule, rules)
 	{
 		check_is_updated(rel, "merge", lfirst(column), key, update,
@@ -394,7 +430,7 @@ bdd_check_rules(Relation rel, List *key, List *update, bool default_update,
 	}
 	if (version == NULL)
 		return;
-	check_name_list(rel, "version_column", list_make1(unconstify(char *, version)));
+	bdd_check_columns(rel, "version_column", list_make1(unconstify(char *, version)));
 	check_is_updated(rel, "version_column", version, key, update,
 					 default_update);
 	check_has_order(rel, version);

@@ -14,6 +14,8 @@
 #include "utils/rel.h"
 
 /* Each raises an error that says what is wrong; lists are of char *. */
+extern List *bdd_parse_columns(const char *argument, const char *value);
+extern void bdd_check_columns(Relation rel, const char *argument, List *names);
 extern void bdd_check_table(Relation rel);
 extern void bdd_check_owner(Oid relid);
 extern bool bdd_is_named(const List *names, const char *name);

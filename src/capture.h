@@ -1,0 +1,18 @@
+/*-------------------------------------------------------------------------
+ *
+ * capture.h
+ *		Keys of a source that have changed, kept by a trigger.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BDD_CAPTURE_H
+#define BDD_CAPTURE_H
+
+#include "batchdedup.h"
+
+#include "sync_slice.h"
+
+extern void bdd_capture_create(BddSync *sync);
+extern void bdd_capture_drop(const BddSync *sync);
+
+#endif /* BDD_CAPTURE_H */
