@@ -1490,6 +1490,11 @@ SELECT w.kind, w.phase, w.target, w.batch_id, w.name, w.pid,
 COMMENT ON VIEW batchdedup.stat_progress IS
     'imports that are not finished, and long work of this database: done, total, rows per second, time left';
 
+CREATE FUNCTION batchdedup.sync_holders_internal(moment text) RETURNS text
+AS 'MODULE_PATHNAME', 'bdd_sync_holders'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION batchdedup.sync_holders_internal IS 'who still keeps a sync from reading up to a moment';
+
 -- ---------------------------------------------------------------------
 -- Syncs
 -- ---------------------------------------------------------------------
@@ -1686,7 +1691,7 @@ AS 'MODULE_PATHNAME', 'bdd_sync_lag';
 COMMENT ON FUNCTION batchdedup.sync_lag_internal IS
     'rows of the source that a sync has not read; counted up to a number';
 
-CREATE VIEW batchdedup.sync AS
+CREATE VIEW batchdedup.sync WITH (security_barrier) AS
 SELECT s.name, s.owner, s.source, s.target,
        pg_catalog.array_to_string(s.key_columns, ', ') AS key,
        pg_catalog.array_to_string(s.position_columns[1:s.cursor_columns], ', ') AS cursor,
@@ -1697,8 +1702,10 @@ SELECT s.name, s.owner, s.source, s.target,
        pg_catalog.array_to_string(s.hash_exclude, ', ') AS hash_exclude,
        s.delete_missing, s.tombstone, s.deleted_column, s.paused, s.created_at
   FROM batchdedup.sync_row s
-  JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) s.target::oid;
-COMMENT ON VIEW batchdedup.sync IS 'every option of every sync';
+  JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) s.target::oid
+ WHERE pg_catalog.has_table_privilege(c.oid, 'SELECT');
+COMMENT ON VIEW batchdedup.sync IS
+    'every option of every sync; of the targets that the caller may read';
 
 CREATE VIEW batchdedup.sync_run WITH (security_barrier) AS
 SELECT r.id, r.sync, r.target, r.started_at, r.finished_at, r.slices, r.rows_read,
@@ -1737,6 +1744,8 @@ COMMENT ON VIEW batchdedup.sync_dead_letter IS
 
 GRANT USAGE ON SCHEMA batchdedup TO PUBLIC;
 GRANT SELECT ON batchdedup.target, batchdedup.dead_letter TO PUBLIC;
+GRANT SELECT ON batchdedup.sync, batchdedup.sync_run, batchdedup.sync_dead_letter, batchdedup.change_log TO PUBLIC;
+REVOKE ALL ON FUNCTION batchdedup.expire_syncs FROM PUBLIC;
 REVOKE ALL ON FUNCTION batchdedup.stat_reset FROM PUBLIC;
 GRANT SELECT ON batchdedup.consumer TO pg_monitor;
 REVOKE ALL ON FUNCTION batchdedup.health,
@@ -1765,4 +1774,6 @@ REVOKE ALL ON FUNCTION batchdedup.own_step_internal, batchdedup.event_inserted_i
 REVOKE ALL ON FUNCTION batchdedup.grant_batches, batchdedup.batch_functions_internal,
     batchdedup.file_is_closed_internal FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION batchdedup.stat_progress_internal TO pg_monitor;
+REVOKE ALL ON FUNCTION batchdedup.sync_holders_internal FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION batchdedup.sync_holders_internal TO pg_monitor;
 GRANT SELECT ON batchdedup.stat_progress TO pg_monitor;

@@ -32,7 +32,9 @@
 #include "storage/lock.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
+#include "storage/procarray.h"
 #include "utils/acl.h"
+#include "utils/backend_status.h"
 #include "utils/relcache.h"
 #include "utils/selfuncs.h"
 #include "utils/wait_event.h"
@@ -42,6 +44,10 @@
 #include "commands/explain_state.h"
 #else
 #include "commands/explain.h"
+#endif
+
+#if PG_VERSION_NUM < 170000
+#include "storage/sinvaladt.h"
 #endif
 
 #if PG_VERSION_NUM < 150000
@@ -362,6 +368,105 @@ bdd_finish_desc(TupleDesc desc)
 	TupleDescFinalize(desc);
 #endif
 }
+
+/* ---------- other processes ---------- */
+
+/*
+ * Who can run transactions has a number: the first part of his virtual
+ * transaction ids, and his place among the entries of pg_stat_activity.
+ */
+#if PG_VERSION_NUM >= 170000
+#define BDD_FIRST_BACKEND 0
+#else
+#define BDD_FIRST_BACKEND 1
+#endif
+
+/* The process with this number, or NULL: there is none. */
+static inline PGPROC *
+bdd_backend_proc(int number)
+{
+#if PG_VERSION_NUM >= 170000
+	return ProcNumberGetProc(number);
+#else
+	return BackendIdGetProc(number);
+#endif
+}
+
+/* What pg_stat_activity is read from; it may be of another process, or empty. */
+static inline PgBackendStatus *
+bdd_backend_status(int number)
+{
+#if PG_VERSION_NUM >= 170000
+	return MyBEEntry + (number - MyProcNumber);
+#else
+	return MyBEEntry + (number - MyBackendId);
+#endif
+}
+
+static inline VirtualTransactionId
+bdd_make_vxid(int number, LocalTransactionId lxid)
+{
+	VirtualTransactionId vxid;
+
+#if PG_VERSION_NUM >= 170000
+	vxid.procNumber = number;
+#else
+	vxid.backendId = number;
+#endif
+	vxid.localTransactionId = lxid;
+	return vxid;
+}
+
+static inline int
+bdd_vxid_backend(VirtualTransactionId vxid)
+{
+#if PG_VERSION_NUM >= 170000
+	return vxid.procNumber;
+#else
+	return vxid.backendId;
+#endif
+}
+
+/* The virtual transaction id that a prepared transaction had, or has. */
+static inline VirtualTransactionId
+bdd_prepared_vxid(const PGPROC *proc)
+{
+#if PG_VERSION_NUM >= 170000
+	return bdd_make_vxid(proc->vxid.procNumber, proc->vxid.lxid);
+#else
+	return bdd_make_vxid(proc->backendId, proc->lxid);
+#endif
+}
+
+/* Whether it is something else than a client's backend. */
+static inline bool
+bdd_is_background(const PGPROC *proc)
+{
+#if PG_VERSION_NUM >= 190000
+	return proc->backendType != B_BACKEND;
+#elif PG_VERSION_NUM >= 180000
+	return !proc->isRegularBackend;
+#else
+	return proc->isBackgroundWorker;
+#endif
+}
+
+/* Whether its entry in pg_stat_activity cannot tell its database yet. */
+static inline bool
+bdd_is_starting(BackendState state)
+{
+#if PG_VERSION_NUM >= 180000
+	return state == STATE_STARTING;
+#else
+	return false; /* it has no entry */
+#endif
+}
+
+#if PG_VERSION_NUM >= 170000
+#define BDD_WAIT_EVENT_WALSENDER_WAITS WAIT_EVENT_WAL_SENDER_WAIT_FOR_WAL
+#else
+#define BDD_WAIT_EVENT_WALSENDER_WAITS WAIT_EVENT_WAL_SENDER_WAIT_WAL
+#endif
 
 /* ---------- WAL and replication slots ---------- */
 

@@ -106,6 +106,7 @@ typedef struct BddSharedRegistry
 	LWLock worker_lock;
 	int partition_tranche;
 	int slot_count;              /* constant */
+	int64 incarnation;           /* constant: of this shared memory alone */
 	Latch *launcher;             /* or NULL; read without lock */
 	TimestampTz start_failed_at; /* no worker could be started; worker lock */
 	BddSharedWorker *workers;    /* slot_count */

@@ -22,6 +22,7 @@
 #include "shutdown_file.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
+#include "utils/timestamp.h"
 
 typedef struct BddSharedMemory
 {
@@ -136,6 +137,17 @@ init_slots(BddSharedMemory *shared)
 	}
 }
 
+/* A number that no other start of this server, or of another one, has had. */
+static int64
+new_incarnation(void)
+{
+	int64 number;
+
+	if (!pg_strong_random(&number, sizeof(number)))
+		number = GetCurrentTimestamp();
+	return number;
+}
+
 static void
 init_memory(BddSharedMemory *shared, char *end)
 {
@@ -148,6 +160,7 @@ init_memory(BddSharedMemory *shared, char *end)
 	LWLockInitialize(&registry->worker_lock, tranche);
 	registry->partition_tranche = bdd_new_tranche("BatchdedupPartition");
 	registry->slot_count = slot_limit();
+	registry->incarnation = new_incarnation();
 	init_slots(shared);
 
 	bdd_journal_init(&shared->journal);

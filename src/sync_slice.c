@@ -269,6 +269,7 @@ static void
 add_samples(BddSlice *slice, const BddSyncRows *changes)
 {
 	int columns = list_length(slice->sync->columns);
+	MemoryContext old_context = MemoryContextSwitchTo(slice->context);
 
 	for (uint64 i = 0; i < changes->count && list_length(slice->sample) < BDD_SYNC_SAMPLE; i++)
 	{
@@ -281,6 +282,7 @@ add_samples(BddSlice *slice, const BddSyncRows *changes)
 										 SPI_getvalue(tuple, changes->desc, columns + CHANGE_KEY),
 										 changed != NULL ? ": " : "", changed != NULL ? changed : ""));
 	}
+	MemoryContextSwitchTo(old_context);
 }
 
 static void
@@ -651,6 +653,7 @@ bdd_slice_write(BddSlice *slice, const BddSyncRows *rows, bool removals)
 
 	if (rows->count == 0)
 		return;
+	slice->context = CurrentMemoryContext;
 	slice->counts.slices++;
 	if (!removals)
 		slice->counts.read += rows->count;

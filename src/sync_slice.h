@@ -23,6 +23,7 @@ typedef struct BddSlice
 	int limit;            /* rows; more where positions are equal */
 	BddSyncCounts counts; /* of this slice */
 	List *sample;         /* of char *: what a dry run would do */
+	MemoryContext context;
 } BddSlice;
 
 extern void bdd_sync_try_out(const BddSync *sync);

@@ -70,6 +70,7 @@ my %calls = (
 	stat_worker_internal => [''],
 	stat_journal_internal => [''],
 	stat_progress_internal => [''],
+	sync_holders_internal => ["'m'"],
 	accept_loss => ["'t'"],
 	stat_reset => [''],
 	health => [''],
