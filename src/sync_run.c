@@ -224,7 +224,8 @@ as_cursor(const BddSync *sync, TimestampTz at)
 	Datum value = TimestampTzGetDatum(at);
 
 	if (type == TIMESTAMPOID)
-		return DatumGetCString(DirectFunctionCall1(timestamp_out, DirectFunctionCall1(timestamptz_timestamp, value)));
+		return DatumGetCString(
+			DirectFunctionCall1(timestamp_out, DirectFunctionCall1(timestamptz_timestamp, value)));
 	if (type == DATEOID)
 	{
 		/* That day may not be over. */
@@ -372,7 +373,8 @@ find_other(BddRun *run, BddSync *sync)
 	}
 	if (sync->moment != NULL && sync->moment_value != NULL &&
 		DatumGetTimestampTz(DirectFunctionCall3(timestamptz_in, CStringGetDatum(sync->moment),
-												ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1))) <= limit)
+												ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1))) <=
+			limit)
 	{
 		sync->bound = sync->moment_value;
 		sync->moment = NULL;
@@ -512,9 +514,10 @@ estimate_left(BddSync *sync)
 							 &types[count], &values[count]);
 		count++;
 	}
-	(void) bdd_spi_run(psprintf("EXPLAIN (FORMAT JSON) %s",
-								bdd_sync_sql_left(sync, list_length(sync->watermark), sync->bound != NULL)),
-					   count, types, values, NULL);
+	(void) bdd_spi_run(
+		psprintf("EXPLAIN (FORMAT JSON) %s",
+				 bdd_sync_sql_left(sync, list_length(sync->watermark), sync->bound != NULL)),
+		count, types, values, NULL);
 	plan = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 	bdd_become_again(&saved);
 	rows = strstr(plan, "\"Plan Rows\": ");
@@ -559,11 +562,18 @@ save_slice(const BddSlice *slice)
 		{INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, TEXTARRAYOID}};
 	const BddSyncCounts *counts = &slice->counts;
 	Datum watermark = bdd_text_array(slice->sync->watermark);
-	Datum mark_values[] = {Int32GetDatum(slice->sync->id), watermark, BoolGetDatum(slice->sync->complete),
+	Datum mark_values[] = {Int32GetDatum(slice->sync->id), watermark,
+						   BoolGetDatum(slice->sync->complete),
 						   BoolGetDatum(slice->sync->truncated)};
-	Datum values[] = {Int64GetDatum(slice->run_id), Int64GetDatum(counts->slices), Int64GetDatum(counts->read),
-					  Int64GetDatum(counts->inserted), Int64GetDatum(counts->updated), Int64GetDatum(counts->deleted),
-					  Int64GetDatum(counts->unchanged), Int64GetDatum(counts->refused), watermark};
+	Datum values[] = {Int64GetDatum(slice->run_id),
+					  Int64GetDatum(counts->slices),
+					  Int64GetDatum(counts->read),
+					  Int64GetDatum(counts->inserted),
+					  Int64GetDatum(counts->updated),
+					  Int64GetDatum(counts->deleted),
+					  Int64GetDatum(counts->unchanged),
+					  Int64GetDatum(counts->refused),
+					  watermark};
 	BddIdentity saved;
 
 	bdd_become_extension_owner(&saved);
@@ -771,7 +781,8 @@ static void
 do_slice(BddRun *run)
 {
 	BddSync sync;
-	BddSlice slice = {.sync = &sync, .dry_run = run->dry_run, .run_id = run->run_id, .sample = run->sample};
+	BddSlice slice = {
+		.sync = &sync, .dry_run = run->dry_run, .run_id = run->run_id, .sample = run->sample};
 	BddStep step = {.after = run->after, .kept = run->kept};
 
 	if (!begin_slice(run, &sync))
@@ -920,8 +931,8 @@ is_at_limit(const BddRun *run)
 	return run->phase == PHASE_DONE ||
 		   (run->max_slices > 0 && run->totals.slices >= run->max_slices) ||
 		   (run->max_rows > 0 && run->totals.read >= run->max_rows) ||
-		   (run->max_seconds > 0 &&
-			TimestampDifferenceExceeds(run->started, GetCurrentTimestamp(), (int) (run->max_seconds * 1000)));
+		   (run->max_seconds > 0 && TimestampDifferenceExceeds(run->started, GetCurrentTimestamp(),
+															   (int) (run->max_seconds * 1000)));
 }
 
 static void
