@@ -71,6 +71,7 @@ typedef struct BddRun
 	int slice_rows; /* 0: that of the sync */
 	MemoryContext context;
 	MemoryContext slice_context; /* of a transaction */
+	MemoryContext step_context;  /* of what one slice leaves to the next */
 	BddSync *sync;               /* as it was at the start, for the lock */
 	TimestampTz started;
 	BddPhase phase;
@@ -613,18 +614,15 @@ save_slice(const BddSlice *slice)
 	bdd_debug_point("sync-marked");
 }
 
-/* Lists of texts that outlive the transaction. */
 static List *
-keep_texts(BddRun *run, const List *texts)
+copy_texts(const List *texts)
 {
-	MemoryContext old_context = MemoryContextSwitchTo(run->context);
-	List *kept = NIL;
+	List *copies = NIL;
 	ListCell *cell;
 
 	foreach(cell, texts)
-		kept = lappend(kept, lfirst(cell) != NULL ? pstrdup(lfirst(cell)) : NULL);
-	MemoryContextSwitchTo(old_context);
-	return kept;
+		copies = lappend(copies, lfirst(cell) != NULL ? pstrdup(lfirst(cell)) : NULL);
+	return copies;
 }
 
 static void
@@ -639,7 +637,6 @@ add_totals(BddRun *run, const BddSlice *slice)
 	run->totals.deleted += counts->deleted;
 	run->totals.unchanged += counts->unchanged;
 	run->totals.refused += counts->refused;
-	run->sample = keep_texts(run, slice->sample);
 	bdd_progress_add(counts->read);
 }
 
@@ -796,11 +793,20 @@ begin_slice(BddRun *run, BddSync *sync)
 static void
 take_step(BddRun *run, const BddSlice *slice, const BddStep *step)
 {
+	MemoryContext before = run->step_context;
+	MemoryContext old_context;
+
+	run->step_context = AllocSetContextCreate(run->context, "batchdedup sync step", ALLOCSET_SMALL_SIZES);
+	old_context = MemoryContextSwitchTo(run->step_context);
+	run->watermark = copy_texts(slice->sync->watermark);
+	run->after = step->next == run->phase ? copy_texts(step->after) : NIL;
+	run->sample = copy_texts(slice->sample);
+	MemoryContextSwitchTo(old_context);
+	if (before != NULL)
+		MemoryContextDelete(before);
 	run->run_id = slice->run_id;
 	run->begun = true;
-	run->watermark = keep_texts(run, slice->sync->watermark);
 	run->complete = slice->sync->complete;
-	run->after = step->next == run->phase ? keep_texts(run, step->after) : NIL;
 	run->kept = step->kept;
 	run->phase = step->next;
 	add_totals(run, slice);
