@@ -1591,7 +1591,9 @@ SELECT 'syncs', s.target,
   LEFT JOIN (
        SELECT y.name, y.target, y.last_error, y.last_error_at, y.last_run_at, l.letters,
               NOT y.paused AND y.last_run_at < clock_timestamp() - interval '1 hour' AS late,
-              CASE WHEN y.cursor_kind IN ('clock', 'sequence') THEN batchdedup.sync_holders_internal(y.moment) END AS holders
+              CASE WHEN y.cursor_kind = 'sequence' OR (y.cursor_kind = 'clock' AND
+                        coalesce(y.bound::timestamptz < clock_timestamp() - interval '10 minutes', true))
+                   THEN batchdedup.sync_holders_internal(y.moment) END AS holders
          FROM batchdedup.sync_row y
         CROSS JOIN LATERAL (SELECT count(x.id) AS letters FROM batchdedup.sync_letter_row x WHERE x.sync_id = y.id) l
        ) s ON s.last_error IS NOT NULL OR s.letters > 0 OR s.late OR s.holders IS NOT NULL;
@@ -1820,7 +1822,7 @@ GRANT EXECUTE ON FUNCTION batchdedup.health,
 GRANT SELECT ON batchdedup.target_option, batchdedup.mark TO pg_monitor;
 GRANT SELECT (id, target_id, superseded) ON batchdedup.dead_letter_row TO pg_monitor;
 GRANT SELECT (id) ON batchdedup.file TO pg_monitor;
-GRANT SELECT (id, name, target, cursor_kind, paused, moment, last_run_at, last_error, last_error_at) ON batchdedup.sync_row TO pg_monitor;
+GRANT SELECT (id, name, target, cursor_kind, paused, bound, moment, last_run_at, last_error, last_error_at) ON batchdedup.sync_row TO pg_monitor;
 GRANT SELECT (id, sync_id) ON batchdedup.sync_letter_row TO pg_monitor;
 GRANT SELECT ON batchdedup.stat_target, batchdedup.stat_buffer, batchdedup.stat_worker, batchdedup.stat_journal
     TO pg_monitor;

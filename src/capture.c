@@ -65,7 +65,8 @@ check_source(const BddSync *sync, Relation rel)
 {
 	ListCell *cell;
 
-	if (rel->rd_rel->relkind != RELKIND_RELATION && rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
+	if (rel->rd_rel->relkind != RELKIND_RELATION &&
+		rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("\"%s\" cannot have a trigger that captures its changes", RelationGetRelationName(rel)),
@@ -73,7 +74,9 @@ check_source(const BddSync *sync, Relation rel)
 				 errhint("Use a cursor.")));
 	bdd_check_owner(sync->source);
 	foreach(cell, bdd_sync_source_key(sync))
-		if (!TupleDescAttr(RelationGetDescr(rel), bdd_column_number(RelationGetDescr(rel), lfirst(cell)) - 1)->attnotnull)
+		if (!TupleDescAttr(RelationGetDescr(rel),
+						   bdd_column_number(RelationGetDescr(rel), lfirst(cell)) - 1)
+				 ->attnotnull)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
 					 errmsg("key column \"%s\" of \"%s\" can be null", (char *) lfirst(cell), RelationGetRelationName(rel)),
@@ -98,12 +101,14 @@ make_table(BddSync *sync, Relation source)
 	appendStringInfo(&sql, "CREATE TABLE " BDD_SCHEMA ".%s (", name);
 	foreach(cell, key)
 	{
-		Form_pg_attribute attribute = TupleDescAttr(RelationGetDescr(source),
-													bdd_column_number(RelationGetDescr(source), lfirst(cell)) - 1);
+		Form_pg_attribute attribute =
+			TupleDescAttr(RelationGetDescr(source),
+						  bdd_column_number(RelationGetDescr(source), lfirst(cell)) - 1);
 
-		appendStringInfo(&sql, "%s %s", quote_identifier(lfirst(cell)),
-						 format_type_extended(attribute->atttypid, attribute->atttypmod,
-											  FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
+		appendStringInfo(
+			&sql, "%s %s", quote_identifier(lfirst(cell)),
+			format_type_extended(attribute->atttypid, attribute->atttypmod,
+								 FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
 		bdd_append_collation(&sql, attribute->attcollation);
 		appendStringInfoString(&sql, ", ");
 		appendStringInfo(&columns, "%s%s", columns.len > 0 ? ", " : "", quote_identifier(lfirst(cell)));
@@ -209,8 +214,11 @@ capture_tuple(const TriggerData *data, BddTarget *target, HeapTuple tuple)
 
 	bdd_values_init(target, &row);
 	for (int i = 0; i < count; i++)
-		set_value(&row, i, heap_getattr(tuple, source_column(data, target, i), RelationGetDescr(data->tg_relation), &isnull));
-	set_value(&row, count, Int64GetDatum((int64) U64FromFullTransactionId(GetTopFullTransactionId())));
+		set_value(&row, i,
+				  heap_getattr(tuple, source_column(data, target, i),
+							   RelationGetDescr(data->tg_relation), &isnull));
+	set_value(&row, count,
+			  Int64GetDatum((int64) U64FromFullTransactionId(GetTopFullTransactionId())));
 	GetUserIdAndSecContext(&role, &security);
 	SetUserIdAndSecContext(target->owner, security | SECURITY_LOCAL_USERID_CHANGE);
 	bdd_push_values(target, &row);
@@ -289,9 +297,9 @@ bdd_capture_rows(BddSlice *slice, const BddSyncRows *keys, bool gone)
 	BddSyncRows rows;
 
 	bdd_become_owner_of(sync->owner, &saved);
-	(void) bdd_run_on_relation(sync->source,
-							   gone ? bdd_sync_sql_captured_gone(sync) : bdd_sync_sql_captured_rows(sync),
-							   relation, 0, NULL, NULL, false);
+	(void) bdd_run_on_relation(
+		sync->source, gone ? bdd_sync_sql_captured_gone(sync) : bdd_sync_sql_captured_rows(sync),
+		relation, 0, NULL, NULL, false);
 	rows = bdd_slice_take();
 	bdd_become_again(&saved);
 	bdd_slice_free_relation(relation);
@@ -306,8 +314,8 @@ bdd_capture_forget(BddSlice *slice, const BddSyncRows *keys)
 	BddIdentity saved;
 
 	bdd_become_extension_owner(&saved);
-	(void) bdd_run_on_relation(slice->sync->captured, bdd_sync_sql_captured_forget(slice->sync), relation,
-							   0, NULL, NULL, false);
+	(void) bdd_run_on_relation(slice->sync->captured, bdd_sync_sql_captured_forget(slice->sync),
+							   relation, 0, NULL, NULL, false);
 	bdd_become_again(&saved);
 	bdd_slice_free_relation(relation);
 }

@@ -250,7 +250,8 @@ holder(const BddSync *sync)
 	Datum values[] = {ObjectIdGetDatum(bdd_catalog_relation("sync_row")), Int64GetDatum(sync->id)};
 	bool isnull;
 
-	return bdd_plan_run(&select, values, NULL) == 0 ? 0 : DatumGetInt32(bdd_spi_value(0, 1, &isnull));
+	return bdd_plan_run(&select, values, NULL) == 0 ? 0 :
+													  DatumGetInt32(bdd_spi_value(0, 1, &isnull));
 }
 
 /*
@@ -402,7 +403,8 @@ bdd_reset_watermark(PG_FUNCTION_ARGS)
 		bdd_become_again(&saved);
 		bdd_become_owner_of(sync.owner, &saved);
 		bdd_exact_output();
-		values[1] = bdd_text_array(watermark_argument(&sync, text_to_cstring(PG_GETARG_TEXT_PP(1))));
+		values[1] =
+			bdd_text_array(watermark_argument(&sync, text_to_cstring(PG_GETARG_TEXT_PP(1))));
 		bdd_become_again(&saved);
 		bdd_become_extension_owner(&saved);
 	}

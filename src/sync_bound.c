@@ -78,6 +78,8 @@
  */
 #include "sync_bound.h"
 
+#include "catalog/pg_authid_d.h"
+
 #include "access/relation.h"
 #include "access/twophase.h"
 #include "commands/sequence.h"
@@ -88,6 +90,7 @@
 #include "storage/bufmgr.h"
 #include "storage/latch.h"
 #include "storage/lmgr.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
@@ -668,7 +671,10 @@ state_name(BackendState state)
 	}
 }
 
-/* As "pid 123 (idle in transaction since ...)", as far as that is known. */
+/*
+ * As "pid 123 (idle in transaction since ...)", as far as that is known, and
+ * the session's user might see it in pg_stat_activity.
+ */
 static char *
 describe_process(int backend, int pid)
 {
@@ -679,7 +685,8 @@ describe_process(int backend, int pid)
 	read_status(backend, pid, &status);
 	state = status.known ? state_name(status.state) : NULL;
 	since = status.transaction != 0 ? status.transaction : status.statement;
-	if (state == NULL || since == 0)
+	if (state == NULL || since == 0 ||
+		!has_privs_of_role(GetSessionUserId(), ROLE_PG_READ_ALL_STATS))
 		return psprintf("pid %d", pid);
 	return psprintf("pid %d (%s since %s)", pid, state, timestamptz_to_str(since));
 }

@@ -242,12 +242,15 @@ check_position_column(const BddSync *sync, Relation source, const char *name, Li
 	if (now == before)
 		return;
 	if (!is_integer(getBaseType(now)) || !is_integer(getBaseType(before)))
-		ereport(ERROR,
-				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("column \"%s\" of \"%s\" is of type %s, and was of type %s when sync \"%s\" was made",
-						name, RelationGetRelationName(source), format_type_be(now), format_type_be(before), sync->name),
-				 errdetail("The sync reads in the order of this column, which may be another one now."),
-				 errhint("Drop the sync and make it anew.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_DATATYPE_MISMATCH),
+			 errmsg(
+				 "column \"%s\" of \"%s\" is of type %s, and was of type %s when sync \"%s\" was made",
+				 name, RelationGetRelationName(source), format_type_be(now), format_type_be(before),
+				 sync->name),
+			 errdetail("The sync reads in the order of this column, which may be another one now."),
+			 errhint("Drop the sync and make it anew.")));
 	lfirst_oid(type) = now;
 }
 
@@ -278,8 +281,8 @@ static void
 check_type(const BddSync *sync, const char *column, const char *expression, Oid type)
 {
 	Relation rel = table_open(sync->target, AccessShareLock);
-	Form_pg_attribute attribute = TupleDescAttr(RelationGetDescr(rel),
-												bdd_column_number(RelationGetDescr(rel), column) - 1);
+	Form_pg_attribute attribute =
+		TupleDescAttr(RelationGetDescr(rel), bdd_column_number(RelationGetDescr(rel), column) - 1);
 
 	if (!can_coerce_type(1, &type, &attribute->atttypid, COERCION_ASSIGNMENT))
 		ereport(ERROR,
@@ -329,7 +332,8 @@ static bool
 reads_elsewhere(const BddSync *sync)
 {
 	SPIPlanPtr plan = SPI_prepare(psprintf("SELECT * FROM %s", bdd_qualified_name(sync->source)), 0, NULL);
-	CachedPlan *cached = plan != NULL && SPI_keepplan(plan) == 0 ? SPI_plan_get_cached_plan(plan) : NULL;
+	CachedPlan *cached =
+		plan != NULL && SPI_keepplan(plan) == 0 ? SPI_plan_get_cached_plan(plan) : NULL;
 	bool elsewhere = false;
 	ListCell *statement;
 	ListCell *cell;

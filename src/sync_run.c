@@ -45,8 +45,12 @@
 
 PG_FUNCTION_INFO_V1(bdd_run_sync);
 
-/* So long a run waits for transactions that are open when it begins. */
+/*
+ * So long a run waits for transactions that are open when it begins; in steps,
+ * for these are transactions themselves, and two runs would wait for each other.
+ */
 #define PATIENCE_MS 1000
+#define STEP_MS 20
 
 typedef enum BddPhase
 {
@@ -74,6 +78,8 @@ typedef struct BddRun
 	List *watermark; /* dry run: how far it is */
 	bool complete;   /* dry run: the same */
 	char *bound;     /* up to where this run reads */
+	char *moment;    /* that this run waits for; NULL: none yet */
+	bool waits;      /* another step is to come */
 	List *after;     /* key of the last row of this phase */
 	int64 kept;      /* rows that could not be removed */
 	bool paused;
@@ -224,7 +230,8 @@ as_cursor(const BddSync *sync, TimestampTz at)
 	Datum value = TimestampTzGetDatum(at);
 
 	if (type == TIMESTAMPOID)
-		return DatumGetCString(DirectFunctionCall1(timestamp_out, DirectFunctionCall1(timestamptz_timestamp, value)));
+		return DatumGetCString(
+			DirectFunctionCall1(timestamp_out, DirectFunctionCall1(timestamptz_timestamp, value)));
 	if (type == DATEOID)
 	{
 		/* That day may not be over. */
@@ -246,6 +253,21 @@ tell_holders(BddRun *run, const BddMoment *moment)
 				 errdetail("It is held back by %s.", holders)));
 }
 
+/* False: not yet, and if the run has patience left, another step is to come. */
+static bool
+is_over_soon(BddRun *run, BddMoment *moment)
+{
+	run->waits = false;
+	if (bdd_moment_wait(moment, STEP_MS))
+		return true;
+	if (!TimestampDifferenceExceeds(run->started, GetCurrentTimestamp(), PATIENCE_MS))
+	{
+		run->moment = MemoryContextStrdup(run->context, bdd_moment_out(moment));
+		run->waits = true;
+	}
+	return false;
+}
+
 /*
  * The bound of a clock: a moment before which nobody can write any more.  One
  * that an earlier run has remembered may be over by now.
@@ -254,13 +276,14 @@ static void
 find_clock(BddRun *run, BddSync *sync)
 {
 	BddMoment *before = bdd_moment_in(sync->moment);
-	BddMoment *moment = bdd_moment_take();
-	TimestampTz bound;
+	BddMoment *moment = run->moment != NULL ? bdd_moment_in(run->moment) : bdd_moment_take();
+	TimestampTz bound = DT_NOBEGIN;
 	TimestampTz at;
 
-	bound = DT_NOBEGIN;
-	if (bdd_moment_wait(moment, PATIENCE_MS))
+	if (is_over_soon(run, moment))
 		sync->moment = NULL;
+	else if (run->waits)
+		return;
 	else
 	{
 		tell_holders(run, moment);
@@ -311,19 +334,24 @@ find_sequence(BddRun *run, BddSync *sync)
 	bool called;
 
 	bdd_sync_check_sequence(sync);
-	moment = bdd_moment_take_sequence(sync->sequence, &last, &called);
+	moment = run->moment != NULL ? bdd_moment_in(run->moment) :
+								   bdd_moment_take_sequence(sync->sequence, &last, &called);
+	last = moment->last_value;
+	called = moment->called;
 	check_set_back(sync, called ? last : last - 1);
 	before = bdd_moment_in(sync->moment);
 	if (before != NULL && before->last_value > last)
 		before = NULL;
 	if (!called)
 		return;
-	if (bdd_moment_wait(moment, PATIENCE_MS))
+	if (is_over_soon(run, moment))
 	{
 		sync->moment = NULL;
 		sync->bound = psprintf(INT64_FORMAT, last);
 		return;
 	}
+	if (run->waits)
+		return;
 	tell_holders(run, moment);
 	if (before == NULL || bdd_moment_is_over(before))
 	{
@@ -372,7 +400,8 @@ find_other(BddRun *run, BddSync *sync)
 	}
 	if (sync->moment != NULL && sync->moment_value != NULL &&
 		DatumGetTimestampTz(DirectFunctionCall3(timestamptz_in, CStringGetDatum(sync->moment),
-												ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1))) <= limit)
+												ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1))) <=
+			limit)
 	{
 		sync->bound = sync->moment_value;
 		sync->moment = NULL;
@@ -474,6 +503,8 @@ find_bound(BddRun *run)
 			break;
 	}
 	bdd_become_again(&saved);
+	if (run->waits)
+		return;
 	if (!flush_if_target(sync.source) && sync.kind != BDD_CURSOR_OTHER)
 	{
 		ereport(NOTICE,
@@ -512,9 +543,10 @@ estimate_left(BddSync *sync)
 							 &types[count], &values[count]);
 		count++;
 	}
-	(void) bdd_spi_run(psprintf("EXPLAIN (FORMAT JSON) %s",
-								bdd_sync_sql_left(sync, list_length(sync->watermark), sync->bound != NULL)),
-					   count, types, values, NULL);
+	(void) bdd_spi_run(
+		psprintf("EXPLAIN (FORMAT JSON) %s",
+				 bdd_sync_sql_left(sync, list_length(sync->watermark), sync->bound != NULL)),
+		count, types, values, NULL);
 	plan = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 	bdd_become_again(&saved);
 	rows = strstr(plan, "\"Plan Rows\": ");
@@ -559,11 +591,18 @@ save_slice(const BddSlice *slice)
 		{INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, TEXTARRAYOID}};
 	const BddSyncCounts *counts = &slice->counts;
 	Datum watermark = bdd_text_array(slice->sync->watermark);
-	Datum mark_values[] = {Int32GetDatum(slice->sync->id), watermark, BoolGetDatum(slice->sync->complete),
+	Datum mark_values[] = {Int32GetDatum(slice->sync->id), watermark,
+						   BoolGetDatum(slice->sync->complete),
 						   BoolGetDatum(slice->sync->truncated)};
-	Datum values[] = {Int64GetDatum(slice->run_id), Int64GetDatum(counts->slices), Int64GetDatum(counts->read),
-					  Int64GetDatum(counts->inserted), Int64GetDatum(counts->updated), Int64GetDatum(counts->deleted),
-					  Int64GetDatum(counts->unchanged), Int64GetDatum(counts->refused), watermark};
+	Datum values[] = {Int64GetDatum(slice->run_id),
+					  Int64GetDatum(counts->slices),
+					  Int64GetDatum(counts->read),
+					  Int64GetDatum(counts->inserted),
+					  Int64GetDatum(counts->updated),
+					  Int64GetDatum(counts->deleted),
+					  Int64GetDatum(counts->unchanged),
+					  Int64GetDatum(counts->refused),
+					  watermark};
 	BddIdentity saved;
 
 	bdd_become_extension_owner(&saved);
@@ -771,7 +810,8 @@ static void
 do_slice(BddRun *run)
 {
 	BddSync sync;
-	BddSlice slice = {.sync = &sync, .dry_run = run->dry_run, .run_id = run->run_id, .sample = run->sample};
+	BddSlice slice = {
+		.sync = &sync, .dry_run = run->dry_run, .run_id = run->run_id, .sample = run->sample};
 	BddStep step = {.after = run->after, .kept = run->kept};
 
 	if (!begin_slice(run, &sync))
@@ -920,8 +960,8 @@ is_at_limit(const BddRun *run)
 	return run->phase == PHASE_DONE ||
 		   (run->max_slices > 0 && run->totals.slices >= run->max_slices) ||
 		   (run->max_rows > 0 && run->totals.read >= run->max_rows) ||
-		   (run->max_seconds > 0 &&
-			TimestampDifferenceExceeds(run->started, GetCurrentTimestamp(), (int) (run->max_seconds * 1000)));
+		   (run->max_seconds > 0 && TimestampDifferenceExceeds(run->started, GetCurrentTimestamp(),
+															   (int) (run->max_seconds * 1000)));
 }
 
 static void
@@ -945,7 +985,9 @@ tell_dry_run(const BddRun *run)
 static void
 run_slices(BddRun *run)
 {
-	do_transaction(run, find_bound, false);
+	do
+		do_transaction(run, find_bound, false);
+	while (run->waits);
 	while (!is_at_limit(run))
 	{
 		CHECK_FOR_INTERRUPTS();

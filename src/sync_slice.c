@@ -97,7 +97,8 @@ bdd_slice_position(BddSlice *slice, const BddSyncRows *rows, const List *columns
 	bdd_become_owner_of(slice->sync->owner, &saved);
 	bdd_exact_output();
 	foreach(cell, columns)
-		texts = lappend(texts, SPI_getvalue(last, rows->desc, bdd_column_number(rows->desc, lfirst(cell))));
+		texts = lappend(
+			texts, SPI_getvalue(last, rows->desc, bdd_column_number(rows->desc, lfirst(cell))));
 	bdd_become_again(&saved);
 	return texts;
 }
@@ -225,7 +226,8 @@ shape_of(TupleDesc desc)
 	uint32 hash = bdd_fingerprint(desc);
 
 	for (int i = 0; i < desc->natts; i++)
-		hash = hash_combine(hash, string_hash(NameStr(TupleDescAttr(desc, i)->attname), NAMEDATALEN));
+		hash =
+			hash_combine(hash, string_hash(NameStr(TupleDescAttr(desc, i)->attname), NAMEDATALEN));
 	return hash;
 }
 
@@ -248,7 +250,8 @@ changes_of(const BddSync *sync, const BddSyncRows *rows)
 static Datum
 change_value(const BddSync *sync, const BddSyncRows *changes, uint64 i, int what, bool *isnull)
 {
-	return SPI_getbinval(changes->tuples[i], changes->desc, list_length(sync->columns) + what, isnull);
+	return SPI_getbinval(changes->tuples[i], changes->desc, list_length(sync->columns) + what,
+						 isnull);
 }
 
 /* How many rows are to be inserted, updated (or marked as present), removed. */
@@ -267,7 +270,8 @@ count_changes(const BddSync *sync, const BddSyncRows *changes, BddSyncCounts *co
 
 	for (uint64 i = 0; i < changes->count; i++)
 	{
-		char *operation = TextDatumGetCString(change_value(sync, changes, i, CHANGE_OPERATION, &isnull));
+		char *operation =
+			TextDatumGetCString(change_value(sync, changes, i, CHANGE_OPERATION, &isnull));
 
 		switch (operation[0])
 		{
@@ -304,11 +308,11 @@ add_samples(BddSlice *slice, const BddSyncRows *changes)
 		HeapTuple tuple = changes->tuples[i];
 		char *changed = SPI_getvalue(tuple, changes->desc, columns + CHANGE_COLUMNS);
 
-		slice->sample = lappend(slice->sample,
-								psprintf("%s %s%s%s",
-										 SPI_getvalue(tuple, changes->desc, columns + CHANGE_OPERATION),
-										 SPI_getvalue(tuple, changes->desc, columns + CHANGE_KEY),
-										 changed != NULL ? ": " : "", changed != NULL ? changed : ""));
+		slice->sample = lappend(
+			slice->sample,
+			psprintf("%s %s%s%s", SPI_getvalue(tuple, changes->desc, columns + CHANGE_OPERATION),
+					 SPI_getvalue(tuple, changes->desc, columns + CHANGE_KEY),
+					 changed != NULL ? ": " : "", changed != NULL ? changed : ""));
 	}
 	MemoryContextSwitchTo(old_context);
 }
@@ -326,7 +330,8 @@ write_changes(const BddSync *sync, EphemeralNamedRelation changes, uint32 shape,
 {
 	if (sync->buffered)
 	{
-		if (kinds->missing + kinds->present > 0 || (kinds->removed > 0 && sync->deleted_column != NULL))
+		if (kinds->missing + kinds->present > 0 ||
+			(kinds->removed > 0 && sync->deleted_column != NULL))
 			run_on_changes(sync, bdd_sync_sql_upsert_buffered(sync, shape), changes);
 		if (kinds->removed > 0 && sync->deleted_column == NULL)
 			run_on_changes(sync, bdd_sync_sql_delete_buffered(sync, shape), changes);
@@ -365,7 +370,8 @@ keys_of(BddRange *range)
 	{
 		EphemeralNamedRelation relation = bdd_slice_relation(BDD_SLICE_NAME, &range->rows);
 
-		(void) bdd_run_on_relation(sync->target, bdd_sync_sql_describe(sync, true, shape_of(range->rows.desc)),
+		(void) bdd_run_on_relation(sync->target,
+								   bdd_sync_sql_describe(sync, true, shape_of(range->rows.desc)),
 								   relation, 0, NULL, NULL, false);
 		keys = bdd_slice_take();
 		column = 1;
@@ -374,7 +380,8 @@ keys_of(BddRange *range)
 	values = palloc(sizeof(Datum) * (keys.count + 1));
 	for (uint64 i = 0; i < keys.count; i++)
 		values[i] = SPI_getbinval(keys.tuples[i], keys.desc, column, &isnull);
-	return PointerGetDatum(construct_array(values, (int) keys.count, JSONBOID, -1, false, TYPALIGN_INT));
+	return PointerGetDatum(
+		construct_array(values, (int) keys.count, JSONBOID, -1, false, TYPALIGN_INT));
 }
 
 /* The table has taken a later row of a key: what it refused is of no interest. */
@@ -569,16 +576,18 @@ describe_row(void *arg)
 	bdd_become_owner_of(sync->owner, &saved);
 	bdd_exact_output();
 	relation = bdd_slice_relation(BDD_SLICE_NAME, &description->rows);
-	if (bdd_run_on_relation(sync->target,
-							bdd_sync_sql_describe(sync, description->key, shape_of(description->rows.desc)),
-							relation, 0, NULL, NULL, false) > 0)
+	if (bdd_run_on_relation(
+			sync->target,
+			bdd_sync_sql_describe(sync, description->key, shape_of(description->rows.desc)),
+			relation, 0, NULL, NULL, false) > 0)
 	{
 		char *first = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 
 		description->first = MemoryContextStrdup(description->context, first);
 		if (!description->key)
-			description->second = MemoryContextStrdup(description->context,
-													  SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2));
+			description->second =
+				MemoryContextStrdup(description->context,
+									SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2));
 	}
 	bdd_become_again(&saved);
 	bdd_slice_free_relation(relation);
@@ -590,12 +599,14 @@ static void
 describe(BddSlice *slice, const BddSyncRows *rows, uint64 number, bool removals,
 		 char **document, char **position, char **key)
 {
-	BddDescription description = {slice, {rows->desc, rows->tuples + number, 1}, false, NULL, NULL, CurrentMemoryContext};
+	BddDescription description = {
+		slice, {rows->desc, rows->tuples + number, 1}, false, NULL, NULL, CurrentMemoryContext};
 	int columns = list_length(slice->sync->columns);
 
 	if (removals)
 	{
-		*document = *position = *key = SPI_getvalue(rows->tuples[number], rows->desc, columns + CHANGE_KEY);
+		*document = *position = *key =
+			SPI_getvalue(rows->tuples[number], rows->desc, columns + CHANGE_KEY);
 		return;
 	}
 	describe_row(&description);
@@ -702,9 +713,9 @@ bdd_slice_write(BddSlice *slice, const BddSyncRows *rows, bool removals)
 		foreach(cell, refused)
 			store_letter(slice, rows, lfirst(cell), removals);
 	if (!removals)
-		slice->counts.unchanged += rows->count - Min(rows->count,
-													 slice->counts.inserted + slice->counts.updated +
-														 slice->counts.deleted + slice->counts.refused);
+		slice->counts.unchanged +=
+			rows->count - Min(rows->count, slice->counts.inserted + slice->counts.updated +
+											   slice->counts.deleted + slice->counts.refused);
 }
 
 /* Runs the statements on no rows.  The caller is connected to SPI, as the owner. */

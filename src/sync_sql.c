@@ -188,7 +188,8 @@ append_same_key(BddSyncSql *sql, const char *other)
 	for (int i = 0; i < sql->key.count; i++)
 	{
 		BddKeyColumn *column = &sql->key.columns[i];
-		const char *name = quote_identifier(NameStr(TupleDescAttr(sql->desc, column->attnum - 1)->attname));
+		const char *name =
+			quote_identifier(NameStr(TupleDescAttr(sql->desc, column->attnum - 1)->attname));
 
 		appendStringInfo(&sql->text, "%st.%s", i > 0 ? " AND " : "", name);
 		bdd_append_operator(&sql->text, get_opfamily_member(column->opfamily, column->input_type,
@@ -207,8 +208,9 @@ append_key(BddSyncSql *sql, const char *prefix)
 	{
 		BddKeyColumn *column = &sql->key.columns[i];
 
-		appendStringInfo(&sql->text, "%s%s%s", i > 0 ? ", " : "", prefix,
-						 quote_identifier(NameStr(TupleDescAttr(sql->desc, column->attnum - 1)->attname)));
+		appendStringInfo(
+			&sql->text, "%s%s%s", i > 0 ? ", " : "", prefix,
+			quote_identifier(NameStr(TupleDescAttr(sql->desc, column->attnum - 1)->attname)));
 		bdd_append_collation(&sql->text, column->collation);
 	}
 }
@@ -653,7 +655,8 @@ bdd_sync_sql_missing(const BddSync *sync)
 	appendStringInfoString(&sql.text, " AND NOT EXISTS (SELECT FROM (SELECT ");
 	foreach(cell, sync->key)
 	{
-		append_value(&sql.text, attribute_of(&sql, lfirst(cell)), expression_of(sync, lfirst(cell)));
+		append_value(&sql.text, attribute_of(&sql, lfirst(cell)),
+					 expression_of(sync, lfirst(cell)));
 		appendStringInfo(&sql.text, " AS %s%s", quote_identifier(lfirst(cell)),
 						 lnext(sync->key, cell) != NULL ? ", " : "");
 	}
@@ -823,7 +826,8 @@ char *
 bdd_sync_sql_insert(const BddSync *sync, uint32 shape)
 {
 	BddSyncSql sql;
-	const char *version = sync->version_column != NULL ? quote_identifier(sync->version_column) : NULL;
+	const char *version =
+		sync->version_column != NULL ? quote_identifier(sync->version_column) : NULL;
 
 	begin(&sql, sync, shape);
 	appendStringInfo(&sql.text, "INSERT INTO %s AS t (", target_name(&sql));
@@ -840,8 +844,9 @@ bdd_sync_sql_insert(const BddSync *sync, uint32 shape)
 	{
 		BddKeyColumn *column = &sql.key.columns[i];
 
-		appendStringInfo(&sql.text, "%s%s", i > 0 ? ", " : "",
-						 quote_identifier(NameStr(TupleDescAttr(sql.desc, column->attnum - 1)->attname)));
+		appendStringInfo(
+			&sql.text, "%s%s", i > 0 ? ", " : "",
+			quote_identifier(NameStr(TupleDescAttr(sql.desc, column->attnum - 1)->attname)));
 		bdd_append_collation(&sql.text, column->collation);
 		bdd_append_opclass(&sql.text, column->opclass);
 	}
