@@ -97,7 +97,7 @@ my $row = q{SELECT batchdedup.upsert('price', '{"item": 1, "price": 2.50}')};
 my $items = q{INSERT INTO item SELECT i, 'item ' || i FROM generate_series(1, 1000) i};
 
 $workers->safe_psql('postgres', $schema);
-$workers->safe_psql('app', "CREATE EXTENSION batchdedup; $target");
+$workers->safe_psql('app', "CREATE EXTENSION batchdedup; $target $sync");
 $connections->safe_psql('jobs', 'CREATE EXTENSION pg_cron');
 $connections->safe_psql('app', "$schema $target $sync");
 
@@ -130,7 +130,7 @@ foreach my $example (examples($jobs))
 }
 $workers->safe_psql($_, $row) for qw(postgres app);
 $connections->safe_psql('app', $row);
-$workers->safe_psql('postgres', $items);
+$workers->safe_psql('app', $items);
 $connections->safe_psql('app', $items);
 
 # What the page has at night is tried now.
@@ -140,7 +140,7 @@ SELECT cron.schedule('slow', '$every', 'CALL slow()') WHERE $at_once;
 SELECT cron.schedule('tick', '$every', 'INSERT INTO tick DEFAULT VALUES');
 SELECT cron.schedule('fails later', '$every', 'CALL commits_and_fails()');
 SELECT cron.schedule('not alone', '$every', 'CALL commits_and_fails(); SELECT 1');
-SELECT cron.schedule('two syncs', '$every', 'CALL batchdedup.run_sync(''items''); CALL batchdedup.run_sync(''items'')');
+SELECT cron.schedule_in_database('two syncs', '$every', 'CALL batchdedup.run_sync(''items''); CALL batchdedup.run_sync(''items'')', 'app');
 SELECT cron.schedule('two', '$every', 'CREATE TABLE left_over (); SELECT 1 / 0');
 SQL
 $connections->safe_psql('jobs', <<"SQL");
@@ -188,7 +188,7 @@ is($workers->safe_psql('postgres', "SELECT string_agg(DISTINCT jobname, ', ' ORD
 
 # The first run may have come before the rows.
 my $synced = 'SELECT (SELECT count(*) FROM item_copy) = 1000 AND (SELECT count(DISTINCT xmin::text) FROM item_copy) = 10';
-wait_for($workers, 'postgres', $synced, 'a sync has run, in transactions of its own');
+wait_for($workers, 'app', $synced, 'a sync has run, in transactions of its own');
 wait_for($connections, 'app', $synced, 'also through a connection');
 
 sub message
