@@ -418,7 +418,10 @@ Datum
 bdd_drop_sync(PG_FUNCTION_ARGS)
 {
 	static BddKeptPlan delete = {
-		"DELETE FROM batchdedup.sync_row WHERE id = $1", 1, {INT4OID}};
+		"WITH letters AS (DELETE FROM batchdedup.sync_letter_row WHERE sync_id = $1) "
+		"DELETE FROM batchdedup.sync_row WHERE id = $1",
+		1,
+		{INT4OID}};
 	char *name = name_argument(fcinfo);
 	BddSync sync;
 	BddIdentity saved;

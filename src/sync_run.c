@@ -164,6 +164,8 @@ do_work(void *arg)
 {
 	BddTransaction *transaction = arg;
 
+	/* Here, and not between transactions: then it is known how the run has ended. */
+	CHECK_FOR_INTERRUPTS();
 	bdd_spi_connect();
 	/* What SPI returns lives in its own memory; what the work makes, here. */
 	MemoryContextSwitchTo(transaction->run->slice_context);
@@ -941,7 +943,6 @@ wait_before_next_try(BddRun *run)
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 					 Min(bdd_backoff_ms(run->failures), 1000), PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
-	CHECK_FOR_INTERRUPTS();
 }
 
 /* Until it is done, or fails for good. */
@@ -996,7 +997,6 @@ run_slices(BddRun *run)
 	while (run->waits);
 	while (!is_at_limit(run))
 	{
-		CHECK_FOR_INTERRUPTS();
 		if (!run->dry_run && run->day != bdd_change_log_day())
 			do_transaction(run, prepare_log, false);
 		do_transaction(run, do_slice, true);

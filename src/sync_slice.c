@@ -522,8 +522,39 @@ retry_refused(BddSlice *slice, const BddSyncRows *rows, bool removals, List *ref
 }
 
 /*
+ * Tries rows from "first" on until one changes something, and undoes it.  Returns
+ * its error, or NULL; *tried: there is such a row.
+ */
+static ErrorData *
+probe(BddSlice *slice, const BddSyncRows *rows, uint64 first, bool removals, bool *tried)
+{
+	BddSyncCounts counts = slice->counts;
+	ErrorData *error = NULL;
+
+	*tried = false;
+	for (uint64 i = first; i < rows->count && !*tried; i++)
+	{
+		MemoryContext context = CurrentMemoryContext;
+		ResourceOwner owner = CurrentResourceOwner;
+
+		CHECK_FOR_INTERRUPTS();
+		BeginInternalSubTransaction(NULL);
+		MemoryContextSwitchTo(context);
+		error = try_range(slice, rows, i, 1, removals);
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		*tried = error != NULL || slice->counts.inserted != counts.inserted ||
+				 slice->counts.updated != counts.updated || slice->counts.deleted != counts.deleted;
+		slice->counts = counts;
+	}
+	return error;
+}
+
+/*
  * Raises an error that is not a row's if it hits the first, the middle and the
- * last row alike: then it is the sync that is at fault.
+ * last row alike: then it is the sync that is at fault.  Rows that change
+ * nothing say nothing: the next one is asked.
  */
 static void
 raise_if_fault(BddSlice *slice, const BddSyncRows *rows, bool removals, ErrorData *error)
@@ -534,19 +565,10 @@ raise_if_fault(BddSlice *slice, const BddSyncRows *rows, bool removals, ErrorDat
 		return;
 	for (int i = 0; i < lengthof(probes); i++)
 	{
-		MemoryContext context = CurrentMemoryContext;
-		ResourceOwner owner = CurrentResourceOwner;
-		BddSyncCounts counts = slice->counts;
-		ErrorData *other;
+		bool tried;
+		ErrorData *other = probe(slice, rows, probes[i], removals, &tried);
 
-		BeginInternalSubTransaction(NULL);
-		MemoryContextSwitchTo(context);
-		other = try_range(slice, rows, probes[i], 1, removals);
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-		slice->counts = counts;
-		if (other == NULL || other->sqlerrcode != error->sqlerrcode)
+		if (tried && (other == NULL || other->sqlerrcode != error->sqlerrcode))
 			return;
 	}
 	ReThrowError(error);
