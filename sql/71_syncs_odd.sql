@@ -224,6 +224,30 @@ SELECT batchdedup.drop_sync('citext');
 DROP TABLE insensitive, insensitive_copy;
 
 -- ---------------------------------------------------------------------
+-- Retention, and the clock of the worker
+-- ---------------------------------------------------------------------
+
+CREATE TABLE batchdedup.change_log_20200101 PARTITION OF batchdedup.change_log_row
+    FOR VALUES FROM ('2020-01-01 00:00:00+00') TO ('2020-01-02 00:00:00+00');
+SELECT batchdedup.expire_syncs('100 years');
+SELECT batchdedup.expire_syncs('1 day') >= 1 AS expired;
+SELECT to_regclass('batchdedup.change_log_20200101') AS left, (SELECT count(*) > 0 FROM batchdedup.change_log) AS today_stays;
+
+-- What its triggers take from now() is the time of the apply.
+CREATE TABLE stamped (id integer PRIMARY KEY, v integer, at timestamptz);
+CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.at := now(); RETURN NEW; END $$;
+CREATE TRIGGER stamp BEFORE INSERT OR UPDATE ON stamped FOR EACH ROW EXECUTE FUNCTION stamp();
+SELECT batchdedup.create_target('stamped', update_columns => 'v');
+SELECT batchdedup.upsert('stamped', '{"id": 1, "v": 1}');
+SELECT batchdedup.flush('stamped');
+SELECT at AS first FROM stamped \gset
+SELECT pg_sleep(0.3);
+SELECT batchdedup.upsert('stamped', '{"id": 1, "v": 2}');
+SELECT batchdedup.flush('stamped');
+SELECT at - :'first' >= interval '0.3 seconds' AS later FROM stamped;
+SELECT batchdedup.drop_target('stamped');
+
+-- ---------------------------------------------------------------------
 -- DDL
 -- ---------------------------------------------------------------------
 
