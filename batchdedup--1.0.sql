@@ -1214,6 +1214,7 @@ CREATE TABLE batchdedup.sync_row (
     truncated boolean NOT NULL DEFAULT false,   -- trigger: the source was, since
     last_run_at timestamptz,                -- ended without an error
     last_error text,
+    last_error_sqlstate text,
     last_error_at timestamptz
 );
 COMMENT ON TABLE batchdedup.sync_row IS
@@ -1392,9 +1393,12 @@ COMMENT ON VIEW batchdedup.sync IS
 
 CREATE VIEW batchdedup.sync_run WITH (security_barrier) AS
 SELECT r.id, r.sync, r.target, r.started_at, r.finished_at, r.slices, r.rows_read,
-       r.inserted, r.updated, r.deleted, r.unchanged, r.refused, r.from_watermark, r.watermark, r.error
+       r.inserted, r.updated, r.deleted, r.unchanged, r.refused, r.from_watermark, r.watermark,
+       CASE WHEN pg_catalog.has_table_privilege(s.source::oid, 'SELECT') THEN r.error
+            ELSE pg_catalog.left(r.error, 5) END AS error
   FROM batchdedup.sync_run_row r
   JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) r.target::oid
+  LEFT JOIN batchdedup.sync_row s ON s.name OPERATOR(pg_catalog.=) r.sync
  WHERE pg_catalog.has_table_privilege(c.oid, 'SELECT')
    AND NOT pg_catalog.row_security_active(c.oid);
 COMMENT ON VIEW batchdedup.sync_run IS
@@ -1449,7 +1453,9 @@ SELECT s.name, s.source, s.target, s.cursor_kind, s.paused,
                             OPERATOR(pg_catalog.-) r.started_at), 0.001)::double precision AS rate,
        (SELECT pg_catalog.count(*) FROM batchdedup.sync_letter_row l
          WHERE l.sync_id OPERATOR(pg_catalog.=) s.id) AS dead_letters,
-       s.last_error, s.last_error_at
+       -- A message may hold values of the source.
+       CASE WHEN pg_catalog.has_table_privilege(s.source::oid, 'SELECT') THEN s.last_error END AS last_error,
+       s.last_error_sqlstate, s.last_error_at
   FROM batchdedup.sync_row s
   JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) s.target::oid
  CROSS JOIN LATERAL (SELECT batchdedup.sync_lag_internal(s.id, 100000) AS lag_rows) w
@@ -1576,27 +1582,27 @@ SELECT 'consumers', NULL,
          FROM batchdedup.consumer v GROUP BY v.name) c ON c.lost > 0 OR c.letters > 0 OR c.late
 UNION ALL
 SELECT 'syncs', s.target,
-       CASE WHEN s.name IS NULL THEN 'ok' WHEN s.last_error IS NOT NULL THEN 'fail' ELSE 'warn' END,
+       CASE WHEN s.name IS NULL THEN 'ok' WHEN s.last_error_at IS NOT NULL THEN 'fail' ELSE 'warn' END,
        CASE WHEN s.name IS NOT NULL
             THEN format('sync "%s": %s', s.name, concat_ws(', ',
-                 CASE WHEN s.last_error IS NOT NULL THEN format('fails since %s: %s', s.last_error_at, s.last_error) END,
+                 CASE WHEN s.last_error_at IS NOT NULL THEN format('failed at %s, SQLSTATE %s', s.last_error_at, s.last_error_sqlstate) END,
                  CASE WHEN s.letters > 0 THEN format('%s dead letters', s.letters) END,
                  CASE WHEN s.late THEN format('has not come to an end since %s', s.last_run_at) END,
                  CASE WHEN s.holders IS NOT NULL THEN format('is held back by %s', s.holders) END)) END,
-       CASE WHEN s.last_error IS NOT NULL THEN 'Mend what the error says; the next run goes on where this one ended.'
+       CASE WHEN s.last_error_at IS NOT NULL THEN 'See last_error in batchdedup.sync_status; the next run goes on where this one ended.'
             WHEN s.letters > 0
             THEN 'See batchdedup.sync_dead_letter; then retry_sync_dead_letters or discard_sync_dead_letters.'
             WHEN s.name IS NOT NULL THEN 'See batchdedup.sync_status. End the transaction, or let run_sync be called.' END
   FROM (VALUES (1)) AS one (row)
   LEFT JOIN (
-       SELECT y.name, y.target, y.last_error, y.last_error_at, y.last_run_at, l.letters,
+       SELECT y.name, y.target, y.last_error_sqlstate, y.last_error_at, y.last_run_at, l.letters,
               NOT y.paused AND y.last_run_at < clock_timestamp() - interval '1 hour' AS late,
               CASE WHEN y.cursor_kind = 'sequence' OR (y.cursor_kind = 'clock' AND
                         coalesce(y.bound::timestamptz < clock_timestamp() - interval '10 minutes', true))
                    THEN batchdedup.sync_holders_internal(y.moment) END AS holders
          FROM batchdedup.sync_row y
         CROSS JOIN LATERAL (SELECT count(x.id) AS letters FROM batchdedup.sync_letter_row x WHERE x.sync_id = y.id) l
-       ) s ON s.last_error IS NOT NULL OR s.letters > 0 OR s.late OR s.holders IS NOT NULL;
+       ) s ON s.last_error_at IS NOT NULL OR s.letters > 0 OR s.late OR s.holders IS NOT NULL;
 END;
 COMMENT ON FUNCTION batchdedup.health IS
     'a row for each check: ok, warn or fail, and what to do';
@@ -1822,7 +1828,7 @@ GRANT EXECUTE ON FUNCTION batchdedup.health,
 GRANT SELECT ON batchdedup.target_option, batchdedup.mark TO pg_monitor;
 GRANT SELECT (id, target_id, superseded) ON batchdedup.dead_letter_row TO pg_monitor;
 GRANT SELECT (id) ON batchdedup.file TO pg_monitor;
-GRANT SELECT (id, name, target, cursor_kind, paused, bound, moment, last_run_at, last_error, last_error_at) ON batchdedup.sync_row TO pg_monitor;
+GRANT SELECT (id, name, target, cursor_kind, paused, bound, moment, last_run_at, last_error_sqlstate, last_error_at) ON batchdedup.sync_row TO pg_monitor;
 GRANT SELECT (id, sync_id) ON batchdedup.sync_letter_row TO pg_monitor;
 GRANT SELECT ON batchdedup.stat_target, batchdedup.stat_buffer, batchdedup.stat_worker, batchdedup.stat_journal
     TO pg_monitor;

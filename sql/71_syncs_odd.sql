@@ -95,6 +95,26 @@ SELECT count(*) FROM batchdedup.change_log;
 SELECT count(*) FROM batchdedup.sync_run;
 SELECT batchdedup.sync_lag_internal(1, 10) IS NULL AS hidden;
 SELECT batchdedup.expire_syncs();
+-- A domain whose check would run as the extension's owner.
+CREATE TABLE seen (who name);
+CREATE FUNCTION spy(integer) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO syncs_odd.seen VALUES (current_user);
+    RETURN true;
+END $$;
+CREATE DOMAIN spying AS integer CHECK (syncs_odd.spy(VALUE));
+CREATE TABLE spied (id spying PRIMARY KEY);
+CREATE TABLE spied_copy (id integer PRIMARY KEY);
+SELECT batchdedup.create_sync('spied', 'spied', 'spied_copy', capture => 'trigger');
+INSERT INTO spied VALUES (1);
+CALL batchdedup.run_sync('spied');
+INSERT INTO spied VALUES (2);
+RESET ROLE;
+CALL batchdedup.run_sync('spied');
+SELECT DISTINCT who FROM seen;
+TABLE spied_copy;
+SET ROLE regress_sync_other;
+SELECT batchdedup.drop_sync('spied');
 CREATE TABLE mine (id integer PRIMARY KEY);
 CREATE TRIGGER t AFTER INSERT ON mine FOR EACH ROW EXECUTE FUNCTION batchdedup.capture_internal('captured_1', '1', 'id');
 RESET ROLE;
@@ -144,7 +164,7 @@ CREATE TRIGGER refuse BEFORE INSERT ON guarded FOR EACH ROW EXECUTE FUNCTION ref
 SELECT batchdedup.create_sync('guarded', 'source', 'guarded', cursor => 'at');
 CALL batchdedup.run_sync('guarded');
 SELECT last_error, dead_letters FROM batchdedup.sync_status WHERE name = 'guarded';
-SELECT status, detail ~ 'fails since' AS says_so FROM batchdedup.health() WHERE check_name = 'syncs';
+SELECT status, detail ~ 'SQLSTATE 42P01' AS says_so FROM batchdedup.health() WHERE check_name = 'syncs';
 DROP TRIGGER refuse ON guarded;
 CREATE TRIGGER refuse BEFORE INSERT ON guarded FOR EACH ROW EXECUTE FUNCTION refuse('two');
 CALL batchdedup.run_sync('guarded');

@@ -104,15 +104,18 @@ make_table(BddSync *sync, Relation source)
 		Form_pg_attribute attribute =
 			TupleDescAttr(RelationGetDescr(source),
 						  bdd_column_number(RelationGetDescr(source), lfirst(cell)) - 1);
+		int32 typmod = attribute->atttypmod;
+		/* Checks of a domain would run as the extension's owner. */
+		Oid type = getBaseTypeAndTypmod(attribute->atttypid, &typmod);
 
-		appendStringInfo(
-			&sql, "%s %s", quote_identifier(lfirst(cell)),
-			format_type_extended(attribute->atttypid, attribute->atttypmod,
-								 FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
+		appendStringInfo(&sql, "%s %s", quote_identifier(lfirst(cell)),
+						 format_type_extended(type, typmod,
+											  FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
 		bdd_append_collation(&sql, attribute->attcollation);
 		appendStringInfoString(&sql, ", ");
 		appendStringInfo(&columns, "%s%s", columns.len > 0 ? ", " : "", quote_identifier(lfirst(cell)));
 	}
+
 	appendStringInfo(&sql, TRANSACTION_COLUMN " pg_catalog.int8 NOT NULL, PRIMARY KEY (%s))", columns.data);
 	execute(sql.data);
 	(void) bdd_spi_run("INSERT INTO batchdedup.target_option (target, key_columns, guard, own) "
@@ -186,7 +189,7 @@ source_column(const TriggerData *data, BddTarget *target, int i)
 	AttrNumber attnum = bdd_column_number(desc, name);
 
 	if (attnum == InvalidAttrNumber ||
-		TupleDescAttr(desc, attnum - 1)->atttypid != TupleDescAttr(target->shape.desc, i)->atttypid)
+		getBaseType(TupleDescAttr(desc, attnum - 1)->atttypid) != TupleDescAttr(target->shape.desc, i)->atttypid)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("column \"%s\" of \"%s\" is not what it was when its changes began to be captured",

@@ -388,7 +388,7 @@ Datum
 bdd_reset_watermark(PG_FUNCTION_ARGS)
 {
 	static BddKeptPlan update = {
-		"UPDATE batchdedup.sync_row SET watermark = $2, complete = false, last_error = NULL, last_error_at = NULL "
+		"UPDATE batchdedup.sync_row SET watermark = $2, complete = false, last_error = NULL, last_error_sqlstate = NULL, last_error_at = NULL "
 		"WHERE id = $1",
 		2,
 		{INT4OID, TEXTARRAYOID}};

@@ -870,7 +870,8 @@ static void
 save_end(BddRun *run)
 {
 	static BddKeptPlan sync = {
-		"UPDATE batchdedup.sync_row SET last_run_at = pg_catalog.clock_timestamp(), last_error = NULL, last_error_at = NULL "
+		"UPDATE batchdedup.sync_row SET last_run_at = pg_catalog.clock_timestamp(), last_error = NULL, "
+		"last_error_sqlstate = NULL, last_error_at = NULL "
 		"WHERE name = $1",
 		1,
 		{TEXTOID}};
@@ -894,17 +895,19 @@ static void
 save_error(BddRun *run)
 {
 	static BddKeptPlan sync = {
-		"UPDATE batchdedup.sync_row SET last_error = $2, last_error_at = pg_catalog.clock_timestamp() WHERE name = $1",
-		2,
-		{TEXTOID, TEXTOID}};
+		"UPDATE batchdedup.sync_row SET last_error = $2, last_error_sqlstate = $3, last_error_at = pg_catalog.clock_timestamp() "
+		"WHERE name = $1",
+		3,
+		{TEXTOID, TEXTOID, TEXTOID}};
 	static BddKeptPlan history = {
 		"UPDATE batchdedup.sync_run_row SET error = $2, finished_at = pg_catalog.clock_timestamp() WHERE id = $1",
 		2,
 		{INT8OID, TEXTOID}};
-	Datum message = CStringGetTextDatum(psprintf("%s: %s", unpack_sql_state(failed_with->sqlerrcode),
-												 failed_with->message));
-	Datum sync_values[] = {CStringGetTextDatum(run->name), message};
-	Datum history_values[] = {Int64GetDatum(run->run_id), message};
+	const char *state = unpack_sql_state(failed_with->sqlerrcode);
+	Datum sync_values[] = {CStringGetTextDatum(run->name), CStringGetTextDatum(failed_with->message),
+						   CStringGetTextDatum(state)};
+	Datum history_values[] = {Int64GetDatum(run->run_id),
+							  CStringGetTextDatum(psprintf("%s: %s", state, failed_with->message))};
 	BddIdentity saved;
 
 	bdd_become_extension_owner(&saved);
