@@ -409,6 +409,8 @@ static void
 check_buffer(const BddSync *sync)
 {
 	BddOptions options;
+	ListCell *cell;
+	bool same;
 
 	if (!sync->buffered)
 		return;
@@ -417,17 +419,13 @@ check_buffer(const BddSync *sync)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("table \"%s\" is not registered as a target", get_rel_name(sync->target)),
 				 errhint("SELECT batchdedup.create_target(%s);", quote_literal_cstr(bdd_qualified_name(sync->target)))));
-	if (list_difference(options.key_columns, sync->key) != NIL && !equal(options.key_columns, sync->key))
-	{
-		ListCell *cell;
-
-		foreach(cell, options.key_columns)
-			if (!bdd_is_named(sync->key, lfirst(cell)) ||
-				list_length(sync->key) != list_length(options.key_columns))
-				ereport(ERROR,
-						(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						 errmsg("the sync's key is not the key of target \"%s\"", get_rel_name(sync->target))));
-	}
+	same = list_length(sync->key) == list_length(options.key_columns);
+	foreach(cell, options.key_columns)
+		same = same && bdd_is_named(sync->key, lfirst(cell));
+	if (!same)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the sync's key is not the key of target \"%s\"", get_rel_name(sync->target))));
 }
 
 static void

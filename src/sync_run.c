@@ -68,11 +68,12 @@ typedef struct BddRun
 	BddSync *sync;               /* as it was at the start, for the lock */
 	TimestampTz started;
 	BddPhase phase;
-	bool begun;       /* the sync has been read */
-	List *watermark;  /* dry run: how far it is */
-	char *bound;      /* up to where this run reads */
-	List *null_after; /* key of the last row without a cursor */
-	int64 kept;       /* rows that could not be removed */
+	bool begun;         /* the sync has been read */
+	bool not_committed; /* the last transaction failed at its very end */
+	List *watermark;    /* dry run: how far it is */
+	char *bound;        /* up to where this run reads */
+	List *null_after;   /* key of the last row without a cursor */
+	int64 kept;         /* rows that could not be removed */
 	bool paused;
 	int64 run_id; /* 0: nothing found yet */
 	int day;      /* for which the log has a partition */
@@ -163,6 +164,28 @@ do_work(void *arg)
 	bdd_spi_finish();
 }
 
+/* Returns the error that made the server roll back instead, or NULL. */
+static ErrorData *
+commit(BddRun *run)
+{
+	ErrorData *volatile error = NULL;
+
+	PG_TRY();
+	{
+		SPI_commit();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(run->context);
+		error = CopyErrorData();
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(run->context);
+	run->not_committed = error != NULL;
+	return error;
+}
+
 /*
  * Does the work in a transaction of its own; returns the error that undid it, or
  * NULL.
@@ -182,9 +205,8 @@ in_transaction(BddRun *run, void (*work)(BddRun *run), bool repeatable)
 	error = bdd_catch(do_work, &transaction);
 	PopActiveSnapshot();
 	if (error == NULL)
-		SPI_commit();
-	else
-		SPI_rollback();
+		return commit(run);
+	SPI_rollback();
 	return error;
 }
 
@@ -784,11 +806,15 @@ fail(BddRun *run, ErrorData *error)
 	ReThrowError(error);
 }
 
-/* Errors that come of what others do at the same time. */
+/*
+ * Errors that come of what others do at the same time.  After a commit that
+ * failed we have noted down more than has happened.
+ */
 static bool
 is_worth_another_try(const BddRun *run, const ErrorData *error)
 {
-	return (error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE ||
+	return !run->not_committed &&
+		   (error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE ||
 			error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED) &&
 		   run->failures < bdd_retry_limit;
 }
