@@ -36,7 +36,9 @@ COMMENT ON TABLE batchdedup.target_option IS
 -- extension begins somewhere else.
 SELECT pg_catalog.setval('batchdedup.target_option_target_id_seq',
     1 + pg_catalog.floor(pg_catalog.random() * 2000000000)::bigint);
-SELECT pg_catalog.pg_extension_config_dump('batchdedup.target_option', 'WHERE NOT own');
+-- All but the one that comes with the extension.
+SELECT pg_catalog.pg_extension_config_dump('batchdedup.target_option',
+    'WHERE target <> ''batchdedup.file''::pg_catalog.regclass');
 SELECT pg_catalog.pg_extension_config_dump('batchdedup.target_option_target_id_seq', '');
 
 -- Up to which generation a target is applied, and from where on the journal of
@@ -1171,331 +1173,6 @@ COMMENT ON FUNCTION batchdedup.data_version(record, text[]) IS
     'sha256 of the row as a document, without some of its columns';
 
 -- ---------------------------------------------------------------------
--- Health
--- ---------------------------------------------------------------------
-
--- A row for each check; a target is named where one is meant.
-CREATE FUNCTION batchdedup.health(
-    OUT check_name text, OUT target regclass, OUT status text, OUT detail text, OUT hint text
-) RETURNS SETOF record
-LANGUAGE sql VOLATILE PARALLEL UNSAFE
-SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
-SELECT 'processes', NULL::regclass,
-       CASE WHEN NOT b.launcher_running OR b.worker_start_failed_at IS NOT NULL THEN 'fail' ELSE 'ok' END,
-       CASE WHEN NOT b.launcher_running THEN 'the launcher is not running'
-            WHEN b.worker_start_failed_at IS NOT NULL
-            THEN 'no worker could be started: rows are written in their callers'' transactions' END,
-       CASE WHEN NOT b.launcher_running OR b.worker_start_failed_at IS NOT NULL
-            THEN 'Raise max_worker_processes; see the server log.' END
-  FROM batchdedup.stat_buffer_internal() b
-UNION ALL
-SELECT 'buffer', NULL,
-       CASE WHEN b.used_bytes >= 0.9 * b.total_bytes THEN 'fail'
-            WHEN b.used_bytes >= 0.7 * b.total_bytes THEN 'warn' ELSE 'ok' END,
-       format('%s of %s in use', pg_size_pretty(b.used_bytes), pg_size_pretty(b.total_bytes)),
-       CASE WHEN b.used_bytes >= 0.7 * b.total_bytes
-            THEN 'Look for a target that is paused or cannot be applied, or raise batchdedup.buffer_size.' END
-  FROM batchdedup.stat_buffer_internal() b
-UNION ALL
-SELECT 'journal', NULL,
-       CASE WHEN j.problem IS NOT NULL THEN 'fail' WHEN NOT j.read OR NOT j.kept THEN 'warn' ELSE 'ok' END,
-       CASE WHEN j.problem IS NOT NULL
-            THEN format('%s: rows for logged targets are written in their callers'' transactions', j.problem)
-            WHEN NOT j.read THEN 'the launcher has not read the WAL yet'
-            ELSE format('%s of WAL kept', pg_size_pretty(j.retained_bytes)) END,
-       CASE WHEN j.problem IS NOT NULL THEN 'Set wal_level to replica, and max_replication_slots to one more.'
-            WHEN NOT j.read THEN 'See the server log.' END
-  FROM batchdedup.stat_journal_internal() j
-UNION ALL
-SELECT 'journal', o.target, 'fail',
-       format('WAL from %s to %s was missing at the start, and may have had rows of it',
-              j.missing_from, j.missing_to),
-       'Go on without these rows with batchdedup.accept_loss.'
-  FROM batchdedup.stat_journal_internal() j
-  JOIN batchdedup.mark m ON m.journal_from < j.missing_to
-                        AND m.system = (SELECT c.system_identifier FROM pg_control_system() c)
-  JOIN batchdedup.target_option o ON o.target_id = m.target_id AND o.logged
-   AND (NOT o.own OR EXISTS (SELECT FROM batchdedup.file))
-UNION ALL
-SELECT 'enabled', NULL,
-       CASE WHEN current_setting('batchdedup.enabled')::boolean THEN 'ok' ELSE 'warn' END,
-       CASE WHEN NOT current_setting('batchdedup.enabled')::boolean
-            THEN 'batchdedup.enabled is off here: every call writes to its table' END,
-       NULL
-UNION ALL
-SELECT 'apply', s.target,
-       CASE WHEN s.failures IS NULL THEN 'ok' WHEN s.error_passes THEN 'warn' ELSE 'fail' END,
-       CASE WHEN s.failures IS NOT NULL
-            THEN format('%s failures in a row, SQLSTATE %s%s', s.failures, s.last_error_sqlstate,
-                        coalesce(': ' || s.last_error, '')) END,
-       CASE WHEN s.failures IS NOT NULL
-            THEN 'Nothing is lost: the rows stay in the buffer and are tried again. Remove the cause.' END
-  FROM batchdedup.stat_target_internal() s
-  JOIN batchdedup.target_option o ON o.target_id = s.target_id
-UNION ALL
-SELECT 'age', s.target,
-       CASE WHEN s.buffered_rows > 0 AND o.paused THEN 'warn'
-            WHEN clock_timestamp() - s.oldest_row_at > interval '1 minute'
-                 + 10 * coalesce(o.flush_interval, current_setting('batchdedup.flush_interval')::interval)
-            THEN 'warn' ELSE 'ok' END,
-       CASE WHEN s.buffered_rows > 0
-            THEN format('%s rows, the oldest since %s%s', s.buffered_rows, s.oldest_row_at,
-                        CASE WHEN o.paused THEN '; the target is paused' ELSE '' END) END,
-       CASE WHEN s.buffered_rows > 0 AND o.paused THEN 'batchdedup.resume goes on.' END
-  FROM batchdedup.stat_target_internal() s
-  JOIN batchdedup.target_option o ON o.target_id = s.target_id
-UNION ALL
-SELECT 'commits', w.target,
-       CASE WHEN w.pid IS NULL THEN 'ok' ELSE 'warn' END,
-       CASE WHEN w.pid IS NOT NULL
-            THEN format('the worker waits since %s for transactions that are in their COMMIT; processes %s',
-                        w.waits_since, array_to_string(w.waits_for, ', ')) END,
-       CASE WHEN w.pid IS NOT NULL
-            THEN 'See their wait_event in pg_stat_activity: a synchronous standby that is gone, for instance.' END
-  FROM (VALUES (1)) AS one (row)
-  LEFT JOIN batchdedup.stat_worker_internal() w
-    ON clock_timestamp() - w.waits_since > current_setting('batchdedup.full_timeout', true)::interval
-   AND w.database_id = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
-UNION ALL
-SELECT 'dead letters', o.target,
-       CASE WHEN count(l.id) > 0 THEN 'warn' ELSE 'ok' END,
-       CASE WHEN count(l.id) > 0 THEN format('%s rows were refused by their table', count(l.id)) END,
-       CASE WHEN count(l.id) > 0
-            THEN 'See batchdedup.dead_letter; then retry_dead_letters or discard_dead_letters.' END
-  FROM batchdedup.target_option o
-  LEFT JOIN batchdedup.dead_letter_row l ON l.target_id = o.target_id AND NOT l.superseded
- GROUP BY o.target, o.own
-HAVING NOT o.own OR count(l.id) > 0
-UNION ALL
-SELECT 'consumers', NULL,
-       CASE WHEN c.name IS NULL THEN 'ok' WHEN c.lost > 0 THEN 'fail' ELSE 'warn' END,
-       CASE WHEN c.name IS NOT NULL
-            THEN format('consumer "%s": %s', c.name, concat_ws(', ',
-                 CASE WHEN c.lost > 0 THEN format('%s events were deleted before it acknowledged them', c.lost) END,
-                 CASE WHEN c.letters > 0 THEN format('%s dead letters', c.letters) END,
-                 CASE WHEN c.late THEN format('%s events wait, the oldest since %s', c.waiting, c.oldest) END)) END,
-       CASE WHEN c.lost > 0 THEN 'Look for what has been missed; then batchdedup.accept_lost_events.'
-            WHEN c.letters > 0
-            THEN 'See batchdedup.event_dead_letter; then retry_event_dead_letters or discard_event_dead_letters.'
-            WHEN c.late THEN 'See batchdedup.consumer. A consumer that is not needed any more: drop_consumer.' END
-  FROM (VALUES (1)) AS one (row)
-  LEFT JOIN (
-       SELECT v.name, sum(v.lost_events) AS lost, sum(v.dead_letters) AS letters, sum(v.lag_events) AS waiting,
-              min(v.oldest_at) AS oldest, min(v.oldest_at) < clock_timestamp() - interval '1 hour' AS late
-         FROM batchdedup.consumer v GROUP BY v.name) c ON c.lost > 0 OR c.letters > 0 OR c.late;
-END;
-COMMENT ON FUNCTION batchdedup.health IS
-    'a row for each check: ok, warn or fail, and what to do';
-
--- ---------------------------------------------------------------------
--- Imports
--- ---------------------------------------------------------------------
-
-CREATE TABLE batchdedup.import (
-    batch_id uuid PRIMARY KEY REFERENCES batchdedup.batch_row ON DELETE CASCADE,
-    target regclass NOT NULL,
-    publish text NOT NULL CHECK (publish IN ('upsert', 'attach')),
-    expected_instances integer NOT NULL CHECK (expected_instances > 0),
-    instances text[],                       -- their names, if they are known
-    shape bigint NOT NULL                   -- of the table when the import began
-);
-COMMENT ON TABLE batchdedup.import IS
-    'batches whose rows many writers load side by side, and which are published at once';
-SELECT pg_catalog.pg_extension_config_dump('batchdedup.import', '');
-
-CREATE TABLE batchdedup.import_instance (
-    batch_id uuid NOT NULL REFERENCES batchdedup.import ON DELETE CASCADE,
-    instance text NOT NULL CHECK (instance <> ''),
-    status text NOT NULL DEFAULT 'open' CHECK (status IN ('open', 'finalized')),
-    writer regclass,                        -- the table to COPY into
-    chunks regclass,                        -- rows that came in chunks; attach: they are in the writer's
-    bound text,                             -- of the partition that it becomes
-    position integer,                       -- in the order of finalize_instance
-    rows bigint,
-    bytes bigint,
-    created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-    finalized_at timestamptz,
-    PRIMARY KEY (batch_id, instance)
-);
-COMMENT ON TABLE batchdedup.import_instance IS 'the writers of imports';
-SELECT pg_catalog.pg_extension_config_dump('batchdedup.import_instance', '');
-
-CREATE TABLE batchdedup.import_chunk (
-    batch_id uuid NOT NULL,
-    instance text NOT NULL,
-    chunk_no integer NOT NULL CHECK (chunk_no >= 0),
-    content bytea NOT NULL,                 -- sha256
-    rows bigint NOT NULL,
-    created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-    PRIMARY KEY (batch_id, instance, chunk_no),
-    FOREIGN KEY (batch_id, instance) REFERENCES batchdedup.import_instance ON DELETE CASCADE
-);
-COMMENT ON TABLE batchdedup.import_chunk IS
-    'the chunks that writers have delivered; their rows are elsewhere';
-SELECT pg_catalog.pg_extension_config_dump('batchdedup.import_chunk', '');
-
--- Without references: the record stays.
-CREATE TABLE batchdedup.import_completed (
-    batch_id uuid PRIMARY KEY,
-    name text NOT NULL,
-    target regclass NOT NULL,
-    publish text NOT NULL,
-    instances integer NOT NULL,
-    rows bigint NOT NULL,                   -- loaded by all writers
-    inserted bigint NOT NULL,
-    updated bigint NOT NULL,
-    started_at timestamptz NOT NULL,
-    completed_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
-);
-COMMENT ON TABLE batchdedup.import_completed IS
-    'imports that are published, each written in the transaction that publishes';
-SELECT pg_catalog.pg_extension_config_dump('batchdedup.import_completed', '');
-
-CREATE FUNCTION batchdedup.prepare_import(
-    name text,
-    target regclass,
-    expected_instances integer,
-    publish text DEFAULT 'upsert',
-    instances text[] DEFAULT NULL,
-    metadata jsonb DEFAULT '{}'
-) RETURNS uuid
-LANGUAGE C VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME', 'bdd_prepare_import';
-COMMENT ON FUNCTION batchdedup.prepare_import IS
-    'begins an import, or finds the one of that name; publish: upsert or attach; instances: names of all its writers';
-
-CREATE FUNCTION batchdedup.create_writer(
-    batch uuid,
-    instance text,
-    bound text DEFAULT NULL,
-    restart boolean DEFAULT false
-) RETURNS regclass
-LANGUAGE C VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME', 'bdd_create_writer';
-COMMENT ON FUNCTION batchdedup.create_writer IS
-    'a table to COPY into, the same one each time; bound: of the partition that it becomes; restart: without what it has loaded';
-
-CREATE FUNCTION batchdedup.write_chunk(batch uuid, instance text, chunk_no integer, rows jsonb) RETURNS boolean
-LANGUAGE C VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME', 'bdd_write_chunk_json';
-COMMENT ON FUNCTION batchdedup.write_chunk(uuid, text, integer, jsonb) IS
-    'loads a numbered chunk of rows, an object or an array of objects; false: it was there already';
-
-CREATE FUNCTION batchdedup.write_chunk(batch uuid, instance text, chunk_no integer, rows anyarray) RETURNS boolean
-LANGUAGE C VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME', 'bdd_write_chunk_rows';
-COMMENT ON FUNCTION batchdedup.write_chunk(uuid, text, integer, anyarray) IS
-    'loads a numbered chunk of rows of the target''s row type; false: it was there already';
-
--- For literals and parameters without a type, which fit both of the others.
-CREATE FUNCTION batchdedup.write_chunk(batch uuid, instance text, chunk_no integer, rows text) RETURNS boolean
-LANGUAGE C VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME', 'bdd_write_chunk_text';
-COMMENT ON FUNCTION batchdedup.write_chunk(uuid, text, integer, text) IS
-    'loads a numbered chunk of rows, as the text of a jsonb; false: it was there already';
-
-CREATE FUNCTION batchdedup.finalize_instance(batch uuid, instance text) RETURNS boolean
-LANGUAGE C VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME', 'bdd_finalize_instance';
-COMMENT ON FUNCTION batchdedup.finalize_instance IS
-    'says that a writer has loaded all its rows; false: it was said before';
-
-CREATE FUNCTION batchdedup.finalize_batch(batch uuid) RETURNS bigint
-LANGUAGE C VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME', 'bdd_finalize_batch';
-COMMENT ON FUNCTION batchdedup.finalize_batch IS
-    'publishes all rows of an import at once; returns their number, each time';
-
-CREATE FUNCTION batchdedup.abort_batch(batch uuid) RETURNS void
-LANGUAGE C VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME', 'bdd_abort_batch';
-COMMENT ON FUNCTION batchdedup.abort_batch IS
-    'ends an import without publishing anything';
-
-CREATE FUNCTION batchdedup.expire_imports(older_than interval DEFAULT '1 day') RETURNS bigint
-LANGUAGE C VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME', 'bdd_expire_imports';
-COMMENT ON FUNCTION batchdedup.expire_imports IS
-    'aborts imports into which nobody has written for so long, and drops tables that no import knows; returns their number';
-
-CREATE FUNCTION batchdedup.refuse_writer_internal() RETURNS trigger
-LANGUAGE C VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME', 'bdd_refuse_writer';
-COMMENT ON FUNCTION batchdedup.refuse_writer_internal IS
-    'trigger of the tables of writers that are finalized';
-
--- Immutable by name only: see src/import_table.c.
-CREATE FUNCTION batchdedup.import_order_internal(oid) RETURNS bigint
-LANGUAGE C IMMUTABLE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME', 'bdd_import_order';
-COMMENT ON FUNCTION batchdedup.import_order_internal IS
-    'numbers the rows of a writer''s table in the order in which they come';
-
-CREATE FUNCTION batchdedup.stat_progress_internal(
-    OUT pid integer, OUT kind text, OUT target oid, OUT batch_id uuid, OUT started_at timestamptz,
-    OUT done bigint, OUT total bigint
-) RETURNS SETOF record
-LANGUAGE C VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME', 'bdd_stat_progress';
-COMMENT ON FUNCTION batchdedup.stat_progress_internal IS 'see the view stat_progress';
-
--- Rows of an import are counted twice: when they are loaded and when they are
--- published. So "done" never goes back.
-CREATE VIEW batchdedup.stat_progress AS
-WITH loaded AS (
-    SELECT i.batch_id, i.target, i.expected_instances, b.name, b.created_at,
-           count(n.instance) FILTER (WHERE n.status OPERATOR(pg_catalog.=) 'finalized') AS instances,
-           coalesce(sum(coalesce(n.rows, (SELECT sum(c.rows) FROM batchdedup.import_chunk c
-                                           WHERE c.batch_id OPERATOR(pg_catalog.=) n.batch_id
-                                             AND c.instance OPERATOR(pg_catalog.=) n.instance))), 0)::bigint AS rows,
-           coalesce(sum(coalesce(n.bytes, coalesce(pg_catalog.pg_relation_size(n.writer), 0)
-                                          OPERATOR(pg_catalog.+) coalesce(pg_catalog.pg_relation_size(n.chunks), 0))), 0)::bigint AS bytes
-      FROM batchdedup.import i
-      JOIN batchdedup.batch_row b ON b.id OPERATOR(pg_catalog.=) i.batch_id
-      LEFT JOIN batchdedup.import_instance n ON n.batch_id OPERATOR(pg_catalog.=) i.batch_id
-     WHERE NOT b.status OPERATOR(pg_catalog.=) ANY ('{completed,failed,cancelled}'::text[])
-     GROUP BY i.batch_id, i.target, i.expected_instances, b.name, b.created_at
-), work AS (
-    SELECT 'import' AS kind, CASE WHEN p.pid IS NULL THEN 'loading' ELSE 'publishing' END AS phase,
-           l.target, l.batch_id, l.name, p.pid,
-           l.instances::integer AS instances_done, l.expected_instances AS instances_total, l.rows, l.bytes,
-           l.rows OPERATOR(pg_catalog.+) coalesce(p.done, 0) AS done,
-           CASE WHEN l.instances OPERATOR(pg_catalog.>=) l.expected_instances
-                THEN 2 OPERATOR(pg_catalog.*) l.rows END AS total,
-           coalesce(p.started_at, l.created_at) AS started_at,
-           coalesce(p.done, l.rows) AS since_then,
-           CASE WHEN p.pid IS NOT NULL THEN p.total OPERATOR(pg_catalog.-) p.done END AS to_do,
-           CASE WHEN l.instances OPERATOR(pg_catalog.>) 0
-                THEN (l.expected_instances OPERATOR(pg_catalog.-) l.instances)::double precision
-                     OPERATOR(pg_catalog./) l.instances::double precision END AS share_to_do
-      FROM loaded l
-      LEFT JOIN batchdedup.stat_progress_internal() p ON p.batch_id OPERATOR(pg_catalog.=) l.batch_id
-    UNION ALL
-    SELECT p.kind, CASE p.kind WHEN 'flush' THEN 'applying' ELSE 'reading' END, p.target::regclass, NULL, NULL, p.pid, NULL, NULL, p.total, NULL,
-           p.done, p.total, p.started_at, p.done, p.total OPERATOR(pg_catalog.-) p.done, NULL
-      FROM batchdedup.stat_progress_internal() p
-     WHERE p.batch_id IS NULL
-)
-SELECT w.kind, w.phase, w.target, w.batch_id, w.name, w.pid,
-       w.instances_done, w.instances_total, w.rows, w.bytes, w.done, w.total, w.started_at,
-       w.since_then::double precision OPERATOR(pg_catalog./) s.seconds AS rate,
-       CASE WHEN w.to_do IS NULL THEN pg_catalog.make_interval(secs => s.seconds OPERATOR(pg_catalog.*) w.share_to_do)
-            WHEN w.since_then OPERATOR(pg_catalog.>) 0
-            THEN pg_catalog.make_interval(secs => s.seconds OPERATOR(pg_catalog.*) w.to_do::double precision
-                                                  OPERATOR(pg_catalog./) w.since_then::double precision) END AS eta
-  FROM work w
- CROSS JOIN LATERAL (
-       SELECT greatest(extract(epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) w.started_at), 0.001)::double precision) AS s (seconds);
-COMMENT ON VIEW batchdedup.stat_progress IS
-    'imports that are not finished, and long work of this database: done, total, rows per second, time left';
-
-CREATE FUNCTION batchdedup.sync_holders_internal(moment text) RETURNS text
-AS 'MODULE_PATHNAME', 'bdd_sync_holders'
-LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION batchdedup.sync_holders_internal IS 'who still keeps a sync from reading up to a moment';
-
--- ---------------------------------------------------------------------
 -- Syncs
 -- ---------------------------------------------------------------------
 
@@ -1685,6 +1362,12 @@ AS 'MODULE_PATHNAME', 'bdd_expire_syncs';
 COMMENT ON FUNCTION batchdedup.expire_syncs IS
     'deletes old runs, and days of the change log that are over for so long; returns the number of both';
 
+CREATE FUNCTION batchdedup.capture_internal() RETURNS trigger
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_capture';
+COMMENT ON FUNCTION batchdedup.capture_internal IS
+    'trigger of sources of syncs: keeps the keys that change';
+
 CREATE FUNCTION batchdedup.sync_lag_internal(sync_id integer, up_to bigint) RETURNS bigint
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'bdd_sync_lag';
@@ -1738,14 +1421,396 @@ SELECT l.id, s.name AS sync, l.position, l.key, l.row, l.sqlstate, l.message, l.
 COMMENT ON VIEW batchdedup.sync_dead_letter IS
     'rows that a sync could not bring to its target, with the error; of the sources that the caller may read';
 
+CREATE FUNCTION batchdedup.sync_holders_internal(moment text) RETURNS text
+AS 'MODULE_PATHNAME', 'bdd_sync_holders'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION batchdedup.sync_holders_internal IS 'who still keeps a sync from reading up to a moment';
+
+CREATE VIEW batchdedup.sync_status WITH (security_barrier) AS
+SELECT s.name, s.source, s.target, s.cursor_kind, s.paused,
+       (SELECT k.pid FROM pg_catalog.pg_locks k
+         WHERE k.locktype OPERATOR(pg_catalog.=) 'object' AND k.mode OPERATOR(pg_catalog.=) 'ExclusiveLock' AND k.granted
+           AND k.classid OPERATOR(pg_catalog.=) 'batchdedup.sync_row'::pg_catalog.regclass::oid
+           AND k.objid OPERATOR(pg_catalog.=) s.id::oid
+           AND k.database OPERATOR(pg_catalog.=) (SELECT d.oid FROM pg_catalog.pg_database d
+                                                   WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())) AS pid,
+       s.watermark, s.bound,
+       CASE WHEN s.cursor_kind OPERATOR(pg_catalog.=) ANY ('{clock,sequence}'::text[])
+            THEN batchdedup.sync_holders_internal(s.moment) END AS held_back_by,
+       w.lag_rows,
+       CASE WHEN w.lag_rows OPERATOR(pg_catalog.=) 0 THEN interval '0'
+            WHEN s.watermark IS NOT NULL
+             AND s.position_types[1] OPERATOR(pg_catalog.=) ANY ('{timestamptz,timestamp,date}'::pg_catalog.regtype[])
+            THEN pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) s.watermark[1]::timestamptz
+            ELSE pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) s.last_run_at END AS lag,
+       s.last_run_at, r.id AS last_run_id,
+       r.rows_read::double precision OPERATOR(pg_catalog./)
+           greatest(extract(epoch FROM coalesce(r.finished_at, pg_catalog.clock_timestamp())
+                            OPERATOR(pg_catalog.-) r.started_at), 0.001)::double precision AS rate,
+       (SELECT pg_catalog.count(*) FROM batchdedup.sync_letter_row l
+         WHERE l.sync_id OPERATOR(pg_catalog.=) s.id) AS dead_letters,
+       s.last_error, s.last_error_at
+  FROM batchdedup.sync_row s
+  JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) s.target::oid
+ CROSS JOIN LATERAL (SELECT batchdedup.sync_lag_internal(s.id, 100000) AS lag_rows) w
+  LEFT JOIN LATERAL (SELECT x.id, x.rows_read, x.started_at, x.finished_at FROM batchdedup.sync_run_row x
+                      WHERE x.sync OPERATOR(pg_catalog.=) s.name ORDER BY x.id DESC LIMIT 1) r ON true
+ WHERE pg_catalog.has_table_privilege(c.oid, 'SELECT')
+   AND NOT pg_catalog.row_security_active(c.oid);
+COMMENT ON VIEW batchdedup.sync_status IS
+    'how far every sync is, who runs it, and what holds it back; lag_rows ends at 100000';
+
+-- ---------------------------------------------------------------------
+-- Health
+-- ---------------------------------------------------------------------
+
+-- A row for each check; a target is named where one is meant.
+CREATE FUNCTION batchdedup.health(
+    OUT check_name text, OUT target regclass, OUT status text, OUT detail text, OUT hint text
+) RETURNS SETOF record
+LANGUAGE sql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+SELECT 'processes', NULL::regclass,
+       CASE WHEN NOT b.launcher_running OR b.worker_start_failed_at IS NOT NULL THEN 'fail' ELSE 'ok' END,
+       CASE WHEN NOT b.launcher_running THEN 'the launcher is not running'
+            WHEN b.worker_start_failed_at IS NOT NULL
+            THEN 'no worker could be started: rows are written in their callers'' transactions' END,
+       CASE WHEN NOT b.launcher_running OR b.worker_start_failed_at IS NOT NULL
+            THEN 'Raise max_worker_processes; see the server log.' END
+  FROM batchdedup.stat_buffer_internal() b
+UNION ALL
+SELECT 'buffer', NULL,
+       CASE WHEN b.used_bytes >= 0.9 * b.total_bytes THEN 'fail'
+            WHEN b.used_bytes >= 0.7 * b.total_bytes THEN 'warn' ELSE 'ok' END,
+       format('%s of %s in use', pg_size_pretty(b.used_bytes), pg_size_pretty(b.total_bytes)),
+       CASE WHEN b.used_bytes >= 0.7 * b.total_bytes
+            THEN 'Look for a target that is paused or cannot be applied, or raise batchdedup.buffer_size.' END
+  FROM batchdedup.stat_buffer_internal() b
+UNION ALL
+SELECT 'journal', NULL,
+       CASE WHEN j.problem IS NOT NULL THEN 'fail' WHEN NOT j.read OR NOT j.kept THEN 'warn' ELSE 'ok' END,
+       CASE WHEN j.problem IS NOT NULL
+            THEN format('%s: rows for logged targets are written in their callers'' transactions', j.problem)
+            WHEN NOT j.read THEN 'the launcher has not read the WAL yet'
+            ELSE format('%s of WAL kept', pg_size_pretty(j.retained_bytes)) END,
+       CASE WHEN j.problem IS NOT NULL THEN 'Set wal_level to replica, and max_replication_slots to one more.'
+            WHEN NOT j.read THEN 'See the server log.' END
+  FROM batchdedup.stat_journal_internal() j
+UNION ALL
+SELECT 'journal', o.target, 'fail',
+       format('WAL from %s to %s was missing at the start, and may have had rows of it',
+              j.missing_from, j.missing_to),
+       'Go on without these rows with batchdedup.accept_loss.'
+  FROM batchdedup.stat_journal_internal() j
+  JOIN batchdedup.mark m ON m.journal_from < j.missing_to
+                        AND m.system = (SELECT c.system_identifier FROM pg_control_system() c)
+  JOIN batchdedup.target_option o ON o.target_id = m.target_id AND o.logged
+   AND (NOT o.own OR EXISTS (SELECT FROM batchdedup.file))
+UNION ALL
+SELECT 'enabled', NULL,
+       CASE WHEN current_setting('batchdedup.enabled')::boolean THEN 'ok' ELSE 'warn' END,
+       CASE WHEN NOT current_setting('batchdedup.enabled')::boolean
+            THEN 'batchdedup.enabled is off here: every call writes to its table' END,
+       NULL
+UNION ALL
+SELECT 'apply', s.target,
+       CASE WHEN s.failures IS NULL THEN 'ok' WHEN s.error_passes THEN 'warn' ELSE 'fail' END,
+       CASE WHEN s.failures IS NOT NULL
+            THEN format('%s failures in a row, SQLSTATE %s%s', s.failures, s.last_error_sqlstate,
+                        coalesce(': ' || s.last_error, '')) END,
+       CASE WHEN s.failures IS NOT NULL
+            THEN 'Nothing is lost: the rows stay in the buffer and are tried again. Remove the cause.' END
+  FROM batchdedup.stat_target_internal() s
+  JOIN batchdedup.target_option o ON o.target_id = s.target_id
+UNION ALL
+SELECT 'age', s.target,
+       CASE WHEN s.buffered_rows > 0 AND o.paused THEN 'warn'
+            WHEN clock_timestamp() - s.oldest_row_at > interval '1 minute'
+                 + 10 * coalesce(o.flush_interval, current_setting('batchdedup.flush_interval')::interval)
+            THEN 'warn' ELSE 'ok' END,
+       CASE WHEN s.buffered_rows > 0
+            THEN format('%s rows, the oldest since %s%s', s.buffered_rows, s.oldest_row_at,
+                        CASE WHEN o.paused THEN '; the target is paused' ELSE '' END) END,
+       CASE WHEN s.buffered_rows > 0 AND o.paused THEN 'batchdedup.resume goes on.' END
+  FROM batchdedup.stat_target_internal() s
+  JOIN batchdedup.target_option o ON o.target_id = s.target_id
+UNION ALL
+SELECT 'commits', w.target,
+       CASE WHEN w.pid IS NULL THEN 'ok' ELSE 'warn' END,
+       CASE WHEN w.pid IS NOT NULL
+            THEN format('the worker waits since %s for transactions that are in their COMMIT; processes %s',
+                        w.waits_since, array_to_string(w.waits_for, ', ')) END,
+       CASE WHEN w.pid IS NOT NULL
+            THEN 'See their wait_event in pg_stat_activity: a synchronous standby that is gone, for instance.' END
+  FROM (VALUES (1)) AS one (row)
+  LEFT JOIN batchdedup.stat_worker_internal() w
+    ON clock_timestamp() - w.waits_since > current_setting('batchdedup.full_timeout', true)::interval
+   AND w.database_id = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+UNION ALL
+SELECT 'dead letters', o.target,
+       CASE WHEN count(l.id) > 0 THEN 'warn' ELSE 'ok' END,
+       CASE WHEN count(l.id) > 0 THEN format('%s rows were refused by their table', count(l.id)) END,
+       CASE WHEN count(l.id) > 0
+            THEN 'See batchdedup.dead_letter; then retry_dead_letters or discard_dead_letters.' END
+  FROM batchdedup.target_option o
+  LEFT JOIN batchdedup.dead_letter_row l ON l.target_id = o.target_id AND NOT l.superseded
+ GROUP BY o.target, o.own
+HAVING NOT o.own OR count(l.id) > 0
+UNION ALL
+SELECT 'consumers', NULL,
+       CASE WHEN c.name IS NULL THEN 'ok' WHEN c.lost > 0 THEN 'fail' ELSE 'warn' END,
+       CASE WHEN c.name IS NOT NULL
+            THEN format('consumer "%s": %s', c.name, concat_ws(', ',
+                 CASE WHEN c.lost > 0 THEN format('%s events were deleted before it acknowledged them', c.lost) END,
+                 CASE WHEN c.letters > 0 THEN format('%s dead letters', c.letters) END,
+                 CASE WHEN c.late THEN format('%s events wait, the oldest since %s', c.waiting, c.oldest) END)) END,
+       CASE WHEN c.lost > 0 THEN 'Look for what has been missed; then batchdedup.accept_lost_events.'
+            WHEN c.letters > 0
+            THEN 'See batchdedup.event_dead_letter; then retry_event_dead_letters or discard_event_dead_letters.'
+            WHEN c.late THEN 'See batchdedup.consumer. A consumer that is not needed any more: drop_consumer.' END
+  FROM (VALUES (1)) AS one (row)
+  LEFT JOIN (
+       SELECT v.name, sum(v.lost_events) AS lost, sum(v.dead_letters) AS letters, sum(v.lag_events) AS waiting,
+              min(v.oldest_at) AS oldest, min(v.oldest_at) < clock_timestamp() - interval '1 hour' AS late
+         FROM batchdedup.consumer v GROUP BY v.name) c ON c.lost > 0 OR c.letters > 0 OR c.late
+UNION ALL
+SELECT 'syncs', s.target,
+       CASE WHEN s.name IS NULL THEN 'ok' WHEN s.last_error IS NOT NULL THEN 'fail' ELSE 'warn' END,
+       CASE WHEN s.name IS NOT NULL
+            THEN format('sync "%s": %s', s.name, concat_ws(', ',
+                 CASE WHEN s.last_error IS NOT NULL THEN format('fails since %s: %s', s.last_error_at, s.last_error) END,
+                 CASE WHEN s.letters > 0 THEN format('%s dead letters', s.letters) END,
+                 CASE WHEN s.late THEN format('has not come to an end since %s', s.last_run_at) END,
+                 CASE WHEN s.holders IS NOT NULL THEN format('is held back by %s', s.holders) END)) END,
+       CASE WHEN s.last_error IS NOT NULL THEN 'Mend what the error says; the next run goes on where this one ended.'
+            WHEN s.letters > 0
+            THEN 'See batchdedup.sync_dead_letter; then retry_sync_dead_letters or discard_sync_dead_letters.'
+            WHEN s.name IS NOT NULL THEN 'See batchdedup.sync_status. End the transaction, or let run_sync be called.' END
+  FROM (VALUES (1)) AS one (row)
+  LEFT JOIN (
+       SELECT y.name, y.target, y.last_error, y.last_error_at, y.last_run_at, l.letters,
+              NOT y.paused AND y.last_run_at < clock_timestamp() - interval '1 hour' AS late,
+              CASE WHEN y.cursor_kind = 'sequence' OR (y.cursor_kind = 'clock' AND
+                        coalesce(y.bound::timestamptz < clock_timestamp() - interval '10 minutes', true))
+                   THEN batchdedup.sync_holders_internal(y.moment) END AS holders
+         FROM batchdedup.sync_row y
+        CROSS JOIN LATERAL (SELECT count(x.id) AS letters FROM batchdedup.sync_letter_row x WHERE x.sync_id = y.id) l
+       ) s ON s.last_error IS NOT NULL OR s.letters > 0 OR s.late OR s.holders IS NOT NULL;
+END;
+COMMENT ON FUNCTION batchdedup.health IS
+    'a row for each check: ok, warn or fail, and what to do';
+
+-- ---------------------------------------------------------------------
+-- Imports
+-- ---------------------------------------------------------------------
+
+CREATE TABLE batchdedup.import (
+    batch_id uuid PRIMARY KEY REFERENCES batchdedup.batch_row ON DELETE CASCADE,
+    target regclass NOT NULL,
+    publish text NOT NULL CHECK (publish IN ('upsert', 'attach')),
+    expected_instances integer NOT NULL CHECK (expected_instances > 0),
+    instances text[],                       -- their names, if they are known
+    shape bigint NOT NULL                   -- of the table when the import began
+);
+COMMENT ON TABLE batchdedup.import IS
+    'batches whose rows many writers load side by side, and which are published at once';
+SELECT pg_catalog.pg_extension_config_dump('batchdedup.import', '');
+
+CREATE TABLE batchdedup.import_instance (
+    batch_id uuid NOT NULL REFERENCES batchdedup.import ON DELETE CASCADE,
+    instance text NOT NULL CHECK (instance <> ''),
+    status text NOT NULL DEFAULT 'open' CHECK (status IN ('open', 'finalized')),
+    writer regclass,                        -- the table to COPY into
+    chunks regclass,                        -- rows that came in chunks; attach: they are in the writer's
+    bound text,                             -- of the partition that it becomes
+    position integer,                       -- in the order of finalize_instance
+    rows bigint,
+    bytes bigint,
+    created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    finalized_at timestamptz,
+    PRIMARY KEY (batch_id, instance)
+);
+COMMENT ON TABLE batchdedup.import_instance IS 'the writers of imports';
+SELECT pg_catalog.pg_extension_config_dump('batchdedup.import_instance', '');
+
+CREATE TABLE batchdedup.import_chunk (
+    batch_id uuid NOT NULL,
+    instance text NOT NULL,
+    chunk_no integer NOT NULL CHECK (chunk_no >= 0),
+    content bytea NOT NULL,                 -- sha256
+    rows bigint NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    PRIMARY KEY (batch_id, instance, chunk_no),
+    FOREIGN KEY (batch_id, instance) REFERENCES batchdedup.import_instance ON DELETE CASCADE
+);
+COMMENT ON TABLE batchdedup.import_chunk IS
+    'the chunks that writers have delivered; their rows are elsewhere';
+SELECT pg_catalog.pg_extension_config_dump('batchdedup.import_chunk', '');
+
+-- Without references: the record stays.
+CREATE TABLE batchdedup.import_completed (
+    batch_id uuid PRIMARY KEY,
+    name text NOT NULL,
+    target regclass NOT NULL,
+    publish text NOT NULL,
+    instances integer NOT NULL,
+    rows bigint NOT NULL,                   -- loaded by all writers
+    inserted bigint NOT NULL,
+    updated bigint NOT NULL,
+    started_at timestamptz NOT NULL,
+    completed_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+COMMENT ON TABLE batchdedup.import_completed IS
+    'imports that are published, each written in the transaction that publishes';
+SELECT pg_catalog.pg_extension_config_dump('batchdedup.import_completed', '');
+
+CREATE FUNCTION batchdedup.prepare_import(
+    name text,
+    target regclass,
+    expected_instances integer,
+    publish text DEFAULT 'upsert',
+    instances text[] DEFAULT NULL,
+    metadata jsonb DEFAULT '{}'
+) RETURNS uuid
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_prepare_import';
+COMMENT ON FUNCTION batchdedup.prepare_import IS
+    'begins an import, or finds the one of that name; publish: upsert or attach; instances: names of all its writers';
+
+CREATE FUNCTION batchdedup.create_writer(
+    batch uuid,
+    instance text,
+    bound text DEFAULT NULL,
+    restart boolean DEFAULT false
+) RETURNS regclass
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_create_writer';
+COMMENT ON FUNCTION batchdedup.create_writer IS
+    'a table to COPY into, the same one each time; bound: of the partition that it becomes; restart: without what it has loaded';
+
+CREATE FUNCTION batchdedup.write_chunk(batch uuid, instance text, chunk_no integer, rows jsonb) RETURNS boolean
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_write_chunk_json';
+COMMENT ON FUNCTION batchdedup.write_chunk(uuid, text, integer, jsonb) IS
+    'loads a numbered chunk of rows, an object or an array of objects; false: it was there already';
+
+CREATE FUNCTION batchdedup.write_chunk(batch uuid, instance text, chunk_no integer, rows anyarray) RETURNS boolean
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_write_chunk_rows';
+COMMENT ON FUNCTION batchdedup.write_chunk(uuid, text, integer, anyarray) IS
+    'loads a numbered chunk of rows of the target''s row type; false: it was there already';
+
+-- For literals and parameters without a type, which fit both of the others.
+CREATE FUNCTION batchdedup.write_chunk(batch uuid, instance text, chunk_no integer, rows text) RETURNS boolean
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_write_chunk_text';
+COMMENT ON FUNCTION batchdedup.write_chunk(uuid, text, integer, text) IS
+    'loads a numbered chunk of rows, as the text of a jsonb; false: it was there already';
+
+CREATE FUNCTION batchdedup.finalize_instance(batch uuid, instance text) RETURNS boolean
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_finalize_instance';
+COMMENT ON FUNCTION batchdedup.finalize_instance IS
+    'says that a writer has loaded all its rows; false: it was said before';
+
+CREATE FUNCTION batchdedup.finalize_batch(batch uuid) RETURNS bigint
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_finalize_batch';
+COMMENT ON FUNCTION batchdedup.finalize_batch IS
+    'publishes all rows of an import at once; returns their number, each time';
+
+CREATE FUNCTION batchdedup.abort_batch(batch uuid) RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_abort_batch';
+COMMENT ON FUNCTION batchdedup.abort_batch IS
+    'ends an import without publishing anything';
+
+CREATE FUNCTION batchdedup.expire_imports(older_than interval DEFAULT '1 day') RETURNS bigint
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_expire_imports';
+COMMENT ON FUNCTION batchdedup.expire_imports IS
+    'aborts imports into which nobody has written for so long, and drops tables that no import knows; returns their number';
+
+CREATE FUNCTION batchdedup.refuse_writer_internal() RETURNS trigger
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_refuse_writer';
+COMMENT ON FUNCTION batchdedup.refuse_writer_internal IS
+    'trigger of the tables of writers that are finalized';
+
+-- Immutable by name only: see src/import_table.c.
+CREATE FUNCTION batchdedup.import_order_internal(oid) RETURNS bigint
+LANGUAGE C IMMUTABLE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_import_order';
+COMMENT ON FUNCTION batchdedup.import_order_internal IS
+    'numbers the rows of a writer''s table in the order in which they come';
+
+CREATE FUNCTION batchdedup.stat_progress_internal(
+    OUT pid integer, OUT kind text, OUT target oid, OUT batch_id uuid, OUT started_at timestamptz,
+    OUT done bigint, OUT total bigint
+) RETURNS SETOF record
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_stat_progress';
+COMMENT ON FUNCTION batchdedup.stat_progress_internal IS 'see the view stat_progress';
+
+-- Rows of an import are counted twice: when they are loaded and when they are
+-- published. So "done" never goes back.
+CREATE VIEW batchdedup.stat_progress AS
+WITH loaded AS (
+    SELECT i.batch_id, i.target, i.expected_instances, b.name, b.created_at,
+           count(n.instance) FILTER (WHERE n.status OPERATOR(pg_catalog.=) 'finalized') AS instances,
+           coalesce(sum(coalesce(n.rows, (SELECT sum(c.rows) FROM batchdedup.import_chunk c
+                                           WHERE c.batch_id OPERATOR(pg_catalog.=) n.batch_id
+                                             AND c.instance OPERATOR(pg_catalog.=) n.instance))), 0)::bigint AS rows,
+           coalesce(sum(coalesce(n.bytes, coalesce(pg_catalog.pg_relation_size(n.writer), 0)
+                                          OPERATOR(pg_catalog.+) coalesce(pg_catalog.pg_relation_size(n.chunks), 0))), 0)::bigint AS bytes
+      FROM batchdedup.import i
+      JOIN batchdedup.batch_row b ON b.id OPERATOR(pg_catalog.=) i.batch_id
+      LEFT JOIN batchdedup.import_instance n ON n.batch_id OPERATOR(pg_catalog.=) i.batch_id
+     WHERE NOT b.status OPERATOR(pg_catalog.=) ANY ('{completed,failed,cancelled}'::text[])
+     GROUP BY i.batch_id, i.target, i.expected_instances, b.name, b.created_at
+), work AS (
+    SELECT 'import' AS kind, CASE WHEN p.pid IS NULL THEN 'loading' ELSE 'publishing' END AS phase,
+           l.target, l.batch_id, l.name, p.pid,
+           l.instances::integer AS instances_done, l.expected_instances AS instances_total, l.rows, l.bytes,
+           l.rows OPERATOR(pg_catalog.+) coalesce(p.done, 0) AS done,
+           CASE WHEN l.instances OPERATOR(pg_catalog.>=) l.expected_instances
+                THEN 2 OPERATOR(pg_catalog.*) l.rows END AS total,
+           coalesce(p.started_at, l.created_at) AS started_at,
+           coalesce(p.done, l.rows) AS since_then,
+           CASE WHEN p.pid IS NOT NULL THEN p.total OPERATOR(pg_catalog.-) p.done END AS to_do,
+           CASE WHEN l.instances OPERATOR(pg_catalog.>) 0
+                THEN (l.expected_instances OPERATOR(pg_catalog.-) l.instances)::double precision
+                     OPERATOR(pg_catalog./) l.instances::double precision END AS share_to_do
+      FROM loaded l
+      LEFT JOIN batchdedup.stat_progress_internal() p ON p.batch_id OPERATOR(pg_catalog.=) l.batch_id
+    UNION ALL
+    SELECT p.kind, CASE p.kind WHEN 'flush' THEN 'applying' WHEN 'sync' THEN 'syncing' ELSE 'reading' END, p.target::regclass, NULL, NULL, p.pid, NULL, NULL, p.total, NULL,
+           p.done, p.total, p.started_at, p.done, p.total OPERATOR(pg_catalog.-) p.done, NULL
+      FROM batchdedup.stat_progress_internal() p
+     WHERE p.batch_id IS NULL
+)
+SELECT w.kind, w.phase, w.target, w.batch_id, w.name, w.pid,
+       w.instances_done, w.instances_total, w.rows, w.bytes, w.done, w.total, w.started_at,
+       w.since_then::double precision OPERATOR(pg_catalog./) s.seconds AS rate,
+       CASE WHEN w.to_do IS NULL THEN pg_catalog.make_interval(secs => s.seconds OPERATOR(pg_catalog.*) w.share_to_do)
+            WHEN w.since_then OPERATOR(pg_catalog.>) 0
+            THEN pg_catalog.make_interval(secs => s.seconds OPERATOR(pg_catalog.*) w.to_do::double precision
+                                                  OPERATOR(pg_catalog./) w.since_then::double precision) END AS eta
+  FROM work w
+ CROSS JOIN LATERAL (
+       SELECT greatest(extract(epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) w.started_at), 0.001)::double precision) AS s (seconds);
+COMMENT ON VIEW batchdedup.stat_progress IS
+    'imports that are not finished, and long work of this database: done, total, rows per second, time left';
+
 -- ---------------------------------------------------------------------
 -- Privileges: the functions check the caller themselves
 -- ---------------------------------------------------------------------
 
 GRANT USAGE ON SCHEMA batchdedup TO PUBLIC;
 GRANT SELECT ON batchdedup.target, batchdedup.dead_letter TO PUBLIC;
-GRANT SELECT ON batchdedup.sync, batchdedup.sync_run, batchdedup.sync_dead_letter, batchdedup.change_log TO PUBLIC;
-REVOKE ALL ON FUNCTION batchdedup.expire_syncs FROM PUBLIC;
+GRANT SELECT ON batchdedup.sync, batchdedup.sync_status, batchdedup.sync_run, batchdedup.sync_dead_letter, batchdedup.change_log TO PUBLIC;
+REVOKE ALL ON FUNCTION batchdedup.expire_syncs, batchdedup.capture_internal FROM PUBLIC;
 REVOKE ALL ON FUNCTION batchdedup.stat_reset FROM PUBLIC;
 GRANT SELECT ON batchdedup.consumer TO pg_monitor;
 REVOKE ALL ON FUNCTION batchdedup.health,
@@ -1757,6 +1822,8 @@ GRANT EXECUTE ON FUNCTION batchdedup.health,
 GRANT SELECT ON batchdedup.target_option, batchdedup.mark TO pg_monitor;
 GRANT SELECT (id, target_id, superseded) ON batchdedup.dead_letter_row TO pg_monitor;
 GRANT SELECT (id) ON batchdedup.file TO pg_monitor;
+GRANT SELECT (id, name, target, cursor_kind, paused, bound, moment, last_run_at, last_error, last_error_at) ON batchdedup.sync_row TO pg_monitor;
+GRANT SELECT (id, sync_id) ON batchdedup.sync_letter_row TO pg_monitor;
 GRANT SELECT ON batchdedup.stat_target, batchdedup.stat_buffer, batchdedup.stat_worker, batchdedup.stat_journal
     TO pg_monitor;
 
@@ -1774,6 +1841,4 @@ REVOKE ALL ON FUNCTION batchdedup.own_step_internal, batchdedup.event_inserted_i
 REVOKE ALL ON FUNCTION batchdedup.grant_batches, batchdedup.batch_functions_internal,
     batchdedup.file_is_closed_internal FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION batchdedup.stat_progress_internal TO pg_monitor;
-REVOKE ALL ON FUNCTION batchdedup.sync_holders_internal FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION batchdedup.sync_holders_internal TO pg_monitor;
 GRANT SELECT ON batchdedup.stat_progress TO pg_monitor;

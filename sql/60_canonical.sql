@@ -105,6 +105,64 @@ SELECT data_version(ROW(1, 2)) = data_version('{"f1": 1, "f2": 2}'::jsonb) AS un
        data_version(r, '{id,at}') = data_version(to_jsonb(r) - '{id,at}'::text[]) AS excluded FROM r LIMIT 1;
 SELECT data_version(NULL::r);
 \echo :SQLSTATE
+
+-- columns of any type are as row_to_json has them
+CREATE TYPE mood AS ENUM ('fine', '"so so"');
+CREATE TYPE part AS (a int, "B" timestamptz);
+CREATE DOMAIN short AS varchar(9);
+CREATE TABLE kinds ("z" bool, U&"\FB33 \+01F600" int2, i4 int4, i8 int8, f4 float4, f8 float8, f float8, n numeric, nan numeric,
+    t text, v short, c char(5), "na""me" name, u uuid, d date, ts timestamp, tz timestamptz, inf timestamptz, b bytea, j json, jb jsonb, jn jsonb,
+    e mood, p part, ta text[], tza timestamptz[], ma mood[], span interval, m money, net inet, nothing text);
+INSERT INTO kinds VALUES (true, -1, -2147483648, '-9223372036854775808', 0.1, 1e300, '-Infinity', 1.50, 'NaN',
+    E'a"b\\c\n\u0001 and a text that is longer than eight', 'v', 'c', 'n"', 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', '2026-03-01',
+    '2026-03-01 12:00:00.5', '2026-03-01 12:00+05', 'infinity', '\x00ff', '{"b": 1.0, "a": [1, 2], "b": 2.0}', '{"bb": 1.0, "a": []}', '12.30',
+    '"so so"', ROW(1, '2026-01-01 00:00+00'), '{a,NULL}', '{2026-01-01 00:00+00}', '{fine}', '1 day', 2, '10.0.0.1/8', NULL);
+SET timezone = 'UTC';
+SET lc_monetary = 'C';
+SELECT data_version(k) = data_version(row_to_json(k)::text) AS every_type FROM kinds k;
+SELECT data_version(k, '{z,t}') = data_version(row_to_json(k)::text, '{t,z}') AS without FROM kinds k;
+CREATE TABLE kinds_seen AS SELECT data_version(k) AS version FROM kinds k;
+SET timezone = 'Asia/Tokyo';
+SET datestyle = 'German';
+SET bytea_output = 'escape';
+SET extra_float_digits = -5;
+SET intervalstyle = 'iso_8601';
+SELECT data_version(k) = version AS other_settings FROM kinds k, kinds_seen;
+SHOW datestyle;
+RESET ALL;
+SET intervalstyle = postgres;
+SET search_path = regress_canonical, batchdedup, public;
+-- a cast to json decides what a value is
+CREATE FUNCTION mood_json(mood) RETURNS json LANGUAGE sql IMMUTABLE AS 'SELECT json_build_object(''mood'', $1::text)';
+CREATE CAST (mood AS json) WITH FUNCTION mood_json(mood);
+SELECT data_version(ROW('fine'::mood)) = data_version('{"f1": {"mood": "fine"}}') AS by_cast;
+-- of two columns of one name the last counts, as in jsonb
+SELECT data_version(s) = data_version('{"a": 3, "b": 2}') AS same_names FROM (SELECT 1 AS a, 2 AS b, 3 AS a) AS s;
+-- one call, rows of several types, a table that changes
+CREATE TABLE one (a int, b text);
+CREATE TABLE two (b text, a int);
+INSERT INTO one VALUES (1, 'x'), (2, 'y');
+INSERT INTO two VALUES ('x', 1), ('y', 2);
+SELECT count(DISTINCT data_version(r)) AS versions
+FROM (SELECT ROW(one.*) FROM one UNION ALL SELECT ROW(one.*, 1) FROM one UNION ALL SELECT ROW(two.*) FROM two) AS s(r);
+SELECT count(DISTINCT data_version(one, CASE a WHEN 1 THEN '{b}'::text[] ELSE '{a}' END)) AS versions FROM one;
+DO $$
+DECLARE
+    r one;
+    was text;
+BEGIN
+    FOR i IN 1 .. 2 LOOP
+        SELECT * INTO r FROM one WHERE a = 1;
+        ASSERT data_version(r) IS DISTINCT FROM was;
+        was := data_version(r);
+        IF i = 1 THEN
+            EXECUTE 'ALTER TABLE one RENAME b TO c';
+        END IF;
+    END LOOP;
+END $$;
+ALTER TABLE one ADD d timestamptz DEFAULT '2026-01-01 00:00+00', DROP a;
+SELECT data_version(one) = data_version('{"c": "x", "d": "2026-01-01T00:00:00+00:00"}') AS missing_value FROM one LIMIT 1;
+
 -- fixed for ever: another value here means that all versions that anybody has stored change
 SELECT data_version('{"a": [1, 2.50, -0.0, 1e30, "\u20ac\ud83d\ude00\u0001"], "\ufb33": null, "\ud83d\ude00": {"b": true}}');
 

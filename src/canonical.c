@@ -15,54 +15,45 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "batchdedup.h"
+#include "canonical.h"
 
 #include <math.h>
 
 #include "catalog/pg_type_d.h"
 #include "common/sha2.h"
 #include "common/shortest_dec.h"
-#include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
-#include "spi_util.h"
+#include "port/pg_bswap.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
-#include "utils/guc.h"
 #include "utils/jsonb.h"
+#include "utils/memutils.h"
 #include "utils/numeric.h"
 
 PG_FUNCTION_INFO_V1(bdd_canonical_json);
 PG_FUNCTION_INFO_V1(bdd_data_version_json);
 PG_FUNCTION_INFO_V1(bdd_data_version_text);
-PG_FUNCTION_INFO_V1(bdd_data_version_row);
 
-/* What becomes of a number that a double cannot say. */
-typedef enum BddInexact
-{
-	INEXACT_ERROR,
-	INEXACT_STRING, /* the exact decimal, as a string */
-	INEXACT_ROUND,  /* the nearest double */
-	ALL_DECIMAL     /* every number is written as its exact decimal */
-} BddInexact;
-
-typedef struct BddCanonical
-{
-	StringInfoData out;
-	BddInexact inexact;
-	ArrayType *exclude; /* keys of the outermost object to leave out, or NULL */
-} BddCanonical;
-
+/* A key of an object, and where its value is. */
 typedef struct BddPair
 {
-	JsonbValue key;
-	JsonbValue value;
-	const char *utf8; /* of the key */
+	const char *key;
 	int size;
+	const char *utf8; /* of the key */
+	int utf8_size;
+	JEntry entry; /* of the value */
+	uint32 offset;
+	uint32 end;
 } BddPair;
 
-typedef BddPair *BddPairPointer;
+/* The first eight bytes of a key tell most keys apart. */
+typedef struct BddOrder
+{
+	uint64 head;
+	const BddPair *pair;
+} BddOrder;
 
 static void put_container(BddCanonical *canonical, JsonbContainer *container, bool outermost);
 
@@ -189,8 +180,8 @@ report_inexact(const char *text)
 			 errhint("With on_inexact => 'string' it becomes a string, with 'round' the nearest double.")));
 }
 
-static void
-put_number(BddCanonical *canonical, Numeric number)
+void
+bdd_canonical_number(BddCanonical *canonical, Numeric number)
 {
 	char *text = numeric_normalize(number);
 	BddDecimal exact;
@@ -199,7 +190,7 @@ put_number(BddCanonical *canonical, Numeric number)
 
 	if (canonical->inexact == ALL_DECIMAL)
 	{
-		appendStringInfoString(&canonical->out, text);
+		bdd_canonical_bytes(&canonical->out, text, strlen(text));
 		return;
 	}
 	value = DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow,
@@ -219,30 +210,90 @@ put_number(BddCanonical *canonical, Numeric number)
 
 /* ---------- strings and keys ---------- */
 
-static void
-put_string(StringInfo out, const char *string, int size)
+#define EVERY_BYTE(value) (~UINT64CONST(0) / 0xff * (value))
+
+/* Is one of eight bytes a quote, a backslash or a control character? */
+static inline bool
+has_escape(uint64 bytes)
+{
+	uint64 quotes = bytes ^ EVERY_BYTE('"');
+	uint64 backslashes = bytes ^ EVERY_BYTE('\\');
+
+	/* a subtraction borrows at the first byte that is less, if there is one */
+	return (((bytes - EVERY_BYTE(0x20)) & ~bytes) | ((quotes - EVERY_BYTE(1)) & ~quotes) |
+			((backslashes - EVERY_BYTE(1)) & ~backslashes)) &
+		   EVERY_BYTE(0x80);
+}
+
+/* Copies what needs no escape, and returns how much that is. */
+static inline int
+copy_plain(char *to, const char *from, int size)
+{
+	int i = 0;
+
+	for (; i + (int) sizeof(uint64) <= size; i += sizeof(uint64))
+	{
+		uint64 bytes;
+
+		memcpy(&bytes, from + i, sizeof(bytes));
+		if (has_escape(bytes))
+			break;
+		memcpy(to + i, &bytes, sizeof(bytes));
+	}
+	for (; i < size; i++)
+	{
+		unsigned char c = from[i];
+
+		if (c < 0x20 || c == '"' || c == '\\')
+			break;
+		to[i] = c;
+	}
+	return i;
+}
+
+static char *
+put_escape(char *to, unsigned char c)
 {
 	static const char short_escapes[] = "btn\0fr"; /* of 8 to 13 */
-	int plain = 0;
+	static const char digits[] = "0123456789abcdef";
 
-	appendStringInfoCharMacro(out, '"');
-	for (int i = 0; i < size; i++)
+	*to++ = '\\';
+	if (c >= 0x20)
+		*to++ = c;
+	else if (c >= 8 && c <= 13 && short_escapes[c - 8] != '\0')
+		*to++ = short_escapes[c - 8];
+	else
 	{
-		unsigned char c = string[i];
-
-		if (c >= 0x20 && c != '"' && c != '\\')
-			continue;
-		appendBinaryStringInfo(out, string + plain, i - plain);
-		plain = i + 1;
-		if (c >= 0x20)
-			appendStringInfo(out, "\\%c", c);
-		else if (c >= 8 && c <= 13 && short_escapes[c - 8] != '\0')
-			appendStringInfo(out, "\\%c", short_escapes[c - 8]);
-		else
-			appendStringInfo(out, "\\u%04x", c);
+		memcpy(to, "u00", 3);
+		to[3] = digits[c >> 4];
+		to[4] = digits[c & 15];
+		to += 5;
 	}
-	appendBinaryStringInfo(out, string + plain, size - plain);
-	appendStringInfoCharMacro(out, '"');
+	return to;
+}
+
+void
+bdd_canonical_string(StringInfo out, const char *string, int size)
+{
+	char *to = bdd_canonical_room(out, size + 2);
+	int done;
+
+	*to++ = '"';
+	done = copy_plain(to, string, size);
+	to += done;
+	while (done < size)
+	{
+		int plain;
+
+		out->len = to - out->data;
+		to = put_escape(bdd_canonical_room(out, size - done + 6), string[done]);
+		done++;
+		plain = copy_plain(to, string + done, size - done);
+		to += plain;
+		done += plain;
+	}
+	*to++ = '"';
+	out->len = to - out->data;
 }
 
 /*
@@ -256,27 +307,55 @@ utf16_weight(unsigned char byte)
 													byte;
 }
 
-static inline int
-compare_pairs(const BddPair *left, const BddPair *right)
+/* Of keys, by their UTF-16 code units. */
+int
+bdd_canonical_compare(const char *left, int left_size, const char *right, int right_size)
 {
-	int size = Min(left->size, right->size);
+	int size = Min(left_size, right_size);
 
 	for (int i = 0; i < size; i++)
-		if (left->utf8[i] != right->utf8[i])
-			return utf16_weight((unsigned char) left->utf8[i]) -
-				   utf16_weight((unsigned char) right->utf8[i]);
-	return left->size - right->size;
+		if (left[i] != right[i])
+			return utf16_weight((unsigned char) left[i]) - utf16_weight((unsigned char) right[i]);
+	return left_size - right_size;
+}
+
+/* Keys have no byte of zero, so what a short one lacks comes first. */
+static inline uint64
+head_of(const char *key, int size)
+{
+	uint64 head = 0;
+
+	if (size >= (int) sizeof(head))
+	{
+		memcpy(&head, key, sizeof(head));
+		if ((head & EVERY_BYTE(0x80)) == 0)
+			return pg_hton64(head);
+		size = sizeof(head);
+		head = 0;
+	}
+	for (int i = 0; i < size; i++)
+		head |= (uint64) utf16_weight((unsigned char) key[i]) << (56 - 8 * i);
+	return head;
+}
+
+static inline int
+compare_order(const BddOrder *left, const BddOrder *right)
+{
+	if (left->head != right->head)
+		return left->head < right->head ? -1 : 1;
+	return bdd_canonical_compare(left->pair->utf8, left->pair->utf8_size,
+								 right->pair->utf8, right->pair->utf8_size);
 }
 
 #define ST_SORT sort_pairs
-#define ST_ELEMENT_TYPE BddPairPointer
-#define ST_COMPARE(a, b) compare_pairs(*(a), *(b))
+#define ST_ELEMENT_TYPE BddOrder
+#define ST_COMPARE(a, b) compare_order(a, b)
 #define ST_SCOPE static
 #define ST_DEFINE
 #include "lib/sort_template.h"
 
-static bool
-is_excluded(const ArrayType *exclude, const JsonbValue *key)
+bool
+bdd_canonical_excluded(const ArrayType *exclude, const char *key, int size)
 {
 	ArrayIterator iterator = array_create_iterator(unconstify(ArrayType *, exclude), 0, NULL);
 	Datum value;
@@ -284,122 +363,172 @@ is_excluded(const ArrayType *exclude, const JsonbValue *key)
 	bool found = false;
 
 	while (!found && array_iterate(iterator, &value, &isnull))
-		found = !isnull && VARSIZE_ANY_EXHDR(DatumGetPointer(value)) == key->val.string.len &&
-				memcmp(VARDATA_ANY(DatumGetPointer(value)), key->val.string.val,
-					   key->val.string.len) == 0;
+		found = !isnull && VARSIZE_ANY_EXHDR(DatumGetPointer(value)) == size &&
+				memcmp(VARDATA_ANY(DatumGetPointer(value)), key, size) == 0;
 	array_free_iterator(iterator);
 	return found;
 }
 
 /* ---------- values ---------- */
 
+/* An array's element or an object's value, which "base" has at that offset. */
 static void
-put_value(BddCanonical *canonical, const JsonbValue *value)
+put_entry(BddCanonical *canonical, JEntry entry, char *base, uint32 offset, uint32 end)
 {
-	switch (value->type)
-	{
-		case jbvNull:
-			appendStringInfoString(&canonical->out, "null");
-			break;
-		case jbvBool:
-			appendStringInfoString(&canonical->out, value->val.boolean ? "true" : "false");
-			break;
-		case jbvNumeric:
-			put_number(canonical, value->val.numeric);
-			break;
-		case jbvString:
-			put_string(&canonical->out, value->val.string.val, value->val.string.len);
-			break;
-		case jbvBinary:
-			put_container(canonical, value->val.binary.data, false);
-			break;
-		default:
-			elog(ERROR, "unexpected type of a jsonb value: %d", value->type);
-	}
+	if (JBE_ISSTRING(entry))
+		bdd_canonical_string(&canonical->out, base + offset, end - offset);
+	else if (JBE_ISNUMERIC(entry))
+		bdd_canonical_number(canonical, (Numeric) (base + INTALIGN(offset)));
+	else if (JBE_ISNULL(entry))
+		bdd_canonical_bytes(&canonical->out, "null", 4);
+	else if (JBE_ISBOOL_TRUE(entry))
+		bdd_canonical_bytes(&canonical->out, "true", 4);
+	else if (JBE_ISBOOL_FALSE(entry))
+		bdd_canonical_bytes(&canonical->out, "false", 5);
+	else
+		put_container(canonical, (JsonbContainer *) (base + INTALIGN(offset)), false);
 }
 
+/* A scalar is an array of one, without brackets. */
 static void
-put_array(BddCanonical *canonical, JsonbIterator **iterator)
+put_array(BddCanonical *canonical, JsonbContainer *container)
 {
-	JsonbValue value;
-	bool first = true;
+	int count = JsonContainerSize(container);
+	char *base = (char *) &container->children[count];
+	bool brackets = !JsonContainerIsScalar(container);
+	uint32 offset = 0;
 
-	appendStringInfoChar(&canonical->out, '[');
-	while (JsonbIteratorNext(iterator, &value, true) == WJB_ELEM)
+	if (brackets)
+		bdd_canonical_byte(&canonical->out, '[');
+	for (int i = 0; i < count; i++)
 	{
-		if (!first)
-			appendStringInfoChar(&canonical->out, ',');
-		first = false;
-		put_value(canonical, &value);
+		JEntry entry = container->children[i];
+		uint32 end = offset;
+
+		JBE_ADVANCE_OFFSET(end, entry);
+		if (i > 0)
+			bdd_canonical_byte(&canonical->out, ',');
+		put_entry(canonical, entry, base, offset, end);
+		offset = end;
 	}
-	appendStringInfoChar(&canonical->out, ']');
+	if (brackets)
+		bdd_canonical_byte(&canonical->out, ']');
 }
 
-/* Of keys that are not excluded; returns their number. */
+/* Keys first, then the values in the same order; returns how many are not excluded. */
 static int
-read_pairs(BddCanonical *canonical, JsonbIterator **iterator, BddPair *pairs, bool outermost)
+read_pairs(JsonbContainer *container, const ArrayType *exclude, BddPair *pairs)
 {
-	JsonbValue key;
+	int total = JsonContainerSize(container);
+	const char *base = (char *) &container->children[2 * total];
+	bool is_utf8 = GetDatabaseEncoding() == PG_UTF8;
+	uint32 key_offset = 0;
+	uint32 offset = getJsonbOffset(container, total);
 	int count = 0;
 
-	while (JsonbIteratorNext(iterator, &key, true) == WJB_KEY)
+	for (int i = 0; i < total; i++)
 	{
 		BddPair *pair = &pairs[count];
 
-		(void) JsonbIteratorNext(iterator, &pair->value, true);
-		if (outermost && canonical->exclude != NULL && is_excluded(canonical->exclude, &key))
+		pair->key = base + key_offset;
+		pair->size = -(int) key_offset;
+		JBE_ADVANCE_OFFSET(key_offset, container->children[i]);
+		pair->size += key_offset;
+		pair->entry = container->children[total + i];
+		pair->offset = offset;
+		JBE_ADVANCE_OFFSET(offset, pair->entry);
+		pair->end = offset;
+		if (exclude != NULL && bdd_canonical_excluded(exclude, pair->key, pair->size))
 			continue;
-		pair->key = key;
-		pair->utf8 = pg_server_to_any(key.val.string.val, key.val.string.len, PG_UTF8);
-		pair->size = pair->utf8 == key.val.string.val ? key.val.string.len : strlen(pair->utf8);
+		pair->utf8 = is_utf8 ? pair->key : pg_server_to_any(pair->key, pair->size, PG_UTF8);
+		pair->utf8_size = pair->utf8 == pair->key ? pair->size : strlen(pair->utf8);
 		count++;
 	}
 	return count;
 }
 
 static void
-put_object(BddCanonical *canonical, JsonbIterator **iterator, int room, bool outermost)
+put_object(BddCanonical *canonical, JsonbContainer *container, const ArrayType *exclude)
 {
-	BddPair *pairs = palloc(Max(room, 1) * (sizeof(BddPair) + sizeof(BddPair *)));
-	BddPair **sorted = (BddPair **) (pairs + Max(room, 1));
-	int count = read_pairs(canonical, iterator, pairs, outermost);
+	int total = JsonContainerSize(container);
+	char *base = (char *) &container->children[2 * total];
+	BddPair *pairs = palloc(Max(total, 1) * (sizeof(BddPair) + sizeof(BddOrder)));
+	BddOrder *order = (BddOrder *) (pairs + Max(total, 1));
+	int count = read_pairs(container, exclude, pairs);
 
-	for (int i = 0; i < count; i++)
-		sorted[i] = &pairs[i];
-	sort_pairs(sorted, count);
-	appendStringInfoChar(&canonical->out, '{');
 	for (int i = 0; i < count; i++)
 	{
-		const JsonbValue *key = &sorted[i]->key;
+		order[i].head = head_of(pairs[i].utf8, pairs[i].utf8_size);
+		order[i].pair = &pairs[i];
+	}
+	sort_pairs(order, count);
+	bdd_canonical_byte(&canonical->out, '{');
+	for (int i = 0; i < count; i++)
+	{
+		const BddPair *pair = order[i].pair;
 
 		if (i > 0)
-			appendStringInfoCharMacro(&canonical->out, ',');
-		put_string(&canonical->out, key->val.string.val, key->val.string.len);
-		appendStringInfoCharMacro(&canonical->out, ':');
-		put_value(canonical, &sorted[i]->value);
+			bdd_canonical_byte(&canonical->out, ',');
+		bdd_canonical_string(&canonical->out, pair->key, pair->size);
+		bdd_canonical_byte(&canonical->out, ':');
+		put_entry(canonical, pair->entry, base, pair->offset, pair->end);
 	}
-	appendStringInfoChar(&canonical->out, '}');
+	bdd_canonical_byte(&canonical->out, '}');
 	pfree(pairs);
 }
 
 static void
 put_container(BddCanonical *canonical, JsonbContainer *container, bool outermost)
 {
-	JsonbIterator *iterator = JsonbIteratorInit(container);
-	JsonbValue value;
-	JsonbIteratorToken token = JsonbIteratorNext(&iterator, &value, true);
-
 	check_stack_depth();
 	CHECK_FOR_INTERRUPTS();
-	if (token == WJB_BEGIN_OBJECT)
-		put_object(canonical, &iterator, value.val.object.nPairs, outermost);
-	else if (value.val.array.rawScalar)
-	{
-		(void) JsonbIteratorNext(&iterator, &value, true);
-		put_value(canonical, &value);
-	}
+	if (JsonContainerIsObject(container))
+		put_object(canonical, container, outermost ? canonical->exclude : NULL);
 	else
-		put_array(canonical, &iterator);
+		put_array(canonical, container);
+}
+
+void
+bdd_canonical_document(BddCanonical *canonical, Jsonb *document)
+{
+	put_container(canonical, &document->root, false);
+}
+
+/* ---------- results ---------- */
+
+/*
+ * Keeps room for the header of a varlena in front, so that nobody has to copy
+ * what comes out.
+ */
+void
+bdd_canonical_start(BddCanonical *canonical, BddInexact inexact, Size expected)
+{
+	initStringInfo(&canonical->out);
+	if (expected < MaxAllocSize / 2)
+		enlargeStringInfo(&canonical->out, expected + VARHDRSZ);
+	canonical->out.len = VARHDRSZ;
+	canonical->inexact = inexact;
+	canonical->exclude = NULL;
+}
+
+/* sha256 of what has been written. */
+Datum
+bdd_canonical_version(BddCanonical *canonical)
+{
+	StringInfo out = &canonical->out;
+	char *start = out->data + VARHDRSZ;
+	char *utf8 = pg_server_to_any(start, out->len - VARHDRSZ, PG_UTF8);
+	text *bytes = utf8 == start ? (text *) out->data : cstring_to_text(utf8);
+	Datum hash;
+	text *result;
+
+	if (utf8 == start)
+		SET_VARSIZE(bytes, out->len);
+	hash = DirectFunctionCall1(sha256_bytea, PointerGetDatum(bytes));
+	result = palloc(VARHDRSZ + 2 * PG_SHA256_DIGEST_LENGTH);
+	SET_VARSIZE(result, VARHDRSZ + 2 * PG_SHA256_DIGEST_LENGTH);
+	(void) hex_encode(VARDATA_ANY(DatumGetPointer(hash)), PG_SHA256_DIGEST_LENGTH, VARDATA(result));
+	return PointerGetDatum(result);
 }
 
 /* ---------- functions ---------- */
@@ -423,38 +552,29 @@ inexact_argument(const char *name)
 Datum
 bdd_canonical_json(PG_FUNCTION_ARGS)
 {
-	BddCanonical canonical = {0};
+	BddCanonical canonical;
+	Jsonb *document;
 
 	bdd_check_argument(fcinfo, 0, "document");
 	bdd_check_argument(fcinfo, 1, "on_inexact");
-	canonical.inexact = inexact_argument(text_to_cstring(PG_GETARG_TEXT_PP(1)));
-	initStringInfo(&canonical.out);
-	put_container(&canonical, &PG_GETARG_JSONB_P(0)->root, true);
-	PG_RETURN_TEXT_P(cstring_to_text_with_len(canonical.out.data, canonical.out.len));
+	document = PG_GETARG_JSONB_P(0);
+	bdd_canonical_start(&canonical, inexact_argument(text_to_cstring(PG_GETARG_TEXT_PP(1))),
+						VARSIZE(document));
+	bdd_canonical_document(&canonical, document);
+	SET_VARSIZE(canonical.out.data, canonical.out.len);
+	PG_RETURN_TEXT_P((text *) canonical.out.data);
 }
 
-static Datum
-version_of(Jsonb *document, ArrayType *exclude)
+Datum
+bdd_canonical_version_of(Jsonb *document, ArrayType *exclude)
 {
-	BddCanonical canonical = {.inexact = ALL_DECIMAL};
-	char *utf8;
-	Datum hash;
-	text *result;
+	BddCanonical canonical;
 
+	bdd_canonical_start(&canonical, ALL_DECIMAL, VARSIZE(document));
 	if (ArrayGetNItems(ARR_NDIM(exclude), ARR_DIMS(exclude)) > 0)
 		canonical.exclude = exclude;
-	initStringInfo(&canonical.out);
 	put_container(&canonical, &document->root, true);
-	utf8 = pg_server_to_any(canonical.out.data, canonical.out.len, PG_UTF8);
-	hash = DirectFunctionCall1(sha256_bytea,
-							   PointerGetDatum(cstring_to_text_with_len(utf8,
-																		utf8 == canonical.out.data ?
-																			canonical.out.len :
-																			strlen(utf8))));
-	result = palloc(VARHDRSZ + 2 * PG_SHA256_DIGEST_LENGTH);
-	SET_VARSIZE(result, VARHDRSZ + 2 * PG_SHA256_DIGEST_LENGTH);
-	(void) hex_encode(VARDATA_ANY(DatumGetPointer(hash)), PG_SHA256_DIGEST_LENGTH, VARDATA(result));
-	return PointerGetDatum(result);
+	return bdd_canonical_version(&canonical);
 }
 
 /* data_version(jsonb, exclude) */
@@ -463,7 +583,7 @@ bdd_data_version_json(PG_FUNCTION_ARGS)
 {
 	bdd_check_argument(fcinfo, 0, "document");
 	bdd_check_argument(fcinfo, 1, "list of excluded keys");
-	PG_RETURN_DATUM(version_of(PG_GETARG_JSONB_P(0), PG_GETARG_ARRAYTYPE_P(1)));
+	PG_RETURN_DATUM(bdd_canonical_version_of(PG_GETARG_JSONB_P(0), PG_GETARG_ARRAYTYPE_P(1)));
 }
 
 /* data_version(text, exclude): JSON as text, so that a literal is one */
@@ -476,33 +596,5 @@ bdd_data_version_text(PG_FUNCTION_ARGS)
 	bdd_check_argument(fcinfo, 1, "list of excluded keys");
 	document = DirectFunctionCall1(jsonb_in,
 								   CStringGetDatum(text_to_cstring(PG_GETARG_TEXT_PP(0))));
-	PG_RETURN_DATUM(version_of(DatumGetJsonbP(document), PG_GETARG_ARRAYTYPE_P(1)));
-}
-
-/* The row as JSON that does not depend on the session's settings. */
-static Jsonb *
-row_as_json(Datum row)
-{
-	int nesting = NewGUCNestLevel();
-	static const char *const settings[][2] = {
-		{"timezone", "UTC"}, {"bytea_output", "hex"}, {"lc_monetary", "C"}};
-	Datum json;
-
-	bdd_exact_output();
-	for (int i = 0; i < lengthof(settings); i++)
-		(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_SAVE, true, 0, false);
-	json = DirectFunctionCall1(row_to_json, row);
-	AtEOXact_GUC(false, nesting);
-	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
-											  CStringGetDatum(TextDatumGetCString(json))));
-}
-
-/* data_version(record, exclude) */
-Datum
-bdd_data_version_row(PG_FUNCTION_ARGS)
-{
-	bdd_check_argument(fcinfo, 0, "row");
-	bdd_check_argument(fcinfo, 1, "list of excluded columns");
-	PG_RETURN_DATUM(version_of(row_as_json(PG_GETARG_DATUM(0)), PG_GETARG_ARRAYTYPE_P(1)));
+	PG_RETURN_DATUM(bdd_canonical_version_of(DatumGetJsonbP(document), PG_GETARG_ARRAYTYPE_P(1)));
 }

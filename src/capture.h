@@ -15,4 +15,8 @@
 extern void bdd_capture_create(BddSync *sync);
 extern void bdd_capture_drop(const BddSync *sync);
 
+extern BddSyncRows bdd_capture_read(BddSlice *slice, List *after);
+extern BddSyncRows bdd_capture_rows(BddSlice *slice, const BddSyncRows *keys, bool gone);
+extern void bdd_capture_forget(BddSlice *slice, const BddSyncRows *keys);
+
 #endif /* BDD_CAPTURE_H */

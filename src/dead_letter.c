@@ -741,6 +741,7 @@ bdd_count_waiting_letters(Oid relid)
 
 	if (looked && !any_letters())
 		return;
+	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (OidIsValid(bdd_catalog_relation("dead_letter_row")))

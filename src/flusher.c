@@ -93,6 +93,7 @@ read_due(int32 target_id, Oid relid, BddDue *due)
 	BddOptions options;
 	bool found;
 
+	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	found = bdd_options_read(relid, &options) &&
 			options.target_id == target_id;
@@ -439,6 +440,7 @@ apply_in_transaction(BddGroup *group)
 	TimestampTz started = GetCurrentTimestamp();
 	bool applied;
 
+	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	report_transaction();
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -702,6 +704,7 @@ referenced_tables(Oid relid, Oid *relids)
 	Datum values[] = {ObjectIdGetDatum(relid)};
 	int count = 0;
 
+	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	bdd_spi_connect();
@@ -794,6 +797,7 @@ free_what_is_applied(BddSharedSlot *slot)
 		return false;
 	if (!bdd_above_seal_mark(slot))
 	{
+		SetCurrentStatementStartTimestamp();
 		StartTransactionCommand();
 		horizon = GetOldestNonRemovableTransactionId(NULL);
 		CommitTransactionCommand();

@@ -548,6 +548,7 @@ register_found(BddReplay *replay, XLogRecPtr from)
 	HASH_SEQ_STATUS scan;
 	BddFound *target;
 
+	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	MemoryContextSwitchTo(context);
 	hash_seq_init(&scan, replay->found);

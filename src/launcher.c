@@ -148,6 +148,7 @@ tend(int index)
 static void
 forget_dropped_databases(void)
 {
+	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	for (int i = 0; i < bdd_registry->slot_count; i++)
 	{

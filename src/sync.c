@@ -17,6 +17,7 @@
 #include "sync.h"
 
 #include "access/xact.h"
+#include "capture.h"
 #include "catalog/pg_type_d.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
@@ -249,7 +250,8 @@ holder(const BddSync *sync)
 	Datum values[] = {ObjectIdGetDatum(bdd_catalog_relation("sync_row")), Int64GetDatum(sync->id)};
 	bool isnull;
 
-	return bdd_plan_run(&select, values, NULL) == 0 ? 0 : DatumGetInt32(bdd_spi_value(0, 1, &isnull));
+	return bdd_plan_run(&select, values, NULL) == 0 ? 0 :
+													  DatumGetInt32(bdd_spi_value(0, 1, &isnull));
 }
 
 /*
@@ -365,14 +367,18 @@ watermark_argument(const BddSync *sync, const char *to)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("a watermark of sync \"%s\" has 1 to %d values, not %d",
 						sync->name, list_length(sync->position), list_length(values))));
+	/* As it is meant now: 'yesterday' will be another day tomorrow. */
 	forboth(value, values, type, sync->position_types)
 	{
-		Oid input;
+		Oid function;
 		Oid parameter;
+		bool varlena;
+		Datum datum;
 
-		/* Raises an error if it is none. */
-		getTypeInputInfo(lfirst_oid(type), &input, &parameter);
-		(void) OidInputFunctionCall(input, lfirst(value), parameter, -1);
+		getTypeInputInfo(lfirst_oid(type), &function, &parameter);
+		datum = OidInputFunctionCall(function, lfirst(value), parameter, -1);
+		getTypeOutputInfo(lfirst_oid(type), &function, &varlena);
+		lfirst(value) = OidOutputFunctionCall(function, datum);
 	}
 	return values;
 }
@@ -395,7 +401,11 @@ bdd_reset_watermark(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(1))
 	{
 		bdd_become_again(&saved);
-		values[1] = bdd_text_array(watermark_argument(&sync, text_to_cstring(PG_GETARG_TEXT_PP(1))));
+		bdd_become_owner_of(sync.owner, &saved);
+		bdd_exact_output();
+		values[1] =
+			bdd_text_array(watermark_argument(&sync, text_to_cstring(PG_GETARG_TEXT_PP(1))));
+		bdd_become_again(&saved);
 		bdd_become_extension_owner(&saved);
 	}
 	(void) bdd_plan_run(&update, values, PG_ARGISNULL(1) ? " n" : NULL);
@@ -429,6 +439,8 @@ bdd_drop_sync(PG_FUNCTION_ARGS)
 	begin_change(fcinfo, "drop_sync()", &sync, &saved);
 	/* A run that goes on would write what nobody knows any more. */
 	bdd_sync_lock(&sync, false);
+	if (sync.kind == BDD_CURSOR_TRIGGER)
+		bdd_capture_drop(&sync);
 	values[0] = Int32GetDatum(sync.id);
 	(void) bdd_plan_run(&delete, values, NULL);
 	end_change(&saved);

@@ -19,6 +19,7 @@
 /* Names of rows in the statements of sync_sql.c. */
 #define BDD_SLICE_NAME "batchdedup_slice"
 #define BDD_CHANGES_NAME "batchdedup_changes"
+#define BDD_CAPTURED_NAME "batchdedup_captured"
 
 /* What the cursor's values are, which decides how far it may be read. */
 typedef enum BddCursorKind
@@ -107,6 +108,10 @@ extern char *bdd_sync_sql_left(const BddSync *sync, int watermark, bool bounded)
 extern char *bdd_sync_sql_last(const BddSync *sync);
 extern char *bdd_sync_sql_changes(const BddSync *sync, uint32 shape);
 extern char *bdd_sync_sql_missing(const BddSync *sync);
+extern char *bdd_sync_sql_captured(const BddSync *sync, bool after);
+extern char *bdd_sync_sql_captured_rows(const BddSync *sync);
+extern char *bdd_sync_sql_captured_gone(const BddSync *sync);
+extern char *bdd_sync_sql_captured_forget(const BddSync *sync);
 extern char *bdd_sync_sql_update(const BddSync *sync, uint32 shape);
 extern char *bdd_sync_sql_insert(const BddSync *sync, uint32 shape);
 extern char *bdd_sync_sql_delete(const BddSync *sync, uint32 shape);

@@ -13,16 +13,17 @@
  * value up to last_value either holds that lock after last_value was read, or
  * has ended: the holders are waited for.
  *
- * A cursor from the clock: now(), statement_timestamp() or clock_timestamp()
- * of the transaction that writes.  It is not enough to wait for the
- * transactions that are open at the moment, because a process reads the clock
- * earlier than it shows that a transaction is open:
+ * A cursor from the clock: now() or clock_timestamp() of the transaction that
+ * writes.  It is not enough to wait for the transactions that are open at the
+ * moment, because a process reads the clock earlier than it shows that a
+ * transaction is open:
  *
  *  - now() of a client's backend is the time at which its message was
  *    received (before StartTransaction), and that of all the transactions of
  *    one message: in "COMMIT; BEGIN; INSERT ..." the second one begins long
  *    after its now().
- *  - Only what a procedure begins after its own COMMIT has a now() of its own.
+ *  - Only what a procedure begins after its own COMMIT has a now() of its own
+ *    (but the statement_timestamp() of the CALL: that is no cursor for us).
  *
  * So every process has to give a sign, after the moment, that what it begins
  * from then on reads the clock after the moment; the transaction that it is in
@@ -41,7 +42,8 @@
  *  - It waits for the client and is idle in a transaction by what
  *    pg_stat_activity says before and after: so this is not a COPY.
  *  - A background process waits for something to do, outside of a transaction:
- *    such processes take the time when there is something.
+ *    such processes take the time (SetCurrentStatementStartTimestamp) when there
+ *    is something.
  *  - It is gone.  Who came later takes the time later: a process can be seen
  *    here before its first reading of the clock (InitPostgres, which opens a
  *    transaction in no database yet; hence processes without a database count
@@ -61,8 +63,9 @@
  * leader counts), VACUUM and concurrent builds of indexes (each is all of its
  * message), a walsender that sends.  What is not known for sure is waited for.
  *
- * The clock must not be set back, nor differ from process to process.  Beyond
- * that nothing is assumed of it.
+ * The clock must not be set back.  And what is written by another transaction
+ * than the one whose clock it shows is not seen here: rows of a subscription,
+ * or those that wait in a buffer of ours.
  *
  * While a moment goes on, there often is a bound all the same: the time before
  * which none of the holders can have read the clock.  pg_stat_activity may lag
@@ -75,6 +78,8 @@
  */
 #include "sync_bound.h"
 
+#include "catalog/pg_authid_d.h"
+
 #include "access/relation.h"
 #include "access/twophase.h"
 #include "commands/sequence.h"
@@ -85,6 +90,7 @@
 #include "storage/bufmgr.h"
 #include "storage/latch.h"
 #include "storage/lmgr.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
@@ -665,7 +671,10 @@ state_name(BackendState state)
 	}
 }
 
-/* As "pid 123 (idle in transaction since ...)", as far as that is known. */
+/*
+ * As "pid 123 (idle in transaction since ...)", as far as that is known, and
+ * the session's user might see it in pg_stat_activity.
+ */
 static char *
 describe_process(int backend, int pid)
 {
@@ -676,7 +685,8 @@ describe_process(int backend, int pid)
 	read_status(backend, pid, &status);
 	state = status.known ? state_name(status.state) : NULL;
 	since = status.transaction != 0 ? status.transaction : status.statement;
-	if (state == NULL || since == 0)
+	if (state == NULL || since == 0 ||
+		!has_privs_of_role(GetSessionUserId(), ROLE_PG_READ_ALL_STATS))
 		return psprintf("pid %d", pid);
 	return psprintf("pid %d (%s since %s)", pid, state, timestamptz_to_str(since));
 }
@@ -801,22 +811,24 @@ bdd_moment_take_sql(PG_FUNCTION_ARGS)
 {
 	int64 last_value;
 	bool called;
-	BddMoment *moment = PG_ARGISNULL(0) ? bdd_moment_take() :
-										  bdd_moment_take_sequence(PG_GETARG_OID(0), &last_value, &called);
+	BddMoment *moment;
 
+	if (PG_ARGISNULL(0))
+		moment = bdd_moment_take();
+	else
+		moment = bdd_moment_take_sequence(PG_GETARG_OID(0), &last_value, &called);
 	PG_RETURN_TEXT_P(cstring_to_text(bdd_moment_out(moment)));
 }
 
-/* (text, milliseconds integer) RETURNS text: the moment after that; NULL: over. */
+/* (text, milliseconds integer) RETURNS text: the moment, at most so much later. */
 Datum
 bdd_moment_wait_sql(PG_FUNCTION_ARGS)
 {
 	BddMoment *moment = bdd_moment_in(text_to_cstring(PG_GETARG_TEXT_PP(0)));
 
 	if (moment == NULL)
-		PG_RETURN_TEXT_P(cstring_to_text("of another server"));
-	if (bdd_moment_wait(moment, PG_GETARG_INT32(1)))
 		PG_RETURN_NULL();
+	(void) bdd_moment_wait(moment, PG_GETARG_INT32(1));
 	PG_RETURN_TEXT_P(cstring_to_text(bdd_moment_out(moment)));
 }
 

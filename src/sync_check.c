@@ -165,6 +165,17 @@ check_source(const BddSync *sync)
 	check_privilege(sync->source, ACL_SELECT);
 }
 
+/* Rows that the owner does not see he would insert once more. */
+static void
+check_row_security(const BddSync *sync)
+{
+	if (check_enable_rls(sync->target, sync->owner, true) == RLS_ENABLED)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("row-level security of \"%s\" applies to role \"%s\", whose sync cannot write it",
+						get_rel_name(sync->target), GetUserNameFromId(sync->owner, false))));
+}
+
 static void
 check_target(const BddSync *sync)
 {
@@ -177,11 +188,7 @@ check_target(const BddSync *sync)
 	if ((sync->delete_missing || sync->tombstone != NULL || sync->kind == BDD_CURSOR_TRIGGER) &&
 		!sync->soft)
 		check_privilege(sync->target, ACL_DELETE);
-	if (check_enable_rls(sync->target, GetUserId(), true) == RLS_ENABLED)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("row-level security of \"%s\" applies to role \"%s\", whose sync cannot write it",
-						RelationGetRelationName(rel), GetUserNameFromId(GetUserId(), false))));
+	check_row_security(sync);
 	table_close(rel, NoLock);
 }
 
@@ -235,12 +242,15 @@ check_position_column(const BddSync *sync, Relation source, const char *name, Li
 	if (now == before)
 		return;
 	if (!is_integer(getBaseType(now)) || !is_integer(getBaseType(before)))
-		ereport(ERROR,
-				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("column \"%s\" of \"%s\" is of type %s, and was of type %s when sync \"%s\" was made",
-						name, RelationGetRelationName(source), format_type_be(now), format_type_be(before), sync->name),
-				 errdetail("The sync reads in the order of this column, which may be another one now."),
-				 errhint("Drop the sync and make it anew.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_DATATYPE_MISMATCH),
+			 errmsg(
+				 "column \"%s\" of \"%s\" is of type %s, and was of type %s when sync \"%s\" was made",
+				 name, RelationGetRelationName(source), format_type_be(now), format_type_be(before),
+				 sync->name),
+			 errdetail("The sync reads in the order of this column, which may be another one now."),
+			 errhint("Drop the sync and make it anew.")));
 	lfirst_oid(type) = now;
 }
 
@@ -262,6 +272,7 @@ bdd_sync_check_still(BddSync *sync)
 	forboth(name, sync->position, type, sync->position_types)
 		check_position_column(sync, source, lfirst(name), type);
 	relation_close(source, NoLock);
+	check_row_security(sync);
 }
 
 /* ---------- the mapping ---------- */
@@ -270,8 +281,8 @@ static void
 check_type(const BddSync *sync, const char *column, const char *expression, Oid type)
 {
 	Relation rel = table_open(sync->target, AccessShareLock);
-	Form_pg_attribute attribute = TupleDescAttr(RelationGetDescr(rel),
-												bdd_column_number(RelationGetDescr(rel), column) - 1);
+	Form_pg_attribute attribute =
+		TupleDescAttr(RelationGetDescr(rel), bdd_column_number(RelationGetDescr(rel), column) - 1);
 
 	if (!can_coerce_type(1, &type, &attribute->atttypid, COERCION_ASSIGNMENT))
 		ereport(ERROR,
@@ -321,7 +332,8 @@ static bool
 reads_elsewhere(const BddSync *sync)
 {
 	SPIPlanPtr plan = SPI_prepare(psprintf("SELECT * FROM %s", bdd_qualified_name(sync->source)), 0, NULL);
-	CachedPlan *cached = plan != NULL && SPI_keepplan(plan) == 0 ? SPI_plan_get_cached_plan(plan) : NULL;
+	CachedPlan *cached =
+		plan != NULL && SPI_keepplan(plan) == 0 ? SPI_plan_get_cached_plan(plan) : NULL;
 	bool elsewhere = false;
 	ListCell *statement;
 	ListCell *cell;

@@ -68,7 +68,8 @@ text_argument(FunctionCallInfo fcinfo, int n)
 
 /* Which of the values the argument has. */
 static int
-choice_argument(FunctionCallInfo fcinfo, int n, const char *what, const char *const *values, int count)
+choice_argument(FunctionCallInfo fcinfo, int n, const char *what, const char *const *values,
+				int count)
 {
 	char *value;
 	StringInfoData list;
@@ -178,7 +179,8 @@ take_own_columns(FunctionCallInfo fcinfo, BddSync *sync, Relation target)
 	bdd_check_argument(fcinfo, ARG_DELETED_COLUMN, "deleted_column");
 	sync->deleted_column = text_argument(fcinfo, ARG_DELETED_COLUMN);
 	bdd_check_columns(target, "deleted_column", list_make1(sync->deleted_column));
-	switch (getBaseType(TupleDescAttr(desc, bdd_column_number(desc, sync->deleted_column) - 1)->atttypid))
+	switch (getBaseType(
+		TupleDescAttr(desc, bdd_column_number(desc, sync->deleted_column) - 1)->atttypid))
 	{
 		case BOOLOID:
 		case TIMESTAMPTZOID:
@@ -268,7 +270,8 @@ map_same_names(BddSync *sync, Relation target, Relation source, List *left_out)
 		if (attribute->attisdropped || attribute->attgenerated ||
 			bdd_is_named(sync->columns, name) || bdd_is_named(left_out, name) ||
 			(sync->deleted_column != NULL && strcmp(name, sync->deleted_column) == 0) ||
-			(attribute->attidentity == ATTRIBUTE_IDENTITY_ALWAYS && !bdd_is_named(sync->key, name)) ||
+			(attribute->attidentity == ATTRIBUTE_IDENTITY_ALWAYS &&
+			 !bdd_is_named(sync->key, name)) ||
 			bdd_column_number(RelationGetDescr(source), name) == InvalidAttrNumber)
 			continue;
 		map_column(sync, pstrdup(name), psprintf("src.%s", quote_identifier(name)));
@@ -343,7 +346,8 @@ take_position(FunctionCallInfo fcinfo, BddSync *sync, Relation source)
 			if (strcmp(lfirst(column), lfirst(cell)) == 0 && name != NULL)
 				add_position(sync, source, name, false);
 		}
-	if (sync->position == NIL || (sync->kind == BDD_CURSOR_TRIGGER && bdd_sync_source_key(sync) == NIL))
+	if (sync->position == NIL ||
+		(sync->kind == BDD_CURSOR_TRIGGER && bdd_sync_source_key(sync) == NIL))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the source cannot be read in the order of the key"),
@@ -366,10 +370,11 @@ take_tombstone(FunctionCallInfo fcinfo, BddSync *sync, Relation source)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("argument tombstone must name one column")));
 	attnum = bdd_column_number(RelationGetDescr(source), linitial(names));
-	sync->tombstone = psprintf(getBaseType(TupleDescAttr(RelationGetDescr(source), attnum - 1)->atttypid) == BOOLOID ?
-								   "src.%s IS TRUE" :
-								   "src.%s IS NOT NULL",
-							   quote_identifier(linitial(names)));
+	sync->tombstone = psprintf(
+		getBaseType(TupleDescAttr(RelationGetDescr(source), attnum - 1)->atttypid) == BOOLOID ?
+			"src.%s IS TRUE" :
+			"src.%s IS NOT NULL",
+		quote_identifier(linitial(names)));
 }
 
 /* A sync reads by index, or sorts what is left for every slice. */
@@ -379,13 +384,15 @@ notice_index(const BddSync *sync, Relation source)
 	StringInfoData columns;
 	ListCell *cell;
 
-	if (source->rd_rel->relkind != RELKIND_RELATION && source->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
+	if (source->rd_rel->relkind != RELKIND_RELATION &&
+		source->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
 		return;
 	foreach(cell, RelationGetIndexList(source))
 	{
 		Relation index = index_open(lfirst_oid(cell), AccessShareLock);
 		AttrNumber first = index->rd_index->indkey.values[0];
-		bool fits = index->rd_rel->relam == BTREE_AM_OID || index->rd_rel->relkind == RELKIND_PARTITIONED_INDEX;
+		bool fits = index->rd_rel->relam == BTREE_AM_OID ||
+					index->rd_rel->relkind == RELKIND_PARTITIONED_INDEX;
 
 		fits = fits && index->rd_indpred == NIL && first > 0 &&
 			   strcmp(NameStr(TupleDescAttr(RelationGetDescr(source), first - 1)->attname),
@@ -410,7 +417,6 @@ check_buffer(const BddSync *sync)
 {
 	BddOptions options;
 	ListCell *cell;
-	bool same;
 
 	if (!sync->buffered)
 		return;
@@ -419,13 +425,12 @@ check_buffer(const BddSync *sync)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("table \"%s\" is not registered as a target", get_rel_name(sync->target)),
 				 errhint("SELECT batchdedup.create_target(%s);", quote_literal_cstr(bdd_qualified_name(sync->target)))));
-	same = list_length(sync->key) == list_length(options.key_columns);
 	foreach(cell, options.key_columns)
-		same = same && bdd_is_named(sync->key, lfirst(cell));
-	if (!same)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the sync's key is not the key of target \"%s\"", get_rel_name(sync->target))));
+		if (!bdd_is_named(sync->key, lfirst(cell)) ||
+			list_length(sync->key) != list_length(options.key_columns))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("the key of the sync is not the key of target \"%s\"", get_rel_name(sync->target))));
 }
 
 static void
@@ -466,9 +471,11 @@ say_kind(const BddSync *sync)
 static void
 insert_sync(BddSync *sync, char *delete_missing)
 {
-	Oid parameters[] = {TEXTOID, OIDOID, OIDOID, OIDOID, TEXTARRAYOID, TEXTARRAYOID, OIDARRAYOID, INT4OID,
-						TEXTARRAYOID, TEXTARRAYOID, TEXTOID, INT4OID, TEXTOID, OIDOID, INTERVALOID, TEXTOID,
-						BOOLOID, BOOLOID, TEXTARRAYOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID};
+	Oid parameters[] = {TEXTOID, OIDOID, OIDOID, OIDOID, TEXTARRAYOID,
+						TEXTARRAYOID, OIDARRAYOID, INT4OID, TEXTARRAYOID, TEXTARRAYOID,
+						TEXTOID, INT4OID, TEXTOID, OIDOID, INTERVALOID,
+						TEXTOID, BOOLOID, BOOLOID, TEXTARRAYOID, TEXTOID,
+						TEXTOID, TEXTOID, TEXTOID};
 	Datum values[lengthof(parameters)];
 	char nulls[lengthof(parameters) + 1];
 	Datum *oids = palloc(sizeof(Datum) * list_length(sync->position_types));
@@ -487,7 +494,8 @@ insert_sync(BddSync *sync, char *delete_missing)
 	values[i++] = ObjectIdGetDatum(sync->target);
 	values[i++] = bdd_text_array(sync->key);
 	values[i++] = bdd_text_array(sync->position);
-	values[i++] = PointerGetDatum(construct_array(oids, count, OIDOID, sizeof(Oid), true, TYPALIGN_INT));
+	values[i++] =
+		PointerGetDatum(construct_array(oids, count, OIDOID, sizeof(Oid), true, TYPALIGN_INT));
 	values[i++] = Int32GetDatum(sync->cursor_columns);
 	values[i++] = bdd_text_array(sync->columns);
 	values[i++] = bdd_text_array(sync->expressions);

@@ -80,7 +80,8 @@ read_row(const BddSync *sync, const BddSyncLetter *letter)
 		}
 	bdd_become_owner_of(sync->owner, &saved);
 	bdd_slice_parameters(sync, columns, texts, types, values);
-	(void) bdd_spi_run(bdd_sync_sql_read_at(sync, letter->position), list_length(texts), types, values, NULL);
+	(void) bdd_spi_run(bdd_sync_sql_read_at(sync, letter->position), list_length(texts), types,
+					   values, NULL);
 	rows = bdd_slice_take();
 	bdd_become_again(&saved);
 	return rows;

@@ -18,6 +18,7 @@
 
 #include "access/xact.h"
 #include "bisect.h"
+#include "capture.h"
 #include "catalog/pg_type.h"
 #include "change_log.h"
 #include "debug_point.h"
@@ -44,14 +45,19 @@
 
 PG_FUNCTION_INFO_V1(bdd_run_sync);
 
-/* So long a run waits for transactions that are open when it begins. */
+/*
+ * So long a run waits for transactions that are open when it begins; in steps,
+ * for these are transactions themselves, and two runs would wait for each other.
+ */
 #define PATIENCE_MS 1000
+#define STEP_MS 20
 
 typedef enum BddPhase
 {
-	PHASE_ROWS,    /* behind the watermark */
-	PHASE_NULLS,   /* without a cursor */
-	PHASE_MISSING, /* not in the source any more */
+	PHASE_ROWS,     /* behind the watermark */
+	PHASE_NULLS,    /* without a cursor */
+	PHASE_CAPTURED, /* that the source's trigger has seen */
+	PHASE_MISSING,  /* not in the source any more */
 	PHASE_DONE
 } BddPhase;
 
@@ -65,14 +71,18 @@ typedef struct BddRun
 	int slice_rows; /* 0: that of the sync */
 	MemoryContext context;
 	MemoryContext slice_context; /* of a transaction */
+	MemoryContext step_context;  /* of what one slice leaves to the next */
 	BddSync *sync;               /* as it was at the start, for the lock */
 	TimestampTz started;
 	BddPhase phase;
 	bool begun;         /* the sync has been read */
 	bool not_committed; /* the last transaction failed at its very end */
 	List *watermark;    /* dry run: how far it is */
+	bool complete;      /* dry run: the same */
 	char *bound;        /* up to where this run reads */
-	List *null_after;   /* key of the last row without a cursor */
+	char *moment;       /* that this run waits for; NULL: none yet */
+	bool waits;         /* another step is to come */
+	List *after;        /* key of the last row of this phase */
 	int64 kept;         /* rows that could not be removed */
 	bool paused;
 	int64 run_id; /* 0: nothing found yet */
@@ -245,7 +255,8 @@ as_cursor(const BddSync *sync, TimestampTz at)
 	Datum value = TimestampTzGetDatum(at);
 
 	if (type == TIMESTAMPOID)
-		return DatumGetCString(DirectFunctionCall1(timestamp_out, DirectFunctionCall1(timestamptz_timestamp, value)));
+		return DatumGetCString(
+			DirectFunctionCall1(timestamp_out, DirectFunctionCall1(timestamptz_timestamp, value)));
 	if (type == DATEOID)
 	{
 		/* That day may not be over. */
@@ -267,6 +278,21 @@ tell_holders(BddRun *run, const BddMoment *moment)
 				 errdetail("It is held back by %s.", holders)));
 }
 
+/* False: not yet, and if the run has patience left, another step is to come. */
+static bool
+is_over_soon(BddRun *run, BddMoment *moment)
+{
+	run->waits = false;
+	if (bdd_moment_wait(moment, STEP_MS))
+		return true;
+	if (!TimestampDifferenceExceeds(run->started, GetCurrentTimestamp(), PATIENCE_MS))
+	{
+		run->moment = MemoryContextStrdup(run->context, bdd_moment_out(moment));
+		run->waits = true;
+	}
+	return false;
+}
+
 /*
  * The bound of a clock: a moment before which nobody can write any more.  One
  * that an earlier run has remembered may be over by now.
@@ -275,13 +301,14 @@ static void
 find_clock(BddRun *run, BddSync *sync)
 {
 	BddMoment *before = bdd_moment_in(sync->moment);
-	BddMoment *moment = bdd_moment_take();
-	TimestampTz bound;
+	BddMoment *moment = run->moment != NULL ? bdd_moment_in(run->moment) : bdd_moment_take();
+	TimestampTz bound = DT_NOBEGIN;
 	TimestampTz at;
 
-	bound = DT_NOBEGIN;
-	if (bdd_moment_wait(moment, PATIENCE_MS))
+	if (is_over_soon(run, moment))
 		sync->moment = NULL;
+	else if (run->waits)
+		return;
 	else
 	{
 		tell_holders(run, moment);
@@ -332,19 +359,24 @@ find_sequence(BddRun *run, BddSync *sync)
 	bool called;
 
 	bdd_sync_check_sequence(sync);
-	moment = bdd_moment_take_sequence(sync->sequence, &last, &called);
+	moment = run->moment != NULL ? bdd_moment_in(run->moment) :
+								   bdd_moment_take_sequence(sync->sequence, &last, &called);
+	last = moment->last_value;
+	called = moment->called;
 	check_set_back(sync, called ? last : last - 1);
 	before = bdd_moment_in(sync->moment);
 	if (before != NULL && before->last_value > last)
 		before = NULL;
 	if (!called)
 		return;
-	if (bdd_moment_wait(moment, PATIENCE_MS))
+	if (is_over_soon(run, moment))
 	{
 		sync->moment = NULL;
 		sync->bound = psprintf(INT64_FORMAT, last);
 		return;
 	}
+	if (run->waits)
+		return;
 	tell_holders(run, moment);
 	if (before == NULL || bdd_moment_is_over(before))
 	{
@@ -393,7 +425,8 @@ find_other(BddRun *run, BddSync *sync)
 	}
 	if (sync->moment != NULL && sync->moment_value != NULL &&
 		DatumGetTimestampTz(DirectFunctionCall3(timestamptz_in, CStringGetDatum(sync->moment),
-												ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1))) <= limit)
+												ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1))) <=
+			limit)
 	{
 		sync->bound = sync->moment_value;
 		sync->moment = NULL;
@@ -495,12 +528,16 @@ find_bound(BddRun *run)
 			break;
 	}
 	bdd_become_again(&saved);
+	if (run->waits)
+		return;
 	if (!flush_if_target(sync.source) && sync.kind != BDD_CURSOR_OTHER)
 	{
 		ereport(NOTICE,
 				(errmsg("sync \"%s\" does not read what waits in the buffer of its source, which is paused", run->name)));
 		sync.bound = bound;
 	}
+	if (OidIsValid(sync.captured))
+		(void) flush_if_target(sync.captured);
 	if (!run->dry_run)
 	{
 		(void) flush_if_target(sync.target);
@@ -531,9 +568,10 @@ estimate_left(BddSync *sync)
 							 &types[count], &values[count]);
 		count++;
 	}
-	(void) bdd_spi_run(psprintf("EXPLAIN (FORMAT JSON) %s",
-								bdd_sync_sql_left(sync, list_length(sync->watermark), sync->bound != NULL)),
-					   count, types, values, NULL);
+	(void) bdd_spi_run(
+		psprintf("EXPLAIN (FORMAT JSON) %s",
+				 bdd_sync_sql_left(sync, list_length(sync->watermark), sync->bound != NULL)),
+		count, types, values, NULL);
 	plan = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 	bdd_become_again(&saved);
 	rows = strstr(plan, "\"Plan Rows\": ");
@@ -563,10 +601,13 @@ begin_run(const BddRun *run, const BddSync *sync, List *watermark)
 
 /* With what the slice has written, in its transaction. */
 static void
-save_slice(const BddRun *run, const BddSlice *slice)
+save_slice(const BddSlice *slice)
 {
 	static BddKeptPlan mark = {
-		"UPDATE batchdedup.sync_row SET watermark = nullif($2, '{}') WHERE id = $1", 2, {INT4OID, TEXTARRAYOID}};
+		"UPDATE batchdedup.sync_row SET watermark = nullif($2, '{}'), complete = $3, truncated = $4 WHERE id = $1 "
+		"AND (watermark, complete, truncated) IS DISTINCT FROM (nullif($2, '{}'), $3, $4)",
+		4,
+		{INT4OID, TEXTARRAYOID, BOOLOID, BOOLOID}};
 	static BddKeptPlan count = {
 		"UPDATE batchdedup.sync_run_row SET slices = slices + $2, rows_read = rows_read + $3, inserted = inserted + $4, "
 		"updated = updated + $5, deleted = deleted + $6, unchanged = unchanged + $7, refused = refused + $8, "
@@ -575,13 +616,20 @@ save_slice(const BddRun *run, const BddSlice *slice)
 		{INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, TEXTARRAYOID}};
 	const BddSyncCounts *counts = &slice->counts;
 	Datum watermark = bdd_text_array(slice->sync->watermark);
-	Datum mark_values[] = {Int32GetDatum(slice->sync->id), watermark};
-	Datum values[] = {Int64GetDatum(slice->run_id), Int64GetDatum(counts->slices), Int64GetDatum(counts->read),
-					  Int64GetDatum(counts->inserted), Int64GetDatum(counts->updated), Int64GetDatum(counts->deleted),
-					  Int64GetDatum(counts->unchanged), Int64GetDatum(counts->refused), watermark};
+	Datum mark_values[] = {Int32GetDatum(slice->sync->id), watermark,
+						   BoolGetDatum(slice->sync->complete),
+						   BoolGetDatum(slice->sync->truncated)};
+	Datum values[] = {Int64GetDatum(slice->run_id),
+					  Int64GetDatum(counts->slices),
+					  Int64GetDatum(counts->read),
+					  Int64GetDatum(counts->inserted),
+					  Int64GetDatum(counts->updated),
+					  Int64GetDatum(counts->deleted),
+					  Int64GetDatum(counts->unchanged),
+					  Int64GetDatum(counts->refused),
+					  watermark};
 	BddIdentity saved;
 
-	(void) run;
 	bdd_become_extension_owner(&saved);
 	(void) bdd_plan_run(&mark, mark_values, NULL);
 	if (slice->run_id != 0)
@@ -590,18 +638,15 @@ save_slice(const BddRun *run, const BddSlice *slice)
 	bdd_debug_point("sync-marked");
 }
 
-/* Lists of texts that outlive the transaction. */
 static List *
-keep_texts(BddRun *run, const List *texts)
+copy_texts(const List *texts)
 {
-	MemoryContext old_context = MemoryContextSwitchTo(run->context);
-	List *kept = NIL;
+	List *copies = NIL;
 	ListCell *cell;
 
 	foreach(cell, texts)
-		kept = lappend(kept, lfirst(cell) != NULL ? pstrdup(lfirst(cell)) : NULL);
-	MemoryContextSwitchTo(old_context);
-	return kept;
+		copies = lappend(copies, lfirst(cell) != NULL ? pstrdup(lfirst(cell)) : NULL);
+	return copies;
 }
 
 static void
@@ -616,7 +661,6 @@ add_totals(BddRun *run, const BddSlice *slice)
 	run->totals.deleted += counts->deleted;
 	run->totals.unchanged += counts->unchanged;
 	run->totals.refused += counts->refused;
-	run->sample = keep_texts(run, slice->sample);
 	bdd_progress_add(counts->read);
 }
 
@@ -631,108 +675,208 @@ slice_limit(const BddRun *run, const BddSync *sync)
 	return (int) Max(limit, 1);
 }
 
+/* What a slice says of the run, once it is committed. */
+typedef struct BddStep
+{
+	BddPhase next;
+	List *after;
+	int64 kept;
+	bool found;
+	List *from; /* the watermark before the slice */
+} BddStep;
+
+/* Writes what was found; the first time, a run begins. */
+static void
+write_found(BddRun *run, BddSlice *slice, BddStep *step, const BddSyncRows *rows, bool removals)
+{
+	if (rows->count == 0)
+		return;
+	if (!run->dry_run && slice->run_id == 0)
+		slice->run_id = begin_run(run, slice->sync, step->from);
+	bdd_slice_write(slice, rows, removals);
+	step->found = true;
+}
+
+/* What comes when all rows up to the bound are read. */
 static BddPhase
 after_rows(const BddSync *sync)
 {
+	if (sync->kind == BDD_CURSOR_TRIGGER)
+		return PHASE_CAPTURED;
 	if (bdd_sync_nullable(sync) != NIL)
 		return PHASE_NULLS;
 	return sync->delete_missing ? PHASE_MISSING : PHASE_DONE;
 }
 
-/* Reads what the phase is about, and says where the next slice begins. */
-static BddSyncRows
-read_slice(BddRun *run, BddSlice *slice, BddPhase *next, List **null_after)
+static void
+slice_of_rows(BddRun *run, BddSlice *slice, BddStep *step)
 {
 	BddSync *sync = slice->sync;
 	BddSyncRows rows = {0};
 
-	*next = run->phase;
-	*null_after = run->null_after;
-	switch (run->phase)
+	/* Without a bound nothing is known to be complete yet. */
+	if (sync->bound != NULL || sync->kind == BDD_CURSOR_FULL || sync->kind == BDD_CURSOR_TRIGGER)
+		rows = bdd_slice_rows(slice);
+	bdd_debug_point("sync-read");
+	if (rows.count > 0)
+		sync->watermark = bdd_slice_position(slice, &rows, sync->position);
+	write_found(run, slice, step, &rows, false);
+	if (rows.count >= slice->limit)
+		return;
+	step->next = after_rows(sync);
+	if (sync->kind == BDD_CURSOR_TRIGGER)
 	{
-		case PHASE_ROWS:
-			/* Nothing is known to be complete yet. */
-			if (sync->bound != NULL || sync->kind == BDD_CURSOR_FULL || sync->kind == BDD_CURSOR_TRIGGER)
-				rows = bdd_slice_rows(slice);
-			if (rows.count > 0)
-				sync->watermark = bdd_slice_position(slice, &rows, sync->position);
-			if (rows.count < slice->limit)
-				*next = after_rows(sync);
-			break;
-		case PHASE_NULLS:
-			rows = bdd_slice_nulls(slice, run->null_after);
-			if (rows.count > 0 && bdd_sync_source_key(sync) != NIL)
-				*null_after = bdd_slice_position(slice, &rows, bdd_sync_source_key(sync));
-			if (rows.count < slice->limit || *null_after == NIL)
-				*next = sync->delete_missing ? PHASE_MISSING : PHASE_DONE;
-			break;
-		case PHASE_MISSING:
-			rows = bdd_slice_missing(slice, run->kept);
-			if (rows.count < slice->limit)
-				*next = PHASE_DONE;
-			break;
-		case PHASE_DONE:
-			break;
+		sync->complete = true;
+		sync->watermark = NIL;
 	}
-	return rows;
 }
 
-/* The end of a cycle of a sync without a cursor: the next run begins anew. */
 static void
-end_cycle(BddSync *sync, BddPhase next)
+slice_of_nulls(BddRun *run, BddSlice *slice, BddStep *step)
 {
-	if (sync->kind == BDD_CURSOR_FULL && next == PHASE_DONE)
-		sync->watermark = NIL;
+	List *key = bdd_sync_source_key(slice->sync);
+	BddSyncRows rows = bdd_slice_nulls(slice, run->after);
+
+	write_found(run, slice, step, &rows, false);
+	if (rows.count > 0 && key != NIL)
+		step->after = bdd_slice_position(slice, &rows, key);
+	if (rows.count < slice->limit || key == NIL)
+		step->next = slice->sync->delete_missing ? PHASE_MISSING : PHASE_DONE;
+}
+
+static void
+slice_of_captured(BddRun *run, BddSlice *slice, BddStep *step)
+{
+	BddSyncRows keys = bdd_capture_read(slice, run->after);
+	BddSyncRows rows;
+
+	if (keys.count > 0)
+	{
+		rows = bdd_capture_rows(slice, &keys, false);
+		write_found(run, slice, step, &rows, false);
+		rows = bdd_capture_rows(slice, &keys, true);
+		write_found(run, slice, step, &rows, true);
+		if (!run->dry_run)
+			bdd_capture_forget(slice, &keys);
+		step->after = bdd_slice_position(slice, &keys, bdd_sync_source_key(slice->sync));
+	}
+	if (keys.count < slice->limit)
+		step->next = slice->sync->truncated ? PHASE_MISSING : PHASE_DONE;
+}
+
+static void
+slice_of_missing(BddRun *run, BddSlice *slice, BddStep *step)
+{
+	BddSync *sync = slice->sync;
+	BddSyncRows rows = bdd_slice_missing(slice, run->kept);
+	uint64 refused = slice->counts.refused;
+
+	if (rows.count > 0 && sync->kind != BDD_CURSOR_TRIGGER && bdd_slice_source_is_empty(slice))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the source of sync \"%s\" is empty, so all rows of the target would be removed", sync->name),
+				 errhint("Load the source; or, if this is meant, remove the rows of \"%s\" yourself.",
+						 get_rel_name(sync->target))));
+	write_found(run, slice, step, &rows, true);
+	/* Those that stay come first the next time. */
+	step->kept += run->dry_run ? (int64) rows.count : (int64) (slice->counts.refused - refused);
+	if (rows.count < slice->limit)
+	{
+		step->next = PHASE_DONE;
+		sync->truncated = false;
+	}
+}
+
+/* Reads the sync as it is now; false: it is not to run. */
+static bool
+begin_slice(BddRun *run, BddSync *sync)
+{
+	bdd_sync_read_existing(run->name, sync);
+	bdd_sync_check_owner(sync);
+	bdd_sync_check_still(sync);
+	if (sync->paused)
+		return false;
+	sync->bound = run->bound;
+	if (run->dry_run && run->begun)
+	{
+		sync->watermark = run->watermark;
+		sync->complete = run->complete;
+	}
+	if (run->phase == PHASE_ROWS && sync->kind == BDD_CURSOR_TRIGGER && sync->complete)
+		run->phase = PHASE_CAPTURED;
+	if (run->left < 0)
+	{
+		run->left = estimate_left(sync);
+		bdd_progress_begin("sync", sync->target, NULL, (uint64) run->left);
+		bdd_progress_keep();
+	}
+	return true;
+}
+
+/* From here on nothing fails but the commit, after which the run ends. */
+static void
+take_step(BddRun *run, const BddSlice *slice, const BddStep *step)
+{
+	MemoryContext before = run->step_context;
+	MemoryContext old_context;
+
+	run->step_context = AllocSetContextCreate(run->context, "batchdedup sync step", ALLOCSET_SMALL_SIZES);
+	old_context = MemoryContextSwitchTo(run->step_context);
+	run->watermark = copy_texts(slice->sync->watermark);
+	run->after = step->next == run->phase ? copy_texts(step->after) : NIL;
+	run->sample = copy_texts(slice->sample);
+	MemoryContextSwitchTo(old_context);
+	if (before != NULL)
+		MemoryContextDelete(before);
+	run->run_id = slice->run_id;
+	run->begun = true;
+	run->complete = slice->sync->complete;
+	run->kept = step->kept;
+	run->phase = step->next;
+	add_totals(run, slice);
 }
 
 static void
 do_slice(BddRun *run)
 {
 	BddSync sync;
-	BddSlice slice = {.sync = &sync, .dry_run = run->dry_run, .run_id = run->run_id, .sample = run->sample};
-	BddPhase next;
-	List *watermark;
-	List *null_after;
-	BddSyncRows rows;
+	BddSlice slice = {
+		.sync = &sync, .dry_run = run->dry_run, .run_id = run->run_id, .sample = run->sample};
+	BddStep step = {.after = run->after, .kept = run->kept};
 
-	bdd_sync_read_existing(run->name, &sync);
-	bdd_sync_check_owner(&sync);
-	bdd_sync_check_still(&sync);
-	if (sync.paused)
+	if (!begin_slice(run, &sync))
 	{
 		run->paused = true;
 		run->phase = PHASE_DONE;
 		return;
 	}
-	sync.bound = run->bound;
-	if (run->dry_run && run->begun)
-		sync.watermark = run->watermark;
-	if (run->left < 0)
-	{
-		run->left = estimate_left(&sync);
-		bdd_progress_begin("sync", sync.target, NULL, (uint64) run->left);
-		bdd_progress_keep();
-	}
+	step.next = run->phase;
+	step.from = sync.watermark;
 	slice.limit = slice_limit(run, &sync);
-	watermark = sync.watermark;
-	rows = read_slice(run, &slice, &next, &null_after);
-	bdd_debug_point("sync-read");
-	if (rows.count > 0 && !run->dry_run && slice.run_id == 0)
-		slice.run_id = begin_run(run, &sync, watermark);
-	bdd_slice_write(&slice, &rows, run->phase == PHASE_MISSING);
-	end_cycle(&sync, next);
-	if (!run->dry_run && (rows.count > 0 || next == PHASE_DONE))
-		save_slice(run, &slice);
-
-	/* From here on nothing fails but the commit, after which nothing counts. */
-	run->run_id = slice.run_id;
-	run->begun = true;
-	run->watermark = keep_texts(run, sync.watermark);
-	run->null_after = keep_texts(run, null_after);
-	if (run->phase == PHASE_MISSING)
-		run->kept += run->dry_run ? (int64) rows.count : (int64) slice.counts.refused;
-	run->phase = next;
-	add_totals(run, &slice);
+	switch (run->phase)
+	{
+		case PHASE_ROWS:
+			slice_of_rows(run, &slice, &step);
+			break;
+		case PHASE_NULLS:
+			slice_of_nulls(run, &slice, &step);
+			break;
+		case PHASE_CAPTURED:
+			slice_of_captured(run, &slice, &step);
+			break;
+		case PHASE_MISSING:
+			slice_of_missing(run, &slice, &step);
+			break;
+		case PHASE_DONE:
+			break;
+	}
+	/* The end of a cycle of a sync without a cursor: the next run begins anew. */
+	if (sync.kind == BDD_CURSOR_FULL && step.next == PHASE_DONE)
+		sync.watermark = NIL;
+	slice.counts.slices = step.found ? 1 : 0;
+	if (!run->dry_run)
+		save_slice(&slice);
+	take_step(run, &slice, &step);
 }
 
 /* ---------- the run ---------- */
@@ -849,8 +993,8 @@ is_at_limit(const BddRun *run)
 	return run->phase == PHASE_DONE ||
 		   (run->max_slices > 0 && run->totals.slices >= run->max_slices) ||
 		   (run->max_rows > 0 && run->totals.read >= run->max_rows) ||
-		   (run->max_seconds > 0 &&
-			TimestampDifferenceExceeds(run->started, GetCurrentTimestamp(), (int) (run->max_seconds * 1000)));
+		   (run->max_seconds > 0 && TimestampDifferenceExceeds(run->started, GetCurrentTimestamp(),
+															   (int) (run->max_seconds * 1000)));
 }
 
 static void
@@ -874,7 +1018,9 @@ tell_dry_run(const BddRun *run)
 static void
 run_slices(BddRun *run)
 {
-	do_transaction(run, find_bound, false);
+	do
+		do_transaction(run, find_bound, false);
+	while (run->waits);
 	while (!is_at_limit(run))
 	{
 		if (!run->dry_run && run->day != bdd_change_log_day())

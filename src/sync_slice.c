@@ -24,6 +24,7 @@
 #include "bisect.h"
 #include "catalog/pg_type_d.h"
 #include "change_log.h"
+#include "common/hashfn.h"
 #include "debug_point.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -96,7 +97,8 @@ bdd_slice_position(BddSlice *slice, const BddSyncRows *rows, const List *columns
 	bdd_become_owner_of(slice->sync->owner, &saved);
 	bdd_exact_output();
 	foreach(cell, columns)
-		texts = lappend(texts, SPI_getvalue(last, rows->desc, bdd_column_number(rows->desc, lfirst(cell))));
+		texts = lappend(
+			texts, SPI_getvalue(last, rows->desc, bdd_column_number(rows->desc, lfirst(cell))));
 	bdd_become_again(&saved);
 	return texts;
 }
@@ -177,10 +179,23 @@ bdd_slice_missing(BddSlice *slice, int64 refused)
 	return rows;
 }
 
+/* A source without rows is more often a load that failed than the truth. */
+bool
+bdd_slice_source_is_empty(BddSlice *slice)
+{
+	BddIdentity saved;
+	bool empty;
+
+	bdd_become_owner_of(slice->sync->owner, &saved);
+	empty = bdd_spi_run(psprintf("%s LIMIT 1", bdd_sync_sql_left(slice->sync, 0, false)), 0, NULL, NULL, NULL) == 0;
+	bdd_become_again(&saved);
+	return empty;
+}
+
 /* ---------- rows as a relation ---------- */
 
-static EphemeralNamedRelation
-as_relation(const char *name, const BddSyncRows *rows)
+EphemeralNamedRelation
+bdd_slice_relation(const char *name, const BddSyncRows *rows)
 {
 	EphemeralNamedRelation relation = palloc0(sizeof(EphemeralNamedRelationData));
 	Tuplestorestate *store = tuplestore_begin_heap(false, false, work_mem);
@@ -195,10 +210,25 @@ as_relation(const char *name, const BddSyncRows *rows)
 	return relation;
 }
 
-static void
-free_relation(EphemeralNamedRelation relation)
+void
+bdd_slice_free_relation(EphemeralNamedRelation relation)
 {
 	tuplestore_end(relation->reldata);
+}
+
+/*
+ * What a statement on the rows depends on: a plan is kept by its text, and takes
+ * columns by their number, so names count, too.
+ */
+static uint32
+shape_of(TupleDesc desc)
+{
+	uint32 hash = bdd_fingerprint(desc);
+
+	for (int i = 0; i < desc->natts; i++)
+		hash =
+			hash_combine(hash, string_hash(NameStr(TupleDescAttr(desc, i)->attname), NAMEDATALEN));
+	return hash;
 }
 
 /* ---------- changes ---------- */
@@ -207,20 +237,21 @@ free_relation(EphemeralNamedRelation relation)
 static BddSyncRows
 changes_of(const BddSync *sync, const BddSyncRows *rows)
 {
-	EphemeralNamedRelation relation = as_relation(BDD_SLICE_NAME, rows);
+	EphemeralNamedRelation relation = bdd_slice_relation(BDD_SLICE_NAME, rows);
 	BddSyncRows changes;
 
-	(void) bdd_run_on_relation(sync->target, bdd_sync_sql_changes(sync, bdd_fingerprint(rows->desc)),
+	(void) bdd_run_on_relation(sync->target, bdd_sync_sql_changes(sync, shape_of(rows->desc)),
 							   relation, 0, NULL, NULL, false);
 	changes = bdd_slice_take();
-	free_relation(relation);
+	bdd_slice_free_relation(relation);
 	return changes;
 }
 
 static Datum
 change_value(const BddSync *sync, const BddSyncRows *changes, uint64 i, int what, bool *isnull)
 {
-	return SPI_getbinval(changes->tuples[i], changes->desc, list_length(sync->columns) + what, isnull);
+	return SPI_getbinval(changes->tuples[i], changes->desc, list_length(sync->columns) + what,
+						 isnull);
 }
 
 /* How many rows are to be inserted, updated (or marked as present), removed. */
@@ -239,7 +270,8 @@ count_changes(const BddSync *sync, const BddSyncRows *changes, BddSyncCounts *co
 
 	for (uint64 i = 0; i < changes->count; i++)
 	{
-		char *operation = TextDatumGetCString(change_value(sync, changes, i, CHANGE_OPERATION, &isnull));
+		char *operation =
+			TextDatumGetCString(change_value(sync, changes, i, CHANGE_OPERATION, &isnull));
 
 		switch (operation[0])
 		{
@@ -276,11 +308,11 @@ add_samples(BddSlice *slice, const BddSyncRows *changes)
 		HeapTuple tuple = changes->tuples[i];
 		char *changed = SPI_getvalue(tuple, changes->desc, columns + CHANGE_COLUMNS);
 
-		slice->sample = lappend(slice->sample,
-								psprintf("%s %s%s%s",
-										 SPI_getvalue(tuple, changes->desc, columns + CHANGE_OPERATION),
-										 SPI_getvalue(tuple, changes->desc, columns + CHANGE_KEY),
-										 changed != NULL ? ": " : "", changed != NULL ? changed : ""));
+		slice->sample = lappend(
+			slice->sample,
+			psprintf("%s %s%s%s", SPI_getvalue(tuple, changes->desc, columns + CHANGE_OPERATION),
+					 SPI_getvalue(tuple, changes->desc, columns + CHANGE_KEY),
+					 changed != NULL ? ": " : "", changed != NULL ? changed : ""));
 	}
 	MemoryContextSwitchTo(old_context);
 }
@@ -298,7 +330,8 @@ write_changes(const BddSync *sync, EphemeralNamedRelation changes, uint32 shape,
 {
 	if (sync->buffered)
 	{
-		if (kinds->missing + kinds->present > 0 || (kinds->removed > 0 && sync->deleted_column != NULL))
+		if (kinds->missing + kinds->present > 0 ||
+			(kinds->removed > 0 && sync->deleted_column != NULL))
 			run_on_changes(sync, bdd_sync_sql_upsert_buffered(sync, shape), changes);
 		if (kinds->removed > 0 && sync->deleted_column == NULL)
 			run_on_changes(sync, bdd_sync_sql_delete_buffered(sync, shape), changes);
@@ -335,18 +368,20 @@ keys_of(BddRange *range)
 
 	if (!range->removals)
 	{
-		EphemeralNamedRelation relation = as_relation(BDD_SLICE_NAME, &range->rows);
+		EphemeralNamedRelation relation = bdd_slice_relation(BDD_SLICE_NAME, &range->rows);
 
-		(void) bdd_run_on_relation(sync->target, bdd_sync_sql_describe(sync, true, bdd_fingerprint(range->rows.desc)),
+		(void) bdd_run_on_relation(sync->target,
+								   bdd_sync_sql_describe(sync, true, shape_of(range->rows.desc)),
 								   relation, 0, NULL, NULL, false);
 		keys = bdd_slice_take();
 		column = 1;
-		free_relation(relation);
+		bdd_slice_free_relation(relation);
 	}
 	values = palloc(sizeof(Datum) * (keys.count + 1));
 	for (uint64 i = 0; i < keys.count; i++)
 		values[i] = SPI_getbinval(keys.tuples[i], keys.desc, column, &isnull);
-	return PointerGetDatum(construct_array(values, (int) keys.count, JSONBOID, -1, false, TYPALIGN_INT));
+	return PointerGetDatum(
+		construct_array(values, (int) keys.count, JSONBOID, -1, false, TYPALIGN_INT));
 }
 
 /* The table has taken a later row of a key: what it refused is of no interest. */
@@ -384,15 +419,15 @@ write_range(void *arg)
 		add_samples(range->slice, &changes);
 	else if (changes.count > 0)
 	{
-		EphemeralNamedRelation relation = as_relation(BDD_CHANGES_NAME, &changes);
+		EphemeralNamedRelation relation = bdd_slice_relation(BDD_CHANGES_NAME, &changes);
 
-		shape = bdd_fingerprint(changes.desc);
+		shape = shape_of(changes.desc);
 		write_changes(sync, relation, shape, &kinds);
 		bdd_become_again(&saved);
 		bdd_debug_point("sync-written");
 		if (sync->change_log)
 			bdd_change_log_write(sync, range->slice->run_id, shape, relation);
-		free_relation(relation);
+		bdd_slice_free_relation(relation);
 		bdd_become_owner_of(sync->owner, &saved);
 	}
 	if (range->slice->has_letters)
@@ -562,20 +597,22 @@ describe_row(void *arg)
 	bdd_spi_connect();
 	bdd_become_owner_of(sync->owner, &saved);
 	bdd_exact_output();
-	relation = as_relation(BDD_SLICE_NAME, &description->rows);
-	if (bdd_run_on_relation(sync->target,
-							bdd_sync_sql_describe(sync, description->key, bdd_fingerprint(description->rows.desc)),
-							relation, 0, NULL, NULL, false) > 0)
+	relation = bdd_slice_relation(BDD_SLICE_NAME, &description->rows);
+	if (bdd_run_on_relation(
+			sync->target,
+			bdd_sync_sql_describe(sync, description->key, shape_of(description->rows.desc)),
+			relation, 0, NULL, NULL, false) > 0)
 	{
 		char *first = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 
 		description->first = MemoryContextStrdup(description->context, first);
 		if (!description->key)
-			description->second = MemoryContextStrdup(description->context,
-													  SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2));
+			description->second =
+				MemoryContextStrdup(description->context,
+									SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2));
 	}
 	bdd_become_again(&saved);
-	free_relation(relation);
+	bdd_slice_free_relation(relation);
 	bdd_spi_finish();
 }
 
@@ -584,12 +621,14 @@ static void
 describe(BddSlice *slice, const BddSyncRows *rows, uint64 number, bool removals,
 		 char **document, char **position, char **key)
 {
-	BddDescription description = {slice, {rows->desc, rows->tuples + number, 1}, false, NULL, NULL, CurrentMemoryContext};
+	BddDescription description = {
+		slice, {rows->desc, rows->tuples + number, 1}, false, NULL, NULL, CurrentMemoryContext};
 	int columns = list_length(slice->sync->columns);
 
 	if (removals)
 	{
-		*document = *position = *key = SPI_getvalue(rows->tuples[number], rows->desc, columns + CHANGE_KEY);
+		*document = *position = *key =
+			SPI_getvalue(rows->tuples[number], rows->desc, columns + CHANGE_KEY);
 		return;
 	}
 	describe_row(&description);
@@ -622,6 +661,10 @@ store_letter(BddSlice *slice, const BddSyncRows *rows, const BddRefusedRow *row,
 	values[7] = bdd_text_or_null(row->error->hint, &nulls[7]);
 	values[8] = Int64GetDatum(slice->run_id);
 	bdd_own_begin(&saved);
+	/* What was refused of the key before is of no interest any more. */
+	(void) bdd_spi_run("DELETE FROM batchdedup.sync_letter_row "
+					   "WHERE sync_id = $1 AND key = $3::pg_catalog.jsonb AND position <> $2",
+					   3, types, values, nulls);
 	(void) bdd_spi_run("INSERT INTO batchdedup.sync_letter_row AS l "
 					   "(sync_id, position, key, row, sqlstate, message, detail, hint, run_id) "
 					   "VALUES ($1, $2, $3::pg_catalog.jsonb, $4::pg_catalog.jsonb, $5, $6, $7, $8, $9) "
@@ -676,7 +719,6 @@ bdd_slice_write(BddSlice *slice, const BddSyncRows *rows, bool removals)
 	if (rows->count == 0)
 		return;
 	slice->context = CurrentMemoryContext;
-	slice->counts.slices++;
 	if (!removals)
 		slice->counts.read += rows->count;
 	check_at_once(slice->sync);
@@ -693,9 +735,9 @@ bdd_slice_write(BddSlice *slice, const BddSyncRows *rows, bool removals)
 		foreach(cell, refused)
 			store_letter(slice, rows, lfirst(cell), removals);
 	if (!removals)
-		slice->counts.unchanged += rows->count - Min(rows->count,
-													 slice->counts.inserted + slice->counts.updated +
-														 slice->counts.deleted + slice->counts.refused);
+		slice->counts.unchanged +=
+			rows->count - Min(rows->count, slice->counts.inserted + slice->counts.updated +
+											   slice->counts.deleted + slice->counts.refused);
 }
 
 /* Runs the statements on no rows.  The caller is connected to SPI, as the owner. */
@@ -729,17 +771,28 @@ count_left(void *arg)
 	int count = list_length(sync->watermark);
 	Oid types[INDEX_MAX_KEYS + 1];
 	Datum values[INDEX_MAX_KEYS + 1];
+	char *left;
 	BddIdentity saved;
 	bool isnull;
 
 	bdd_spi_connect();
 	bdd_sync_check_still(sync);
-	bdd_become_owner_of(sync->owner, &saved);
-	bdd_slice_parameters(sync, sync->position, sync->watermark, types, values);
+	/* Captured keys are in a table of ours. */
+	if (sync->kind == BDD_CURSOR_TRIGGER && sync->complete)
+	{
+		left = psprintf("SELECT FROM %s", bdd_qualified_name(sync->captured));
+		count = 0;
+		bdd_become_extension_owner(&saved);
+	}
+	else
+	{
+		left = bdd_sync_sql_left(sync, count, false);
+		bdd_become_owner_of(sync->owner, &saved);
+		bdd_slice_parameters(sync, sync->position, sync->watermark, types, values);
+	}
 	types[count] = INT8OID;
 	values[count] = lag->up_to;
-	(void) bdd_spi_run(psprintf("SELECT pg_catalog.count(*) FROM (%s LIMIT $%d) x",
-								bdd_sync_sql_left(sync, count, false), count + 1),
+	(void) bdd_spi_run(psprintf("SELECT pg_catalog.count(*) FROM (%s LIMIT $%d) x", left, count + 1),
 					   count + 1, types, values, NULL);
 	lag->rows = DatumGetInt64(bdd_spi_value(0, 1, &isnull));
 	bdd_become_again(&saved);
@@ -775,7 +828,7 @@ bdd_sync_lag(PG_FUNCTION_ARGS)
 	}
 	bdd_sync_read_existing(TextDatumGetCString(bdd_spi_value(0, 1, &isnull)), &sync);
 	bdd_become_again(&saved);
-	known = sync.kind != BDD_CURSOR_FULL && sync.kind != BDD_CURSOR_TRIGGER &&
+	known = sync.kind != BDD_CURSOR_FULL &&
 			get_rel_name(sync.source) != NULL &&
 			pg_class_aclcheck(sync.source, GetUserId(), ACL_SELECT) == ACLCHECK_OK &&
 			bdd_in_subtransaction(count_left, &lag) == NULL;

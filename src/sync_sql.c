@@ -188,7 +188,8 @@ append_same_key(BddSyncSql *sql, const char *other)
 	for (int i = 0; i < sql->key.count; i++)
 	{
 		BddKeyColumn *column = &sql->key.columns[i];
-		const char *name = quote_identifier(NameStr(TupleDescAttr(sql->desc, column->attnum - 1)->attname));
+		const char *name =
+			quote_identifier(NameStr(TupleDescAttr(sql->desc, column->attnum - 1)->attname));
 
 		appendStringInfo(&sql->text, "%st.%s", i > 0 ? " AND " : "", name);
 		bdd_append_operator(&sql->text, get_opfamily_member(column->opfamily, column->input_type,
@@ -207,8 +208,9 @@ append_key(BddSyncSql *sql, const char *prefix)
 	{
 		BddKeyColumn *column = &sql->key.columns[i];
 
-		appendStringInfo(&sql->text, "%s%s%s", i > 0 ? ", " : "", prefix,
-						 quote_identifier(NameStr(TupleDescAttr(sql->desc, column->attnum - 1)->attname)));
+		appendStringInfo(
+			&sql->text, "%s%s%s", i > 0 ? ", " : "", prefix,
+			quote_identifier(NameStr(TupleDescAttr(sql->desc, column->attnum - 1)->attname)));
 		bdd_append_collation(&sql->text, column->collation);
 	}
 }
@@ -327,9 +329,9 @@ append_description(BddSyncSql *sql)
 									   "THEN 'update' ELSE 'insert' END AS \"batchdedup operation\", ");
 	append_key_document(sql, "n");
 	appendStringInfo(&sql->text, " AS \"batchdedup key\", CASE WHEN p.present AND NOT p.deleted THEN "
-								 "batchdedup.data_version(t, %s) END AS \"batchdedup old_version\", "
+								 "batchdedup.data_version((t.*)::%s, %s) END AS \"batchdedup old_version\", "
 								 "CASE WHEN NOT n.\"batchdedup removed\" THEN batchdedup.data_version(",
-					 exclude);
+					 target_name(sql), exclude);
 	append_new_row(sql);
 	appendStringInfo(&sql->text, ", %s) END AS \"batchdedup new_version\", ", exclude);
 
@@ -351,10 +353,10 @@ append_description(BddSyncSql *sql)
 										   "NULL::pg_catalog.jsonb AS \"batchdedup new_values\"");
 		return;
 	}
-	appendStringInfo(&sql->text, "CASE WHEN p.present AND NOT p.deleted THEN pg_catalog.to_jsonb(t) "
+	appendStringInfo(&sql->text, "CASE WHEN p.present AND NOT p.deleted THEN pg_catalog.to_jsonb((t.*)::%s) "
 								 "OPERATOR(pg_catalog.-) %s END AS \"batchdedup old_values\", "
 								 "CASE WHEN NOT n.\"batchdedup removed\" THEN pg_catalog.to_jsonb(",
-					 exclude);
+					 target_name(sql), exclude);
 	append_new_row(sql);
 	appendStringInfo(&sql->text, ") OPERATOR(pg_catalog.-) %s END AS \"batchdedup new_values\"", exclude);
 }
@@ -453,12 +455,12 @@ append_removal(BddSyncSql *sql)
 	appendStringInfoString(&sql->text, ", true AS \"batchdedup removed\", true AS \"batchdedup present\", "
 									   "'delete' AS \"batchdedup operation\", ");
 	append_key_document(sql, "t");
-	appendStringInfo(&sql->text, " AS \"batchdedup key\", batchdedup.data_version(t, %s) AS \"batchdedup old_version\", "
+	appendStringInfo(&sql->text, " AS \"batchdedup key\", batchdedup.data_version((t.*)::%s, %s) AS \"batchdedup old_version\", "
 								 "NULL::pg_catalog.text AS \"batchdedup new_version\", "
 								 "NULL::pg_catalog.text[] AS \"batchdedup changed\", ",
-					 exclude);
+					 target_name(sql), exclude);
 	if (sql->sync->log_values)
-		appendStringInfo(&sql->text, "pg_catalog.to_jsonb(t) OPERATOR(pg_catalog.-) %s", exclude);
+		appendStringInfo(&sql->text, "pg_catalog.to_jsonb((t.*)::%s) OPERATOR(pg_catalog.-) %s", target_name(sql), exclude);
 	else
 		appendStringInfoString(&sql->text, "NULL::pg_catalog.jsonb");
 	appendStringInfoString(&sql->text, " AS \"batchdedup old_values\", NULL::pg_catalog.jsonb AS \"batchdedup new_values\"");
@@ -653,7 +655,8 @@ bdd_sync_sql_missing(const BddSync *sync)
 	appendStringInfoString(&sql.text, " AND NOT EXISTS (SELECT FROM (SELECT ");
 	foreach(cell, sync->key)
 	{
-		append_value(&sql.text, attribute_of(&sql, lfirst(cell)), expression_of(sync, lfirst(cell)));
+		append_value(&sql.text, attribute_of(&sql, lfirst(cell)),
+					 expression_of(sync, lfirst(cell)));
 		appendStringInfo(&sql.text, " AS %s%s", quote_identifier(lfirst(cell)),
 						 lnext(sync->key, cell) != NULL ? ", " : "");
 	}
@@ -666,6 +669,94 @@ bdd_sync_sql_missing(const BddSync *sync)
 	append_key(&sql, "t.");
 	appendStringInfoString(&sql.text, " LIMIT $1 OFFSET $2");
 	return end(&sql);
+}
+
+/* ---------- captured keys ---------- */
+
+/* "src.k1 = c.k1 AND ..." */
+static void
+append_captured_key(StringInfo text, const List *key, const char *alias)
+{
+	ListCell *cell;
+
+	foreach(cell, key)
+		appendStringInfo(text, "%s%s.%s OPERATOR(pg_catalog.=) c.%s", foreach_current_index(cell) > 0 ? " AND " : "",
+						 alias, quote_identifier(lfirst(cell)), quote_identifier(lfirst(cell)));
+}
+
+/* Keys behind the given ones.  Parameters: these, and how many. */
+char *
+bdd_sync_sql_captured(const BddSync *sync, bool after)
+{
+	List *key = bdd_sync_source_key(sync);
+	StringInfoData text;
+
+	initStringInfo(&text);
+	appendStringInfoString(&text, "SELECT ");
+	append_row(&text, key, list_length(key), false);
+	appendStringInfo(&text, " FROM %s src WHERE true", bdd_qualified_name(sync->captured));
+	append_after(&text, key, after ? list_length(key) : 0);
+	append_order(&text, key, after ? list_length(key) + 1 : 1);
+	return text.data;
+}
+
+char *
+bdd_sync_sql_captured_rows(const BddSync *sync)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	appendStringInfo(&text, "/* %d */ SELECT src.* FROM " BDD_CAPTURED_NAME " c CROSS JOIN LATERAL (SELECT src.*", sync->id);
+	append_source(&text, sync);
+	appendStringInfoString(&text, " AND ");
+	append_captured_key(&text, bdd_sync_source_key(sync), "src");
+	appendStringInfoString(&text, ") src");
+	return text.data;
+}
+
+/* The changes for captured keys that the source does not have. */
+char *
+bdd_sync_sql_captured_gone(const BddSync *sync)
+{
+	List *columns = bdd_sync_source_key(sync);
+	BddSyncSql sql;
+	ListCell *column;
+	ListCell *name;
+	const char *comma = "";
+
+	begin(&sql, sync, (uint32) sync->id);
+	append_removal(&sql);
+	appendStringInfo(&sql.text, " FROM " BDD_CAPTURED_NAME " c CROSS JOIN LATERAL (SELECT ");
+	forboth(name, sync->key, column, columns)
+	{
+		appendStringInfoString(&sql.text, comma);
+		append_value(&sql.text, attribute_of(&sql, lfirst(name)), psprintf("c.%s", quote_identifier(lfirst(column))));
+		appendStringInfo(&sql.text, " AS %s", quote_identifier(lfirst(name)));
+		comma = ", ";
+	}
+	appendStringInfo(&sql.text, ") n JOIN %s%s t ON ", only(&sql), target_name(&sql));
+	append_same_key(&sql, "n");
+	appendStringInfoString(&sql.text, " WHERE NOT ");
+	append_is_deleted(&sql, "t");
+	appendStringInfoString(&sql.text, " AND NOT EXISTS (SELECT");
+	append_source(&sql.text, sync);
+	appendStringInfoString(&sql.text, " AND ");
+	append_captured_key(&sql.text, columns, "src");
+	if (sync->tombstone != NULL)
+		appendStringInfo(&sql.text, " AND (%s\n) IS NOT TRUE", sync->tombstone);
+	appendStringInfoChar(&sql.text, ')');
+	return end(&sql);
+}
+
+char *
+bdd_sync_sql_captured_forget(const BddSync *sync)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	appendStringInfo(&text, "DELETE FROM %s t USING " BDD_CAPTURED_NAME " c WHERE ", bdd_qualified_name(sync->captured));
+	append_captured_key(&text, bdd_sync_source_key(sync), "t");
+	return text.data;
 }
 
 /* ---------- writing ---------- */
@@ -735,7 +826,8 @@ char *
 bdd_sync_sql_insert(const BddSync *sync, uint32 shape)
 {
 	BddSyncSql sql;
-	const char *version = sync->version_column != NULL ? quote_identifier(sync->version_column) : NULL;
+	const char *version =
+		sync->version_column != NULL ? quote_identifier(sync->version_column) : NULL;
 
 	begin(&sql, sync, shape);
 	appendStringInfo(&sql.text, "INSERT INTO %s AS t (", target_name(&sql));
@@ -752,8 +844,9 @@ bdd_sync_sql_insert(const BddSync *sync, uint32 shape)
 	{
 		BddKeyColumn *column = &sql.key.columns[i];
 
-		appendStringInfo(&sql.text, "%s%s", i > 0 ? ", " : "",
-						 quote_identifier(NameStr(TupleDescAttr(sql.desc, column->attnum - 1)->attname)));
+		appendStringInfo(
+			&sql.text, "%s%s", i > 0 ? ", " : "",
+			quote_identifier(NameStr(TupleDescAttr(sql.desc, column->attnum - 1)->attname)));
 		bdd_append_collation(&sql.text, column->collation);
 		bdd_append_opclass(&sql.text, column->opclass);
 	}
@@ -789,7 +882,7 @@ bdd_sync_sql_upsert_buffered(const BddSync *sync, uint32 shape)
 	BddSyncSql sql;
 
 	begin(&sql, sync, shape);
-	appendStringInfo(&sql.text, "SELECT batchdedup.upsert_record(%s, (SELECT r FROM (SELECT ",
+	appendStringInfo(&sql.text, "SELECT batchdedup.upsert_record(%s, (SELECT (r.*)::pg_catalog.record FROM (SELECT ",
 					 quote_literal_cstr(target_name(&sql)));
 	append_columns(&sql, "d.");
 	if (sync->version_column != NULL)
@@ -833,7 +926,7 @@ bdd_sync_sql_describe(const BddSync *sync, bool key, uint32 shape)
 		appendStringInfoString(&sql.text, ") n");
 		return end(&sql);
 	}
-	appendStringInfoString(&sql.text, "SELECT pg_catalog.to_jsonb(src), pg_catalog.jsonb_build_array(");
+	appendStringInfoString(&sql.text, "SELECT pg_catalog.to_jsonb(src.*), pg_catalog.jsonb_build_array(");
 	append_row(&sql.text, sync->position, list_length(sync->position), false);
 	appendStringInfoString(&sql.text, ")::pg_catalog.text FROM " BDD_SLICE_NAME " src");
 	return end(&sql);

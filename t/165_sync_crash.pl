@@ -410,7 +410,7 @@ SQL
 sql('CREATE TABLE pair (a int, b int, PRIMARY KEY (a, b)); CREATE TABLE pairs (a int, b int, at timestamptz DEFAULT now()); SELECT batchdedup.create_target(\'pair\', key => \'b, a\')');
 sql("SELECT batchdedup.create_sync('pair', 'pairs', 'pair', cursor => 'at', \"into\" => 'buffer')");
 sql('ALTER TABLE bs ALTER v SET NOT NULL; CREATE UNIQUE INDEX ON bs (v)');
-fails("SELECT batchdedup.create_sync('key', 'bs2', 'bs', key => 'v', cursor => 'at', \"into\" => 'buffer')", qr/22023: .*key is not the key of target/, 'into the buffer: by another key');
+fails("SELECT batchdedup.create_sync('key', 'bs2', 'bs', key => 'v', cursor => 'at', \"into\" => 'buffer')", qr/22023: .*key of the sync is not the key of target/, 'into the buffer: by another key');
 sql("CALL batchdedup.run_sync('into', max_slices => 1)");
 fails("SET batchdedup.debug_point = 'pre-commit:error'; CALL batchdedup.run_sync('into')", qr/debug point "pre-commit" was hit/, 'into the buffer: a commit fails');
 like(sql("SELECT last_error FROM batchdedup.sync_row WHERE name = 'into'"), qr/^XX000: debug point "pre-commit"/, 'into the buffer: it is said why');
