@@ -43,7 +43,9 @@
  *    pg_stat_activity says before and after: so this is not a COPY.
  *  - A background process waits for something to do, outside of a transaction:
  *    such processes take the time (SetCurrentStatementStartTimestamp) when there
- *    is something.
+ *    is something.  Some wait without saying so (the scheduler of pg_cron in
+ *    poll()): they take the time just before they begin a transaction, so one
+ *    that is in none a good while after the moment gives a sign, too.
  *  - It is gone.  Who came later takes the time later: a process can be seen
  *    here before its first reading of the clock (InitPostgres, which opens a
  *    transaction in no database yet; hence processes without a database count
@@ -97,6 +99,9 @@
 
 /* For what other processors have written before the moment to be seen here. */
 #define SETTLE_US 100
+
+/* A background process takes the time at most so long before it begins a transaction. */
+#define QUIET_MS 200
 
 #define MAX_DELAY_MS 10
 #define SHOWN_HOLDERS 5
@@ -268,12 +273,14 @@ is_idle(BackendState state)
 }
 
 static Sign
-find_background_sign(const Look *look)
+find_background_sign(const Look *look, TimestampTz at)
 {
 	uint32 wait_class = look->waits_for & 0xFF000000;
 
-	if (look->lxid == InvalidLocalTransactionId &&
-		(wait_class == PG_WAIT_ACTIVITY || wait_class == PG_WAIT_EXTENSION))
+	if (look->lxid != InvalidLocalTransactionId)
+		return SIGN_NONE;
+	if (wait_class == PG_WAIT_ACTIVITY || wait_class == PG_WAIT_EXTENSION ||
+		TimestampDifferenceExceeds(at, GetCurrentTimestamp(), QUIET_MS))
 		return SIGN_OF_ALL;
 	return SIGN_NONE;
 }
@@ -295,7 +302,7 @@ find_client_sign(const Look *look, TimestampTz at)
 static Sign
 find_sign(const Look *look, TimestampTz at)
 {
-	Sign sign = look->background ? find_background_sign(look) :
+	Sign sign = look->background ? find_background_sign(look, at) :
 								   find_client_sign(look, at);
 
 	if (sign == SIGN_NONE && look->status.known && look->status.statement >= at)

@@ -841,7 +841,7 @@ do_slice(BddRun *run)
 {
 	BddSync sync;
 	BddSlice slice = {
-		.sync = &sync, .dry_run = run->dry_run, .run_id = run->run_id, .sample = run->sample};
+		.sync = &sync, .dry_run = run->dry_run, .run_id = run->run_id, .sample = list_copy(run->sample)};
 	BddStep step = {.after = run->after, .kept = run->kept};
 
 	if (!begin_slice(run, &sync))

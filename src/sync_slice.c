@@ -456,14 +456,14 @@ try_range(BddSlice *slice, const BddSyncRows *rows, uint64 first, uint64 count, 
 {
 	BddRange range = {slice, {rows->desc, rows->tuples + first, count}, removals, {0}};
 	MemoryContext context = CurrentMemoryContext;
-	List *sample = slice->sample;
+	int samples = list_length(slice->sample);
 	ErrorData *error = bdd_in_subtransaction(write_range, &range);
 
 	MemoryContextSwitchTo(context);
 	if (error == NULL)
 		add_counts(&slice->counts, &range.counts);
 	else
-		slice->sample = sample;
+		slice->sample = list_truncate(slice->sample, samples);
 	return error;
 }
 

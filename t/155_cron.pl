@@ -100,6 +100,8 @@ $workers->safe_psql('postgres', $schema);
 $workers->safe_psql('app', "CREATE EXTENSION batchdedup; $target $sync");
 $connections->safe_psql('jobs', 'CREATE EXTENSION pg_cron');
 $connections->safe_psql('app', "$schema $target $sync");
+# A sync beside pg_cron's scheduler, which does not say when it waits.
+$connections->safe_psql('jobs', "CREATE EXTENSION batchdedup; $sync $items");
 
 # Since 1.5 pg_cron knows schedules of seconds, which save us minutes.
 my $version = $connections->safe_psql('jobs', "SELECT extversion FROM pg_extension WHERE extname = 'pg_cron'");
@@ -150,6 +152,7 @@ SELECT cron.schedule_in_database(name, '$every', command, 'app')
                ('sync', 'CALL batchdedup.run_sync(''items'')'), ('not alone', 'CALL commits_and_fails(); SELECT 1'), ('nothing', 'SELECT batchdedup.flush(''nothing'')'),
                ('endless', 'SELECT pg_sleep(600)'))
        AS j (name, command);
+SELECT cron.schedule('sync here', '$every', 'CALL batchdedup.run_sync(''items'')');
 SQL
 
 # Until the job has run they wait, which is seen if there was time before the minute
@@ -178,7 +181,7 @@ sub wait_for
 my $runs = 'FROM cron.job_run_details JOIN cron.job USING (jobid)';
 wait_for($workers, 'postgres', "SELECT count(DISTINCT jobname) = (SELECT count(*) FROM cron.job WHERE jobname <> 'slow' AND schedule = '$every')
 	$runs WHERE status IN ('succeeded', 'failed') AND jobname <> 'slow'", 'all jobs have run');
-wait_for($connections, 'jobs', "SELECT count(DISTINCT jobname) = 6 $runs WHERE status IN ('succeeded', 'failed')", 'all jobs have run through connections');
+wait_for($connections, 'jobs', "SELECT count(DISTINCT jobname) = 7 $runs WHERE status IN ('succeeded', 'failed')", 'all jobs have run through connections');
 
 is(rows($workers, 'postgres'), '1|0', 'the job has flushed the row');
 is(rows($workers, 'app'), '1|0', 'that in the other database, too');
@@ -190,6 +193,7 @@ is($workers->safe_psql('postgres', "SELECT string_agg(DISTINCT jobname, ', ' ORD
 my $synced = 'SELECT (SELECT count(*) FROM item_copy) = 1000 AND (SELECT count(DISTINCT xmin::text) FROM item_copy) = 10';
 wait_for($workers, 'app', $synced, 'a sync has run, in transactions of its own');
 wait_for($connections, 'app', $synced, 'also through a connection');
+is($connections->safe_psql('jobs', 'SELECT count(*) FROM item_copy'), '1000', 'also where the scheduler is');
 
 sub message
 {

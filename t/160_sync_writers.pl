@@ -36,9 +36,17 @@ my $admin = $node->background_psql('postgres');
 $admin->set_query_timer_restart;
 sub sql { return $admin->query_safe($_[0]) }
 
-# Kinds of cursors: the column, and what a writer sets it to.
-my %cursor = (now => 'now()', clock => 'clock_timestamp()', sequence => "nextval('source_sequence_at_seq')");
+# Kinds of cursors: the column, and what a writer sets it to; of a source whose
+# changes are captured by a trigger that is any time.
+my %cursor = (
+	now      => 'now()',
+	clock    => 'clock_timestamp()',
+	sequence => "nextval('source_sequence_at_seq')",
+	trigger  => "now() - random() * interval '10 days'");
 my @kinds = sort keys %cursor;
+
+# Kinds that a transaction may write: a captured source not in one that is prepared.
+our @writable = @kinds;
 
 sql(<<'SQL');
 CREATE EXTENSION batchdedup;
@@ -47,6 +55,7 @@ INSERT INTO flag VALUES (0);
 CREATE TABLE source_now (id int PRIMARY KEY, at timestamptz NOT NULL DEFAULT now(), v int NOT NULL);
 CREATE TABLE source_clock (id int PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp(), v int NOT NULL);
 CREATE TABLE source_sequence (id int PRIMARY KEY, at bigserial, v int NOT NULL);
+CREATE TABLE source_trigger (id int PRIMARY KEY, at timestamptz NOT NULL DEFAULT now() - random() * interval '10 days', v int NOT NULL);
 -- The naive pipeline: what is behind the last row that was read.
 CREATE PROCEDURE naive(kind text, run int) LANGUAGE plpgsql AS $$
 DECLARE
@@ -73,11 +82,12 @@ END $$;
 SQL
 foreach my $kind (@kinds)
 {
-	my $cursor_kind = $kind eq 'sequence' ? 'sequence' : 'clock';
+	my $cursor = $kind eq 'trigger' ? "capture => 'trigger'" :
+	  sprintf("cursor => 'at', cursor_kind => '%s'", $kind eq 'sequence' ? 'sequence' : 'clock');
 	sql("CREATE INDEX ON source_$kind (at, id); CREATE TABLE target_$kind (LIKE source_$kind INCLUDING INDEXES); "
 		  . "CREATE TABLE naive_$kind (LIKE source_$kind INCLUDING INDEXES); "
 		  . "SET client_min_messages = warning; "
-		  . "SELECT batchdedup.create_sync('$kind', 'source_$kind', 'target_$kind', cursor => 'at', cursor_kind => '$cursor_kind')");
+		  . "SELECT batchdedup.create_sync('$kind', 'source_$kind', 'target_$kind', $cursor)");
 }
 
 # ---------- what a writer does ----------
@@ -90,7 +100,7 @@ sub nap { return sprintf 'SELECT pg_sleep(%.4f)', rand() * 0.03 }
 sub write_rows
 {
 	my ($w, $next) = @_;
-	my $kind = pick(@kinds);
+	my $kind = pick(@writable);
 	my $rows = 1 + int rand 5;
 	my $v = int rand 1_000_000;
 	if (rand() < 0.6 || $$next == 0)
@@ -101,6 +111,7 @@ sub write_rows
 	}
 	my $of = rand() < 0.9 ? $w : int rand WRITERS;
 	my $first = $of * 1000 + int rand $$next;
+	return "DELETE FROM source_$kind WHERE id BETWEEN $first AND $first + $rows - 1" if $kind eq 'trigger' && rand() < 0.3;
 	return "UPDATE source_$kind SET at = $cursor{$kind}, v = $v WHERE id BETWEEN $first AND $first + $rows - 1";
 }
 
@@ -127,7 +138,11 @@ sub transaction
 	my ($w, $next, $gid) = @_;
 	my $roll = rand;
 	my $last = rand() < 0.15 ? 'ROLLBACK' : 'COMMIT';
-	return join(";\n", 'BEGIN', body($w, $next), "PREPARE TRANSACTION '$gid'", nap(), "$last PREPARED '$gid'") . ";\n" if $roll < 0.1;
+	if ($roll < 0.1)
+	{
+		local @writable = grep { $_ ne 'trigger' } @kinds;
+		return join(";\n", 'BEGIN', body($w, $next), "PREPARE TRANSACTION '$gid'", nap(), "$last PREPARED '$gid'") . ";\n";
+	}
 	return join(" \\;\n", map { ('BEGIN', body($w, $next), $_) } $last, 'COMMIT') . ";\n" if $roll < 0.3;
 	return join(" \\;\n", write_rows($w, $next), nap(), write_rows($w, $next)) . ";\n" if $roll < 0.4;
 	return write_rows($w, $next) . ";\n" if $roll < 0.5;
@@ -222,7 +237,7 @@ foreach my $kind (@kinds)
 note(sql("SELECT string_agg(format('%s: %s runs, %s slices, %s rows read', sync, n, s, r), '; ' ORDER BY sync) "
 	  . "FROM (SELECT sync, count(*) AS n, sum(slices) AS s, sum(rows_read) AS r FROM batchdedup.sync_run GROUP BY 1) x"));
 # All the while there was something to read that was complete.
-is(sql("SELECT count(*) FROM (SELECT sync FROM batchdedup.sync_run GROUP BY 1 HAVING count(*) > 3 * $runs) x"), 3, 'there were runs beside the writers');
+is(sql("SELECT count(*) FROM (SELECT sync FROM batchdedup.sync_run GROUP BY 1 HAVING count(*) > 3 * $runs) x"), 4, 'there were runs beside the writers');
 is(sql("SELECT count(*) FROM batchdedup.sync_dead_letter"), 0, 'no row was refused');
 is(sql("SELECT count(*) FROM batchdedup.sync_run WHERE error IS NOT NULL OR finished_at IS NULL"), 0, 'no run failed');
 
