@@ -75,14 +75,15 @@ typedef struct BddRun
 	BddSync *sync;               /* as it was at the start, for the lock */
 	TimestampTz started;
 	BddPhase phase;
-	bool begun;      /* the sync has been read */
-	List *watermark; /* dry run: how far it is */
-	bool complete;   /* dry run: the same */
-	char *bound;     /* up to where this run reads */
-	char *moment;    /* that this run waits for; NULL: none yet */
-	bool waits;      /* another step is to come */
-	List *after;     /* key of the last row of this phase */
-	int64 kept;      /* rows that could not be removed */
+	bool begun;         /* the sync has been read */
+	bool not_committed; /* the last transaction failed at its very end */
+	List *watermark;    /* dry run: how far it is */
+	bool complete;      /* dry run: the same */
+	char *bound;        /* up to where this run reads */
+	char *moment;       /* that this run waits for; NULL: none yet */
+	bool waits;         /* another step is to come */
+	List *after;        /* key of the last row of this phase */
+	int64 kept;         /* rows that could not be removed */
 	bool paused;
 	int64 run_id; /* 0: nothing found yet */
 	int day;      /* for which the log has a partition */
@@ -173,6 +174,28 @@ do_work(void *arg)
 	bdd_spi_finish();
 }
 
+/* Returns the error that made the server roll back instead, or NULL. */
+static ErrorData *
+commit(BddRun *run)
+{
+	ErrorData *volatile error = NULL;
+
+	PG_TRY();
+	{
+		SPI_commit();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(run->context);
+		error = CopyErrorData();
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(run->context);
+	run->not_committed = error != NULL;
+	return error;
+}
+
 /*
  * Does the work in a transaction of its own; returns the error that undid it, or
  * NULL.
@@ -192,9 +215,8 @@ in_transaction(BddRun *run, void (*work)(BddRun *run), bool repeatable)
 	error = bdd_catch(do_work, &transaction);
 	PopActiveSnapshot();
 	if (error == NULL)
-		SPI_commit();
-	else
-		SPI_rollback();
+		return commit(run);
+	SPI_rollback();
 	return error;
 }
 
@@ -791,7 +813,7 @@ begin_slice(BddRun *run, BddSync *sync)
 	return true;
 }
 
-/* From here on nothing fails but the commit, after which the run goes back. */
+/* From here on nothing fails but the commit, after which the run ends. */
 static void
 take_step(BddRun *run, const BddSlice *slice, const BddStep *step)
 {
@@ -931,11 +953,15 @@ fail(BddRun *run, ErrorData *error)
 	ReThrowError(error);
 }
 
-/* Errors that come of what others do at the same time. */
+/*
+ * Errors that come of what others do at the same time.  After a commit that
+ * failed we have noted down more than has happened.
+ */
 static bool
 is_worth_another_try(const BddRun *run, const ErrorData *error)
 {
-	return (error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE ||
+	return !run->not_committed &&
+		   (error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE ||
 			error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED) &&
 		   run->failures < bdd_retry_limit;
 }

@@ -400,6 +400,26 @@ sql("CALL batchdedup.run_sync('b')");
 same('SELECT id, v FROM bs', 'SELECT id, v FROM bt', 'buffer: then all');
 is(sql("SELECT string_agg(id || ':' || v, ' ' ORDER BY id) FROM bt WHERE id IN (1, 11, 20)"), '1:12 11:11 20:20', 'buffer: with what has waited');
 
+# A target that is written through the buffer, and a commit that fails there.
+sql(<<'SQL');
+CREATE TABLE bs2 (id int PRIMARY KEY, at timestamptz NOT NULL DEFAULT now(), v int);
+INSERT INTO bs2 SELECT i, now(), i FROM generate_series(1, 10) i;
+SELECT batchdedup.create_sync('into', 'bs2', 'bs', cursor => 'at', mapping => '{"at": "clock_timestamp()"}', hash_exclude => 'at', "into" => 'buffer', slice_rows => 3);
+TRUNCATE bs;
+SQL
+sql('CREATE TABLE pair (a int, b int, PRIMARY KEY (a, b)); CREATE TABLE pairs (a int, b int, at timestamptz DEFAULT now()); SELECT batchdedup.create_target(\'pair\', key => \'b, a\')');
+sql("SELECT batchdedup.create_sync('pair', 'pairs', 'pair', cursor => 'at', \"into\" => 'buffer')");
+sql('ALTER TABLE bs ALTER v SET NOT NULL; CREATE UNIQUE INDEX ON bs (v)');
+fails("SELECT batchdedup.create_sync('key', 'bs2', 'bs', key => 'v', cursor => 'at', \"into\" => 'buffer')", qr/22023: .*key of the sync is not the key of target/, 'into the buffer: by another key');
+sql("CALL batchdedup.run_sync('into', max_slices => 1)");
+fails("SET batchdedup.debug_point = 'pre-commit:error'; CALL batchdedup.run_sync('into')", qr/debug point "pre-commit" was hit/, 'into the buffer: a commit fails');
+like(sql("SELECT last_error FROM batchdedup.sync_row WHERE name = 'into'"), qr/^XX000: debug point "pre-commit"/, 'into the buffer: it is said why');
+is(sql("SELECT sum(rows_read), count(*) FROM batchdedup.sync_run WHERE sync = 'into'"), '3|1', 'into the buffer: what was committed counts');
+sql("CALL batchdedup.run_sync('into'); SELECT batchdedup.flush('bs')");
+same('SELECT id, v FROM bs2', 'SELECT id, v FROM bs', 'into the buffer: all');
+is(sql("SELECT sum(rows_read), sum(inserted), count(*) - count(finished_at) FROM batchdedup.sync_run WHERE sync = 'into'"), '10|10|0', 'into the buffer: counts add up');
+is(sql("SELECT count(*), count(DISTINCT key) FROM batchdedup.change_log WHERE sync = 'into'"), '10|10', 'into the buffer: each change is logged once');
+
 # Another server: nobody here knows who has a transaction open there.
 SKIP:
 {
