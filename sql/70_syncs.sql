@@ -255,6 +255,24 @@ SELECT batchdedup.flush('last') > 0 AS flushed;
 SELECT count(*) FROM ((TABLE parts EXCEPT TABLE last) UNION ALL (TABLE last EXCEPT TABLE parts)) x;
 SELECT batchdedup.drop_sync('one'), batchdedup.drop_sync('two'), batchdedup.drop_target('last');
 
+-- What others see of a run, seen from within.
+CREATE FUNCTION seen() RETURNS text LANGUAGE sql VOLATILE AS $$
+SELECT format('%s, %s %s, %s done', p.kind, p.phase, p.target, p.done)
+       || (SELECT format(', run by %s, slices %s', CASE s.pid WHEN pg_backend_pid() THEN 'us' ELSE s.pid::text END,
+                         (SELECT r.slices FROM batchdedup.sync_run_row r WHERE r.finished_at IS NULL))
+             FROM batchdedup.sync_status s)
+  FROM batchdedup.stat_progress p WHERE p.pid = pg_backend_pid()
+$$;
+CREATE TABLE watched (id integer PRIMARY KEY, at timestamptz NOT NULL DEFAULT now());
+CREATE TABLE watching (id integer PRIMARY KEY, v text);
+SELECT batchdedup.create_sync('watched', 'watched', 'watching', cursor => 'at', mapping => '{"v": "syncs.seen()"}');
+INSERT INTO watched SELECT generate_series(1, 5);
+CALL batchdedup.run_sync('watched', slice_rows => 2);
+SELECT v, count(*) FROM watching GROUP BY v ORDER BY v;
+SELECT count(*) FROM batchdedup.stat_progress;
+SELECT pid IS NULL AS nobody, rate > 0 AS rate FROM batchdedup.sync_status;
+SELECT batchdedup.drop_sync('watched');
+
 -- ---------------------------------------------------------------------
 -- The end
 -- ---------------------------------------------------------------------
