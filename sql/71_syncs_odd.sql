@@ -18,7 +18,6 @@ SELECT batchdedup.create_sync('x', NULL, 'target');
 SELECT batchdedup.create_sync('x', 'source', 'source');
 SELECT batchdedup.create_sync('x', 'pg_class', 'target', key => 'id');
 SELECT batchdedup.create_sync('x', 'source', 'pg_class');
-SELECT batchdedup.create_sync('x', 'source', 'source_pkey');
 SELECT batchdedup.create_sync('x', 'source', 'target', key => 'v');
 SELECT batchdedup.create_sync('x', 'source', 'target', cursor => 'nix');
 SELECT batchdedup.create_sync('x', 'source', 'target', cursor => 'n');
