@@ -490,7 +490,7 @@ close_runs(const BddSync *sync)
 {
 	static BddKeptPlan update = {
 		"UPDATE batchdedup.sync_run_row SET finished_at = pg_catalog.clock_timestamp(), "
-		"error = '57P01' WHERE sync = $1 AND finished_at IS NULL",
+		"error = '57P01: the run was ended from outside' WHERE sync = $1 AND finished_at IS NULL",
 		1,
 		{TEXTOID}};
 	Datum values[] = {CStringGetTextDatum(sync->name)};

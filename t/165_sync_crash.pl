@@ -84,7 +84,7 @@ sub check_done
 	is(sql("SELECT sum(rows_read), sum(inserted), sum(updated), sum(unchanged), sum(refused) FROM batchdedup.sync_run"),
 		join('|', ROWS, ROWS - 10, 5, UNCHANGED, 0), "$name: counts add up");
 	is(sql("SELECT last_error FROM batchdedup.sync_row"), '', "$name: the error is over");
-	is(sql("SELECT count(*) FROM batchdedup.sync_run WHERE finished_at IS NULL OR length(error) <> 5"), 0, "$name: no run seems to go on");
+	is(sql("SELECT error FROM batchdedup.sync_run WHERE finished_at IS NULL OR error !~ '^[0-9A-Z]{5}: '"), '', "$name: no run seems to go on");
 	return;
 }
 
