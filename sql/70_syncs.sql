@@ -117,6 +117,9 @@ SELECT v, count(*) FROM late_copy GROUP BY v ORDER BY v;
 UPDATE late SET v = 'null, later' WHERE id = 20;
 CALL batchdedup.run_sync('late');
 SELECT v FROM late_copy WHERE id = 20;
+SELECT count(*) AS runs FROM batchdedup.sync_run WHERE sync = 'late';
+CALL batchdedup.run_sync('late');
+SELECT count(*) AS runs FROM batchdedup.sync_run WHERE sync = 'late';
 SELECT watermark[2] FROM batchdedup.sync_status;
 SELECT batchdedup.drop_sync('late');
 
@@ -153,6 +156,13 @@ CALL batchdedup.run_sync('hard');
 SELECT sku, gone FROM soft ORDER BY sku;
 SELECT sku FROM hard ORDER BY sku;
 SELECT sync, operation, count(*) FROM batchdedup.change_log WHERE sync IN ('soft', 'hard') GROUP BY 1, 2 ORDER BY 1, 2;
+-- Nothing is new: no run is told of.
+SELECT count(*) AS runs FROM batchdedup.sync_run WHERE sync = 'hard';
+CALL batchdedup.run_sync('hard', slice_rows => 2);
+SELECT count(*) AS runs FROM batchdedup.sync_run WHERE sync = 'hard';
+UPDATE snapshot SET v = 'w' WHERE sku = 4;
+CALL batchdedup.run_sync('hard', slice_rows => 2);
+TABLE run;
 -- An empty source is rather a load that has failed.
 TRUNCATE snapshot;
 CALL batchdedup.run_sync('hard');
@@ -240,6 +250,7 @@ CREATE TABLE last (id integer PRIMARY KEY, v text, at timestamptz);
 SELECT batchdedup.create_target('last', flush_interval => '0');
 SELECT batchdedup.create_sync('one', 'parts', 'middle', cursor => 'at, id');
 SELECT batchdedup.create_sync('two', 'middle', 'last', cursor => 'at, id', cursor_kind => 'clock', "into" => 'buffer');
+SELECT batchdedup.create_sync('two', 'middle', 'last', capture => 'trigger', "into" => 'buffer');
 INSERT INTO parts SELECT i, 'v' FROM generate_series(1, 20) i;
 CALL batchdedup.run_sync('one', slice_rows => 6);
 CALL batchdedup.run_sync('two', slice_rows => 6);

@@ -266,6 +266,17 @@ SELECT batchdedup.flush('stamped');
 SELECT at - :'first' >= interval '0.3 seconds' AS later FROM stamped;
 SELECT batchdedup.drop_target('stamped');
 
+-- A cursor that another sync copies: rows come with old values.
+CREATE TABLE middle (id integer PRIMARY KEY, at timestamptz NOT NULL DEFAULT now());
+CREATE TABLE last (id integer PRIMARY KEY);
+SELECT batchdedup.create_sync('second', 'middle', 'last', cursor => 'at');
+SELECT batchdedup.create_sync('first', 'source', 'middle', cursor => 'at');
+SELECT batchdedup.create_sync('first', 'source', 'middle', cursor => 'at', mapping => '{"at": "clock_timestamp()"}', hash_exclude => 'at');
+SELECT batchdedup.drop_sync('second'), batchdedup.drop_sync('first');
+SELECT batchdedup.create_sync('first', 'source', 'middle', cursor => 'at');
+SELECT batchdedup.create_sync('second', 'middle', 'last', cursor => 'at');
+SELECT batchdedup.drop_sync('first');
+
 -- ---------------------------------------------------------------------
 -- DDL
 -- ---------------------------------------------------------------------

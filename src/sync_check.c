@@ -460,6 +460,56 @@ check_clock(const BddSync *sync)
 						   "whose transactions are still open there cannot be seen here.");
 }
 
+/*
+ * Values of the source's cursor that another sync copies are older than the
+ * transaction that writes them, or than the values before them.
+ */
+static void
+refuse_copied(const BddSync *sync)
+{
+	Oid types[] = {OIDOID, TEXTOID};
+	Datum values[] = {ObjectIdGetDatum(sync->source), CStringGetTextDatum(cursor_name(sync))};
+	BddIdentity saved;
+	bool isnull;
+
+	bdd_become_extension_owner(&saved);
+	if (bdd_spi_run("SELECT s.name FROM batchdedup.sync_row s, ROWS FROM (pg_catalog.unnest(s.columns), "
+					"pg_catalog.unnest(s.expressions)) AS m (name, expression) WHERE s.target = $1 AND m.name = $2 "
+					"AND m.expression !~* '^\\s*(pg_catalog\\.)?(now|clock_timestamp|transaction_timestamp)\\(\\s*\\)\\s*$'",
+					2, types, values, NULL) > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the cursor column \"%s\" is copied by sync \"%s\"", cursor_name(sync),
+						TextDatumGetCString(bdd_spi_value(0, 1, &isnull))),
+				 errdetail("Rows come with values that are older than rows which are there already, and would be missed."),
+				 errhint("Use capture => 'trigger'; or let that sync map the column to clock_timestamp(), and exclude it from the hash.")));
+	bdd_become_again(&saved);
+}
+
+/* The same of a target whose cursor a sync has already. */
+void
+bdd_sync_check_followers(const BddSync *sync)
+{
+	Oid types[] = {OIDOID, TEXTARRAYOID, TEXTARRAYOID};
+	Datum values[] = {ObjectIdGetDatum(sync->target), bdd_text_array(sync->columns), bdd_text_array(sync->expressions)};
+	BddIdentity saved;
+	bool isnull;
+
+	bdd_become_extension_owner(&saved);
+	if (bdd_spi_run("SELECT s.name, m.name FROM batchdedup.sync_row s, ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)) "
+					"AS m (name, expression) WHERE s.source = $1 AND s.cursor_kind IN ('clock', 'sequence') "
+					"AND m.name = s.position_columns[1] "
+					"AND m.expression !~* '^\\s*(pg_catalog\\.)?(now|clock_timestamp|transaction_timestamp)\\(\\s*\\)\\s*$'",
+					3, types, values, NULL) > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the column \"%s\" is the cursor of sync \"%s\", which would miss rows",
+						TextDatumGetCString(bdd_spi_value(0, 2, &isnull)), TextDatumGetCString(bdd_spi_value(0, 1, &isnull))),
+				 errdetail("They would come with values that are older than rows which are there already."),
+				 errhint("Map the column to clock_timestamp() and exclude it from the hash; or let that sync use capture => 'trigger'.")));
+	bdd_become_again(&saved);
+}
+
 static void
 choose_unasked(BddSync *sync, bool lag)
 {
@@ -488,6 +538,8 @@ bdd_sync_choose_kind(BddSync *sync, const char *wanted, bool lag)
 		choose_unasked(sync, lag);
 	else
 		sync->kind = bdd_cursor_kind(wanted);
+	if (sync->kind == BDD_CURSOR_CLOCK || sync->kind == BDD_CURSOR_SEQUENCE)
+		refuse_copied(sync);
 	if (sync->kind == BDD_CURSOR_CLOCK)
 		check_clock(sync);
 	if (sync->kind == BDD_CURSOR_SEQUENCE)

@@ -20,6 +20,7 @@ extern void bdd_sync_check_sequence(const BddSync *sync);
 extern void bdd_sync_check_relations(const BddSync *sync);
 extern void bdd_sync_check_expression(const char *what, const char *expression);
 extern void bdd_sync_check_mapping(const BddSync *sync);
+extern void bdd_sync_check_followers(const BddSync *sync);
 extern void bdd_sync_choose_kind(BddSync *sync, const char *wanted, bool lag);
 
 #endif /* BDD_SYNC_CHECK_H */

@@ -578,6 +578,7 @@ bdd_create_sync(PG_FUNCTION_ARGS)
 	bdd_become_owner_of(sync.owner, &saved);
 	if (sync.cursor_columns > 0)
 		bdd_sync_choose_kind(&sync, wanted, lag);
+	bdd_sync_check_followers(&sync);
 	bdd_sync_check_mapping(&sync);
 	bdd_sync_try_out(&sync);
 	bdd_become_again(&saved);

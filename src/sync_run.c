@@ -583,16 +583,19 @@ estimate_left(BddSync *sync)
 static int64
 begin_run(const BddRun *run, const BddSync *sync, List *watermark)
 {
-	Oid types[] = {TEXTOID, OIDOID, TIMESTAMPTZOID, TEXTARRAYOID};
+	Oid types[] = {TEXTOID, OIDOID, TIMESTAMPTZOID, TEXTARRAYOID, INT8OID, INT8OID, INT8OID};
 	Datum values[] = {CStringGetTextDatum(sync->name), ObjectIdGetDatum(sync->target),
-					  TimestampTzGetDatum(run->started), bdd_text_array(watermark)};
+					  TimestampTzGetDatum(run->started), bdd_text_array(watermark),
+					  Int64GetDatum(run->totals.slices), Int64GetDatum(run->totals.read),
+					  Int64GetDatum(run->totals.unchanged)};
 	BddIdentity saved;
 	bool isnull;
 	int64 id;
 
 	bdd_become_extension_owner(&saved);
-	(void) bdd_spi_run("INSERT INTO batchdedup.sync_run_row (sync, target, started_at, from_watermark) "
-					   "VALUES ($1, $2, $3, nullif($4, '{}')) RETURNING id",
+	(void) bdd_spi_run("INSERT INTO batchdedup.sync_run_row "
+					   "(sync, target, started_at, from_watermark, slices, rows_read, unchanged) "
+					   "VALUES ($1, $2, $3, nullif($4, '{}'), $5, $6, $7) RETURNING id",
 					   lengthof(types), types, values, NULL);
 	id = DatumGetInt64(bdd_spi_value(0, 1, &isnull));
 	bdd_become_again(&saved);
@@ -685,16 +688,37 @@ typedef struct BddStep
 	List *from; /* the watermark before the slice */
 } BddStep;
 
+/* Rows that are read in every run are nothing to tell of if they are as they were. */
+static bool
+is_nothing_new(const BddRun *run, BddSlice *slice, const BddSyncRows *rows, bool removals)
+{
+	BddSlice look = *slice;
+	BddSyncCounts *counts = &look.counts;
+
+	if (slice->sync->kind != BDD_CURSOR_FULL && run->phase != PHASE_NULLS)
+		return false;
+	look.dry_run = true;
+	bdd_slice_write(&look, rows, removals);
+	if (counts->inserted + counts->updated + counts->deleted + counts->refused > 0)
+		return false;
+	slice->counts = *counts;
+	return true;
+}
+
 /* Writes what was found; the first time, a run begins. */
 static void
 write_found(BddRun *run, BddSlice *slice, BddStep *step, const BddSyncRows *rows, bool removals)
 {
 	if (rows->count == 0)
 		return;
-	if (!run->dry_run && slice->run_id == 0)
-		slice->run_id = begin_run(run, slice->sync, step->from);
-	bdd_slice_write(slice, rows, removals);
 	step->found = true;
+	if (!run->dry_run && slice->run_id == 0)
+	{
+		if (is_nothing_new(run, slice, rows, removals))
+			return;
+		slice->run_id = begin_run(run, slice->sync, step->from);
+	}
+	bdd_slice_write(slice, rows, removals);
 }
 
 /* What comes when all rows up to the bound are read. */
