@@ -97,10 +97,14 @@ my %calls = (
 	finalize_instance => ["gen_random_uuid(), 'i'"],
 	finalize_batch => ['gen_random_uuid()'],
 	abort_batch => ['gen_random_uuid()'],
-	expire_imports => ['']);
-# Events need no shared memory, nor do some that are SQL alone.
+	expire_imports => [''],
+	create_sync => ["'s', 't', 't'"],
+	retry_sync_dead_letters => ["'s'"],
+	sync_lag_internal => ['1, 1']);
+# Events need no shared memory, nor do some that are SQL alone, or change a row of ours.
 my $others = join ', ', map { "'$_'" } qw(publish_event create_consumer drop_consumer poll_events ack_events nack_event
   retry_event_dead_letters discard_event_dead_letters expire_events accept_lost_events
+  pause_sync resume_sync drop_sync reset_watermark discard_sync_dead_letters expire_syncs run_sync
   grant_batches batch_functions_internal import_order_internal canonical_json data_version);
 is( sql("SELECT string_agg(DISTINCT proname, ' ' ORDER BY proname) FROM pg_proc WHERE pronamespace = 'batchdedup'::regnamespace AND prorettype NOT IN ('trigger'::regtype, 'internal'::regtype) AND proname NOT IN ($others)"),
 	join(' ', sort keys %calls), 'every function is tried');
@@ -111,6 +115,7 @@ foreach my $name (sort keys %calls)
 		"not preloaded: $name($_)")
 	  for @{ $calls{$name} };
 }
+fails("CALL batchdedup.run_sync('s')", qr/ERROR:  55000: .*not loaded/, 'not preloaded: run_sync');
 fails("TABLE batchdedup.$_", qr/ERROR:  55000: .*not loaded/, "not preloaded: $_") for qw(stat_target stat_buffer stat_worker);
 is(sql("SELECT target FROM batchdedup.target"), 't', 'not preloaded: targets can be read');
 sql("SELECT batchdedup.create_consumer('c'), batchdedup.publish_event('app.e')");
