@@ -27,6 +27,7 @@
 #include "access/xact.h"
 #include "apply_sql.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_type_d.h"
 #include "commands/trigger.h"
 #include "encode.h"
@@ -72,6 +73,12 @@ check_source(const BddSync *sync, Relation rel)
 				 errmsg("\"%s\" cannot have a trigger that captures its changes", RelationGetRelationName(rel)),
 				 errdetail("It is not a table."),
 				 errhint("Use a cursor.")));
+	if (rel->rd_rel->relkind == RELKIND_RELATION && has_subclass(sync->source))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("table \"%s\" has tables that inherit from it, whose changes its trigger does not see",
+						RelationGetRelationName(rel)),
+				 errhint("Use a cursor, or partitions.")));
 	bdd_check_owner(sync->source);
 	foreach(cell, bdd_sync_source_key(sync))
 		if (!TupleDescAttr(RelationGetDescr(rel),
@@ -280,7 +287,10 @@ bdd_capture_read(BddSlice *slice, List *after)
 	BddIdentity saved;
 	BddSyncRows rows;
 
+	/* A domain within the type has checks, which are somebody's code. */
+	bdd_become_owner_of(sync->owner, &saved);
 	bdd_slice_parameters(sync, key, after, types, values);
+	bdd_become_again(&saved);
 	types[count] = INT8OID;
 	values[count++] = Int64GetDatum(slice->limit);
 	bdd_become_extension_owner(&saved);

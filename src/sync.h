@@ -81,6 +81,14 @@ typedef struct BddSyncCounts
 	uint64 refused;
 } BddSyncCounts;
 
+/* What a dead letter says of a row. */
+typedef enum BddSyncDescribe
+{
+	BDD_DESCRIBE_ROW,  /* as a document, and its position */
+	BDD_DESCRIBE_TEXT, /* the same, where it can be no document */
+	BDD_DESCRIBE_KEY   /* its key in the target */
+} BddSyncDescribe;
+
 /* Rows with their descriptor: those of a slice, or its changes. */
 typedef struct BddSyncRows
 {
@@ -103,6 +111,7 @@ extern Datum bdd_text_or_null(const char *text, char *null);
 /* sync_sql.c */
 extern char *bdd_sync_sql_read(const BddSync *sync, int watermark, bool bounded);
 extern char *bdd_sync_sql_read_nulls(const BddSync *sync, bool first);
+extern char *bdd_sync_sql_read_null_keys(const BddSync *sync);
 extern char *bdd_sync_sql_read_at(const BddSync *sync, const List *texts);
 extern char *bdd_sync_sql_left(const BddSync *sync, int watermark, bool bounded);
 extern char *bdd_sync_sql_last(const BddSync *sync);
@@ -117,6 +126,6 @@ extern char *bdd_sync_sql_insert(const BddSync *sync, uint32 shape);
 extern char *bdd_sync_sql_delete(const BddSync *sync, uint32 shape);
 extern char *bdd_sync_sql_upsert_buffered(const BddSync *sync, uint32 shape);
 extern char *bdd_sync_sql_delete_buffered(const BddSync *sync, uint32 shape);
-extern char *bdd_sync_sql_describe(const BddSync *sync, bool key, uint32 shape);
+extern char *bdd_sync_sql_describe(const BddSync *sync, BddSyncDescribe what, uint32 shape);
 
 #endif /* BDD_SYNC_H */

@@ -103,17 +103,17 @@ bdd_sync_source_key(const BddSync *sync)
 	return columns;
 }
 
-/* Columns of the cursor that may be NULL. */
+/* Columns of the position that may be NULL: no watermark can be there. */
 List *
 bdd_sync_nullable(const BddSync *sync)
 {
 	Relation rel;
 	List *nullable = NIL;
 
-	if (sync->kind == BDD_CURSOR_FULL || sync->kind == BDD_CURSOR_TRIGGER)
+	if (sync->kind == BDD_CURSOR_TRIGGER)
 		return NIL;
 	rel = relation_open(sync->source, AccessShareLock);
-	for (int i = 0; i < sync->cursor_columns; i++)
+	for (int i = 0; i < list_length(sync->position); i++)
 	{
 		char *name = list_nth(sync->position, i);
 		AttrNumber attnum = bdd_column_number(RelationGetDescr(rel), name);

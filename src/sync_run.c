@@ -214,7 +214,8 @@ in_transaction(BddRun *run, void (*work)(BddRun *run), bool repeatable)
 	MemoryContextSwitchTo(run->context);
 	error = bdd_catch(do_work, &transaction);
 	PopActiveSnapshot();
-	if (error == NULL)
+	/* What the mapping's functions have written is no part of a dry run. */
+	if (error == NULL && !run->dry_run)
 		return commit(run);
 	SPI_rollback();
 	return error;
@@ -583,19 +584,19 @@ estimate_left(BddSync *sync)
 static int64
 begin_run(const BddRun *run, const BddSync *sync, List *watermark)
 {
-	Oid types[] = {TEXTOID, OIDOID, TIMESTAMPTZOID, TEXTARRAYOID, INT8OID, INT8OID, INT8OID};
+	Oid types[] = {TEXTOID, OIDOID, TIMESTAMPTZOID, TEXTARRAYOID, OIDOID, INT8OID, INT8OID, INT8OID};
 	Datum values[] = {CStringGetTextDatum(sync->name), ObjectIdGetDatum(sync->target),
 					  TimestampTzGetDatum(run->started), bdd_text_array(watermark),
-					  Int64GetDatum(run->totals.slices), Int64GetDatum(run->totals.read),
-					  Int64GetDatum(run->totals.unchanged)};
+					  ObjectIdGetDatum(sync->source), Int64GetDatum(run->totals.slices),
+					  Int64GetDatum(run->totals.read), Int64GetDatum(run->totals.unchanged)};
 	BddIdentity saved;
 	bool isnull;
 	int64 id;
 
 	bdd_become_extension_owner(&saved);
 	(void) bdd_spi_run("INSERT INTO batchdedup.sync_run_row "
-					   "(sync, target, started_at, from_watermark, slices, rows_read, unchanged) "
-					   "VALUES ($1, $2, $3, nullif($4, '{}'), $5, $6, $7) RETURNING id",
+					   "(sync, target, started_at, from_watermark, source, slices, rows_read, unchanged) "
+					   "VALUES ($1, $2, $3, nullif($4, '{}'), $5, $6, $7, $8) RETURNING id",
 					   lengthof(types), types, values, NULL);
 	id = DatumGetInt64(bdd_spi_value(0, 1, &isnull));
 	bdd_become_again(&saved);
@@ -760,7 +761,11 @@ slice_of_nulls(BddRun *run, BddSlice *slice, BddStep *step)
 {
 	List *key = bdd_sync_source_key(slice->sync);
 	BddSyncRows rows = bdd_slice_nulls(slice, run->after);
+	BddSyncRows without_key = {0};
 
+	if (run->after == NIL)
+		without_key = bdd_slice_null_keys(slice);
+	write_found(run, slice, step, &without_key, false);
 	write_found(run, slice, step, &rows, false);
 	if (rows.count > 0 && key != NIL)
 		step->after = bdd_slice_position(slice, &rows, key);
@@ -776,10 +781,11 @@ slice_of_captured(BddRun *run, BddSlice *slice, BddStep *step)
 
 	if (keys.count > 0)
 	{
-		rows = bdd_capture_rows(slice, &keys, false);
-		write_found(run, slice, step, &rows, false);
+		/* Values of unique columns are given up before they are taken. */
 		rows = bdd_capture_rows(slice, &keys, true);
 		write_found(run, slice, step, &rows, true);
+		rows = bdd_capture_rows(slice, &keys, false);
+		write_found(run, slice, step, &rows, false);
 		if (!run->dry_run)
 			bdd_capture_forget(slice, &keys);
 		step->after = bdd_slice_position(slice, &keys, bdd_sync_source_key(slice->sync));
@@ -801,6 +807,18 @@ slice_of_missing(BddRun *run, BddSlice *slice, BddStep *step)
 				 errmsg("the source of sync \"%s\" is empty, so all rows of the target would be removed", sync->name),
 				 errhint("Load the source; or, if this is meant, remove the rows of \"%s\" yourself.",
 						 get_rel_name(sync->target))));
+	if (rows.count > 0)
+		step->after = list_make1(SPI_getvalue(rows.tuples[0], rows.desc,
+											  SPI_fnumber(rows.desc, "batchdedup key")));
+	/* Once more, without an end. */
+	if (rows.count > 0 && run->after != NIL &&
+		strcmp(linitial(step->after), linitial(run->after)) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+				 errmsg("rows that sync \"%s\" removes come back", sync->name),
+				 errdetail("The row of \"%s\" with the key %s, for instance.",
+						   get_rel_name(sync->target), (char *) linitial(step->after)),
+				 errhint("See the triggers of the table.")));
 	write_found(run, slice, step, &rows, true);
 	/* Those that stay come first the next time. */
 	step->kept += run->dry_run ? (int64) rows.count : (int64) (slice->counts.refused - refused);
@@ -1017,11 +1035,13 @@ do_transaction(BddRun *run, void (*work)(BddRun *run), bool repeatable)
 static bool
 is_at_limit(const BddRun *run)
 {
+	int ms = (int) Min(run->max_seconds * 1000, PG_INT32_MAX);
+
 	return run->phase == PHASE_DONE ||
 		   (run->max_slices > 0 && run->totals.slices >= run->max_slices) ||
 		   (run->max_rows > 0 && run->totals.read >= run->max_rows) ||
-		   (run->max_seconds > 0 && TimestampDifferenceExceeds(run->started, GetCurrentTimestamp(),
-															   (int) (run->max_seconds * 1000)));
+		   (run->max_seconds > 0 && TimestampDifferenceExceeds(run->started,
+															   GetCurrentTimestamp(), ms));
 }
 
 static void

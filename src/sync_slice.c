@@ -163,6 +163,23 @@ bdd_slice_nulls(BddSlice *slice, List *after)
 	return read_as_owner(slice, sql, bdd_sync_source_key(slice->sync), after, NULL);
 }
 
+/* Rows without a key, all at once; the target takes none of them. */
+BddSyncRows
+bdd_slice_null_keys(BddSlice *slice)
+{
+	char *sql = bdd_sync_sql_read_null_keys(slice->sync);
+	BddSyncRows rows = {0};
+	BddIdentity saved;
+
+	if (sql == NULL)
+		return rows;
+	bdd_become_owner_of(slice->sync->owner, &saved);
+	(void) bdd_spi_run(sql, 0, NULL, NULL, NULL);
+	rows = bdd_slice_take();
+	bdd_become_again(&saved);
+	return rows;
+}
+
 /* Rows that the target has and the source has not; the first ones are to stay. */
 BddSyncRows
 bdd_slice_missing(BddSlice *slice, int64 refused)
@@ -339,7 +356,14 @@ write_changes(const BddSync *sync, EphemeralNamedRelation changes, uint32 shape,
 	}
 	/* Values of unique columns are given up before they are taken. */
 	if (kinds->removed > 0)
+	{
 		run_on_changes(sync, bdd_sync_sql_delete(sync, shape), changes);
+		/* They would be found again, without an end. */
+		if (SPI_processed < kinds->removed)
+			ereport(ERROR,
+					(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+					 errmsg("a trigger of \"%s\" keeps rows that the sync removes", get_rel_name(sync->target))));
+	}
 	if (kinds->present > 0)
 		run_on_changes(sync, bdd_sync_sql_update(sync, shape), changes);
 	if (kinds->missing > 0)
@@ -364,6 +388,7 @@ keys_of(BddRange *range)
 	int column = list_length(sync->columns) + CHANGE_KEY;
 	BddSyncRows keys = range->rows;
 	Datum *values;
+	int count = 0;
 	bool isnull;
 
 	if (!range->removals)
@@ -371,7 +396,7 @@ keys_of(BddRange *range)
 		EphemeralNamedRelation relation = bdd_slice_relation(BDD_SLICE_NAME, &range->rows);
 
 		(void) bdd_run_on_relation(sync->target,
-								   bdd_sync_sql_describe(sync, true, shape_of(range->rows.desc)),
+								   bdd_sync_sql_describe(sync, BDD_DESCRIBE_KEY, shape_of(range->rows.desc)),
 								   relation, 0, NULL, NULL, false);
 		keys = bdd_slice_take();
 		column = 1;
@@ -379,9 +404,12 @@ keys_of(BddRange *range)
 	}
 	values = palloc(sizeof(Datum) * (keys.count + 1));
 	for (uint64 i = 0; i < keys.count; i++)
-		values[i] = SPI_getbinval(keys.tuples[i], keys.desc, column, &isnull);
+	{
+		values[count] = SPI_getbinval(keys.tuples[i], keys.desc, column, &isnull);
+		count += isnull ? 0 : 1;
+	}
 	return PointerGetDatum(
-		construct_array(values, (int) keys.count, JSONBOID, -1, false, TYPALIGN_INT));
+		construct_array(values, count, JSONBOID, -1, false, TYPALIGN_INT));
 }
 
 /* The table has taken a later row of a key: what it refused is of no interest. */
@@ -496,6 +524,38 @@ bisect(BddSlice *slice, const BddSyncRows *rows, uint64 first, uint64 count, boo
 	return bisect(slice, rows, first + count / 2, count - count / 2, removals, refused);
 }
 
+static bool
+is_refused(const List *refused, uint64 number)
+{
+	ListCell *cell;
+
+	foreach(cell, refused)
+		if (((BddRefusedRow *) lfirst(cell))->number == number)
+			return true;
+	return false;
+}
+
+/*
+ * Rows behind one that has been accepted late, once more: one of them may have
+ * its key, and counts.  Returns those that are refused now, too.
+ */
+static List *
+redo_later(BddSlice *slice, const BddSyncRows *rows, uint64 number, List *refused)
+{
+	List *found = NIL;
+	uint64 first = number + 1;
+
+	for (uint64 i = number + 1; i <= rows->count; i++)
+	{
+		if (i < rows->count && !is_refused(refused, i))
+			continue;
+		if (i > first)
+			found = bisect(slice, rows, first, i - first, false, found);
+		first = i + 1;
+	}
+	return found;
+}
+
 /* A row may have waited for another one: for a unique value, say. */
 static List *
 retry_refused(BddSlice *slice, const BddSyncRows *rows, bool removals, List *refused)
@@ -505,6 +565,7 @@ retry_refused(BddSlice *slice, const BddSyncRows *rows, bool removals, List *ref
 	do
 	{
 		List *left = NIL;
+		List *found = NIL;
 		ListCell *cell;
 
 		before = list_length(refused);
@@ -515,8 +576,14 @@ retry_refused(BddSlice *slice, const BddSyncRows *rows, bool removals, List *ref
 			row->error = try_range(slice, rows, row->number, 1, removals);
 			if (row->error != NULL)
 				left = lappend(left, row);
+			else if (!removals)
+			{
+				List *others = list_concat_copy(refused, found);
+
+				found = list_concat(found, redo_later(slice, rows, row->number, others));
+			}
 		}
-		refused = left;
+		refused = list_concat(left, found);
 	} while (refused != NIL && list_length(refused) < before);
 	return refused;
 }
@@ -580,8 +647,8 @@ typedef struct BddDescription
 {
 	BddSlice *slice;
 	BddSyncRows rows;
-	bool key;
-	char *first; /* in the caller's memory */
+	BddSyncDescribe what;
+	char *first; /* in the caller's memory; NULL: unknown */
 	char *second;
 	MemoryContext context;
 } BddDescription;
@@ -600,13 +667,14 @@ describe_row(void *arg)
 	relation = bdd_slice_relation(BDD_SLICE_NAME, &description->rows);
 	if (bdd_run_on_relation(
 			sync->target,
-			bdd_sync_sql_describe(sync, description->key, shape_of(description->rows.desc)),
+			bdd_sync_sql_describe(sync, description->what, shape_of(description->rows.desc)),
 			relation, 0, NULL, NULL, false) > 0)
 	{
 		char *first = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 
-		description->first = MemoryContextStrdup(description->context, first);
-		if (!description->key)
+		if (first != NULL)
+			description->first = MemoryContextStrdup(description->context, first);
+		if (description->what != BDD_DESCRIBE_KEY)
 			description->second =
 				MemoryContextStrdup(description->context,
 									SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2));
@@ -622,7 +690,7 @@ describe(BddSlice *slice, const BddSyncRows *rows, uint64 number, bool removals,
 		 char **document, char **position, char **key)
 {
 	BddDescription description = {
-		slice, {rows->desc, rows->tuples + number, 1}, false, NULL, NULL, CurrentMemoryContext};
+		slice, {rows->desc, rows->tuples + number, 1}, BDD_DESCRIBE_ROW, NULL, NULL, CurrentMemoryContext};
 	int columns = list_length(slice->sync->columns);
 
 	if (removals)
@@ -631,10 +699,15 @@ describe(BddSlice *slice, const BddSyncRows *rows, uint64 number, bool removals,
 			SPI_getvalue(rows->tuples[number], rows->desc, columns + CHANGE_KEY);
 		return;
 	}
-	describe_row(&description);
+	/* Not every json is a jsonb. */
+	if (bdd_in_subtransaction(describe_row, &description) != NULL)
+	{
+		description.what = BDD_DESCRIBE_TEXT;
+		describe_row(&description);
+	}
 	*document = description.first;
 	*position = description.second;
-	description.key = true;
+	description.what = BDD_DESCRIBE_KEY;
 	description.first = NULL;
 	*key = bdd_in_subtransaction(describe_row, &description) == NULL ? description.first : NULL;
 }
@@ -668,7 +741,7 @@ store_letter(BddSlice *slice, const BddSyncRows *rows, const BddRefusedRow *row,
 	(void) bdd_spi_run("INSERT INTO batchdedup.sync_letter_row AS l "
 					   "(sync_id, position, key, row, sqlstate, message, detail, hint, run_id) "
 					   "VALUES ($1, $2, $3::pg_catalog.jsonb, $4::pg_catalog.jsonb, $5, $6, $7, $8, $9) "
-					   "ON CONFLICT (sync_id, position) DO UPDATE SET key = EXCLUDED.key, row = EXCLUDED.row, "
+					   "ON CONFLICT (sync_id, pg_catalog.md5(position)) DO UPDATE SET key = EXCLUDED.key, row = EXCLUDED.row, "
 					   "sqlstate = EXCLUDED.sqlstate, message = EXCLUDED.message, detail = EXCLUDED.detail, "
 					   "hint = EXCLUDED.hint, run_id = EXCLUDED.run_id, attempts = l.attempts + 1, "
 					   "last_attempt_at = pg_catalog.clock_timestamp()",
@@ -705,6 +778,12 @@ check_at_once(const BddSync *sync)
 	bdd_become_again(&saved);
 }
 
+static uint64
+sum_of(const BddSyncCounts *counts)
+{
+	return counts->inserted + counts->updated + counts->deleted + counts->refused;
+}
+
 /*
  * Brings the rows to the target; removals: rows of bdd_slice_missing.  The
  * caller is connected to SPI.
@@ -713,6 +792,7 @@ void
 bdd_slice_write(BddSlice *slice, const BddSyncRows *rows, bool removals)
 {
 	List *refused = NIL;
+	BddSyncCounts before = slice->counts;
 	ErrorData *error;
 	ListCell *cell;
 
@@ -736,8 +816,7 @@ bdd_slice_write(BddSlice *slice, const BddSyncRows *rows, bool removals)
 			store_letter(slice, rows, lfirst(cell), removals);
 	if (!removals)
 		slice->counts.unchanged +=
-			rows->count - Min(rows->count, slice->counts.inserted + slice->counts.updated +
-											   slice->counts.deleted + slice->counts.refused);
+			rows->count - Min(rows->count, sum_of(&slice->counts) - sum_of(&before));
 }
 
 /* Runs the statements on no rows.  The caller is connected to SPI, as the owner. */
@@ -799,6 +878,17 @@ count_left(void *arg)
 	bdd_spi_finish();
 }
 
+/* The owner's code may fail in any way: nobody's look at all syncs is to fail with it. */
+static bool
+can_count(BddLag *lag)
+{
+	ErrorData *error = bdd_catch(count_left, lag);
+
+	if (error != NULL && ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
+		ReThrowError(error);
+	return error == NULL;
+}
+
 /*
  * sync_lag_internal(sync_id, up_to): NULL for who may not read the source, and
  * where it cannot be read.
@@ -831,7 +921,7 @@ bdd_sync_lag(PG_FUNCTION_ARGS)
 	known = sync.kind != BDD_CURSOR_FULL &&
 			get_rel_name(sync.source) != NULL &&
 			pg_class_aclcheck(sync.source, GetUserId(), ACL_SELECT) == ACLCHECK_OK &&
-			bdd_in_subtransaction(count_left, &lag) == NULL;
+			can_count(&lag);
 	bdd_spi_finish();
 	if (!known)
 		PG_RETURN_NULL();

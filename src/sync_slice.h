@@ -30,6 +30,7 @@ extern void bdd_sync_try_out(const BddSync *sync);
 
 extern BddSyncRows bdd_slice_rows(BddSlice *slice);
 extern BddSyncRows bdd_slice_nulls(BddSlice *slice, List *after);
+extern BddSyncRows bdd_slice_null_keys(BddSlice *slice);
 extern BddSyncRows bdd_slice_missing(BddSlice *slice, int64 refused);
 extern List *bdd_slice_position(BddSlice *slice, const BddSyncRows *rows, const List *columns);
 extern void bdd_slice_write(BddSlice *slice, const BddSyncRows *rows, bool removals);

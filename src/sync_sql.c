@@ -517,6 +517,15 @@ append_after(StringInfo text, const List *columns, int count)
 }
 
 static void
+append_not_null(StringInfo text, const List *columns)
+{
+	ListCell *cell;
+
+	foreach(cell, columns)
+		appendStringInfo(text, " AND src.%s IS NOT NULL", quote_identifier(lfirst(cell)));
+}
+
+static void
 append_bound(StringInfo text, const BddSync *sync, int parameter)
 {
 	appendStringInfo(text, " AND src.%s OPERATOR(pg_catalog.<=) $%d",
@@ -547,6 +556,7 @@ bdd_sync_sql_read(const BddSync *sync, int watermark, bool bounded)
 	initStringInfo(&text);
 	appendStringInfoString(&text, "SELECT src.*");
 	append_source(&text, sync);
+	append_not_null(&text, bdd_sync_nullable(sync));
 	append_after(&text, sync->position, watermark);
 	if (bounded)
 		append_bound(&text, sync, next++);
@@ -554,10 +564,37 @@ bdd_sync_sql_read(const BddSync *sync, int watermark, bool bounded)
 	return text.data;
 }
 
+/* Names of the one list that are, or are not, in the other. */
+static List *
+names_in(const List *names, List *others, bool wanted)
+{
+	List *found = NIL;
+	ListCell *cell;
+
+	foreach(cell, names)
+		if (bdd_is_named(others, lfirst(cell)) == wanted)
+			found = lappend(found, lfirst(cell));
+	return found;
+}
+
+/* " AND (c1 IS NULL OR ...)"; false: there are no columns. */
+static bool
+append_some_null(StringInfo text, const List *columns)
+{
+	ListCell *cell;
+
+	foreach(cell, columns)
+		appendStringInfo(text, "%ssrc.%s IS NULL", foreach_current_index(cell) > 0 ? " OR " : " AND (",
+						 quote_identifier(lfirst(cell)));
+	if (columns != NIL)
+		appendStringInfoChar(text, ')');
+	return columns != NIL;
+}
+
 /*
- * Rows whose cursor is NULL, which no watermark can pass, in the order of the
- * key.  Parameters: the key of the last one, if it is not the first time, and
- * how many.  NULL: the cursor cannot be NULL.
+ * Rows whose cursor has a NULL, which no watermark can pass, in the order of
+ * the key.  Parameters: the key of the last one, if it is not the first time,
+ * and how many.  NULL: the cursor cannot have one.
  */
 char *
 bdd_sync_sql_read_nulls(const BddSync *sync, bool first)
@@ -565,23 +602,29 @@ bdd_sync_sql_read_nulls(const BddSync *sync, bool first)
 	List *nullable = bdd_sync_nullable(sync);
 	List *key = bdd_sync_source_key(sync);
 	StringInfoData text;
-	const char * or = "";
-	ListCell *cell;
 
-	if (nullable == NIL)
-		return NULL;
 	initStringInfo(&text);
 	appendStringInfoString(&text, "SELECT src.*");
 	append_source(&text, sync);
-	appendStringInfoString(&text, " AND (");
-	foreach(cell, nullable)
-	{
-		appendStringInfo(&text, "%ssrc.%s IS NULL", or, quote_identifier(lfirst(cell)));
-		or = " OR ";
-	}
-	appendStringInfoChar(&text, ')');
+	if (!append_some_null(&text, names_in(nullable, key, false)))
+		return NULL;
+	append_not_null(&text, names_in(key, nullable, true));
 	append_after(&text, key, first ? 0 : list_length(key));
 	append_order(&text, key, first ? 1 : list_length(key) + 1);
+	return text.data;
+}
+
+/* Rows whose key has a NULL: they have no order.  NULL: the key cannot have one. */
+char *
+bdd_sync_sql_read_null_keys(const BddSync *sync)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	appendStringInfoString(&text, "SELECT src.*");
+	append_source(&text, sync);
+	if (!append_some_null(&text, names_in(bdd_sync_source_key(sync), bdd_sync_nullable(sync), true)))
+		return NULL;
 	return text.data;
 }
 
@@ -637,6 +680,21 @@ bdd_sync_sql_last(const BddSync *sync)
 	return text.data;
 }
 
+/* "expression AS k1, ..." */
+static void
+append_mapped_key(BddSyncSql *sql)
+{
+	ListCell *cell;
+
+	foreach(cell, sql->sync->key)
+	{
+		append_value(&sql->text, attribute_of(sql, lfirst(cell)),
+					 expression_of(sql->sync, lfirst(cell)));
+		appendStringInfo(&sql->text, " AS %s%s", quote_identifier(lfirst(cell)),
+						 lnext(sql->sync->key, cell) != NULL ? ", " : "");
+	}
+}
+
 /*
  * The changes for rows of the target whose key the source does not have (any
  * more).  Parameters: how many at most, and how many of the first ones are to
@@ -646,20 +704,13 @@ char *
 bdd_sync_sql_missing(const BddSync *sync)
 {
 	BddSyncSql sql;
-	ListCell *cell;
 
 	begin(&sql, sync, 0);
 	append_removal(&sql);
 	appendStringInfo(&sql.text, " FROM %s%s t WHERE NOT ", only(&sql), target_name(&sql));
 	append_is_deleted(&sql, "t");
 	appendStringInfoString(&sql.text, " AND NOT EXISTS (SELECT FROM (SELECT ");
-	foreach(cell, sync->key)
-	{
-		append_value(&sql.text, attribute_of(&sql, lfirst(cell)),
-					 expression_of(sync, lfirst(cell)));
-		appendStringInfo(&sql.text, " AS %s%s", quote_identifier(lfirst(cell)),
-						 lnext(sync->key, cell) != NULL ? ", " : "");
-	}
+	append_mapped_key(&sql);
 	append_source(&sql.text, sync);
 	if (sync->tombstone != NULL)
 		appendStringInfo(&sql.text, " AND (%s\n) IS NOT TRUE", sync->tombstone);
@@ -694,7 +745,7 @@ bdd_sync_sql_captured(const BddSync *sync, bool after)
 	initStringInfo(&text);
 	appendStringInfoString(&text, "SELECT ");
 	append_row(&text, key, list_length(key), false);
-	appendStringInfo(&text, " FROM %s src WHERE true", bdd_qualified_name(sync->captured));
+	appendStringInfo(&text, ", src.\"batchdedup transaction\" FROM %s src WHERE true", bdd_qualified_name(sync->captured));
 	append_after(&text, key, after ? list_length(key) : 0);
 	append_order(&text, key, after ? list_length(key) + 1 : 1);
 	return text.data;
@@ -756,6 +807,8 @@ bdd_sync_sql_captured_forget(const BddSync *sync)
 	initStringInfo(&text);
 	appendStringInfo(&text, "DELETE FROM %s t USING " BDD_CAPTURED_NAME " c WHERE ", bdd_qualified_name(sync->captured));
 	append_captured_key(&text, bdd_sync_source_key(sync), "t");
+	/* A trigger of the target may have written the row once more just now. */
+	appendStringInfoString(&text, " AND t.\"batchdedup transaction\" OPERATOR(pg_catalog.=) c.\"batchdedup transaction\"");
 	return text.data;
 }
 
@@ -788,9 +841,6 @@ append_set(BddSyncSql *sql, const char *from, const char *version)
 		append_set_deleted(sql, false);
 		comma = ", ";
 	}
-	if (comma[0] == '\0')
-		appendStringInfo(&sql->text, "%s = %s.%s", quote_identifier(linitial(sql->sync->key)), from,
-						 quote_identifier(linitial(sql->sync->key)));
 }
 
 char *
@@ -849,6 +899,11 @@ bdd_sync_sql_insert(const BddSync *sync, uint32 shape)
 			quote_identifier(NameStr(TupleDescAttr(sql.desc, column->attnum - 1)->attname)));
 		bdd_append_collation(&sql.text, column->collation);
 		bdd_append_opclass(&sql.text, column->opclass);
+	}
+	if (list_length(sync->columns) == list_length(sync->key) && version == NULL && sync->deleted_column == NULL)
+	{
+		appendStringInfoString(&sql.text, ") DO NOTHING");
+		return end(&sql);
 	}
 	appendStringInfoString(&sql.text, ") DO UPDATE SET ");
 	append_set(&sql, "EXCLUDED", version != NULL ? psprintf("EXCLUDED.%s", version) : "");
@@ -912,21 +967,28 @@ bdd_sync_sql_delete_buffered(const BddSync *sync, uint32 shape)
  * its key in the target.
  */
 char *
-bdd_sync_sql_describe(const BddSync *sync, bool key, uint32 shape)
+bdd_sync_sql_describe(const BddSync *sync, BddSyncDescribe what, uint32 shape)
 {
 	BddSyncSql sql;
+	ListCell *cell;
 
 	begin(&sql, sync, shape);
-	if (key)
+	if (what == BDD_DESCRIBE_KEY)
 	{
-		appendStringInfoString(&sql.text, "SELECT ");
+		/* Rows without a key have none in common. */
+		appendStringInfoString(&sql.text, "SELECT CASE WHEN true");
+		foreach(cell, sync->key)
+			appendStringInfo(&sql.text, " AND n.%s IS NOT NULL", quote_identifier(lfirst(cell)));
+		appendStringInfoString(&sql.text, " THEN ");
 		append_key_document(&sql, "n");
-		appendStringInfoString(&sql.text, " FROM (");
-		append_mapped(&sql);
-		appendStringInfoString(&sql.text, ") n");
+		appendStringInfoString(&sql.text, " END FROM (SELECT ");
+		append_mapped_key(&sql);
+		appendStringInfoString(&sql.text, " FROM " BDD_SLICE_NAME " src) n");
 		return end(&sql);
 	}
-	appendStringInfoString(&sql.text, "SELECT pg_catalog.to_jsonb(src.*), pg_catalog.jsonb_build_array(");
+	appendStringInfo(&sql.text, "SELECT %s, pg_catalog.jsonb_build_array(",
+					 what == BDD_DESCRIBE_ROW ? "pg_catalog.to_jsonb(src.*)" :
+												"pg_catalog.jsonb_build_object('text', (src.*)::pg_catalog.text)");
 	append_row(&sql.text, sync->position, list_length(sync->position), false);
 	appendStringInfoString(&sql.text, ")::pg_catalog.text FROM " BDD_SLICE_NAME " src");
 	return end(&sql);
