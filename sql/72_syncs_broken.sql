@@ -186,6 +186,22 @@ SELECT key, sqlstate, message FROM batchdedup.sync_dead_letter ORDER BY key;
 SELECT count(*) FROM batchdedup.change_log WHERE sync = 'kept';
 SELECT batchdedup.drop_sync('kept');
 
+-- The same of what is to be inserted or updated; rules.
+CREATE TABLE news (id integer PRIMARY KEY, v integer);
+CREATE TABLE ignored (id integer PRIMARY KEY, v integer);
+INSERT INTO news VALUES (1, 1), (2, 2);
+CREATE TRIGGER keep BEFORE INSERT OR UPDATE ON ignored FOR EACH ROW WHEN (NEW.v > 1) EXECUTE FUNCTION keep();
+SELECT batchdedup.create_sync('ignored', 'news', 'ignored');
+CALL batchdedup.run_sync('ignored');
+UPDATE news SET v = 3 WHERE id = 1;
+CALL batchdedup.run_sync('ignored');
+TABLE ignored;
+SELECT key, sqlstate, message FROM batchdedup.sync_dead_letter ORDER BY key;
+SELECT count(*) FROM batchdedup.change_log WHERE sync = 'ignored';
+CREATE RULE nothing AS ON INSERT TO ignored DO INSTEAD NOTHING;
+CALL batchdedup.run_sync('ignored');
+SELECT batchdedup.drop_sync('ignored');
+
 -- One that takes the mark away.
 CREATE TABLE marked (id integer PRIMARY KEY, deleted_at timestamptz);
 CREATE FUNCTION unmark() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.deleted_at := NULL; RETURN NEW; END $$;
