@@ -250,6 +250,18 @@ SELECT batchdedup.reset_watermark('infinite', '-infinity');
 SELECT name, lag_rows, lag FROM batchdedup.sync_status ORDER BY name;
 SELECT batchdedup.drop_sync('empty'), batchdedup.drop_sync('infinite');
 
+-- Rows that the caller does not see are not counted for him.
+CREATE TABLE limited (id integer PRIMARY KEY, at timestamptz NOT NULL DEFAULT now());
+ALTER TABLE limited ENABLE ROW LEVEL SECURITY;
+GRANT SELECT ON limited, traced TO regress_sync_mallory;
+SELECT batchdedup.create_sync('limited', 'limited', 'traced', cursor => 'at');
+INSERT INTO limited VALUES (1), (2);
+SELECT lag_rows FROM batchdedup.sync_status;
+SET ROLE regress_sync_mallory;
+SELECT lag_rows FROM batchdedup.sync_status;
+RESET ROLE;
+SELECT batchdedup.drop_sync('limited');
+
 RESET search_path;
 DROP SCHEMA syncs_broken CASCADE;
 DROP OWNED BY regress_sync_mallory;

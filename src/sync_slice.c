@@ -35,6 +35,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
+#include "utils/rls.h"
 
 PG_FUNCTION_INFO_V1(bdd_sync_lag);
 
@@ -909,6 +910,7 @@ bdd_sync_lag(PG_FUNCTION_ARGS)
 	known = sync.kind != BDD_CURSOR_FULL &&
 			get_rel_name(sync.source) != NULL &&
 			pg_class_aclcheck(sync.source, GetUserId(), ACL_SELECT) == ACLCHECK_OK &&
+			check_enable_rls(sync.source, InvalidOid, true) != RLS_ENABLED &&
 			can_count(&lag);
 	bdd_spi_finish();
 	if (!known)
