@@ -186,6 +186,22 @@ SELECT key, sqlstate, message FROM batchdedup.sync_dead_letter ORDER BY key;
 SELECT count(*) FROM batchdedup.change_log WHERE sync = 'kept';
 SELECT batchdedup.drop_sync('kept');
 
+-- The same of what is to be inserted or updated; rules.
+CREATE TABLE news (id integer PRIMARY KEY, v integer);
+CREATE TABLE ignored (id integer PRIMARY KEY, v integer);
+INSERT INTO news VALUES (1, 1), (2, 2);
+CREATE TRIGGER keep BEFORE INSERT OR UPDATE ON ignored FOR EACH ROW WHEN (NEW.v > 1) EXECUTE FUNCTION keep();
+SELECT batchdedup.create_sync('ignored', 'news', 'ignored');
+CALL batchdedup.run_sync('ignored');
+UPDATE news SET v = 3 WHERE id = 1;
+CALL batchdedup.run_sync('ignored');
+TABLE ignored;
+SELECT key, sqlstate, message FROM batchdedup.sync_dead_letter ORDER BY key;
+SELECT count(*) FROM batchdedup.change_log WHERE sync = 'ignored';
+CREATE RULE nothing AS ON INSERT TO ignored DO INSTEAD NOTHING;
+CALL batchdedup.run_sync('ignored');
+SELECT batchdedup.drop_sync('ignored');
+
 -- One that takes the mark away.
 CREATE TABLE marked (id integer PRIMARY KEY, deleted_at timestamptz);
 CREATE FUNCTION unmark() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.deleted_at := NULL; RETURN NEW; END $$;
@@ -233,6 +249,18 @@ SELECT batchdedup.create_sync('infinite', 'open', 'traced', cursor => 'at');
 SELECT batchdedup.reset_watermark('infinite', '-infinity');
 SELECT name, lag_rows, lag FROM batchdedup.sync_status ORDER BY name;
 SELECT batchdedup.drop_sync('empty'), batchdedup.drop_sync('infinite');
+
+-- Rows that the caller does not see are not counted for him.
+CREATE TABLE limited (id integer PRIMARY KEY, at timestamptz NOT NULL DEFAULT now());
+ALTER TABLE limited ENABLE ROW LEVEL SECURITY;
+GRANT SELECT ON limited, traced TO regress_sync_mallory;
+SELECT batchdedup.create_sync('limited', 'limited', 'traced', cursor => 'at');
+INSERT INTO limited VALUES (1), (2);
+SELECT lag_rows FROM batchdedup.sync_status;
+SET ROLE regress_sync_mallory;
+SELECT lag_rows FROM batchdedup.sync_status;
+RESET ROLE;
+SELECT batchdedup.drop_sync('limited');
 
 RESET search_path;
 DROP SCHEMA syncs_broken CASCADE;

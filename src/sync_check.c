@@ -259,6 +259,7 @@ void
 bdd_sync_check_still(BddSync *sync)
 {
 	Relation source;
+	Relation target;
 	ListCell *name;
 	ListCell *type;
 
@@ -272,6 +273,10 @@ bdd_sync_check_still(BddSync *sync)
 	forboth(name, sync->position, type, sync->position_types)
 		check_position_column(sync, source, lfirst(name), type);
 	relation_close(source, NoLock);
+	/* Rules may have come. */
+	target = table_open(sync->target, AccessShareLock);
+	bdd_check_table(target);
+	table_close(target, NoLock);
 	check_row_security(sync);
 }
 

@@ -35,6 +35,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
+#include "utils/rls.h"
 
 PG_FUNCTION_INFO_V1(bdd_sync_lag);
 
@@ -340,6 +341,18 @@ run_on_changes(const BddSync *sync, const char *sql, EphemeralNamedRelation chan
 	(void) bdd_run_on_relation(sync->target, sql, changes, 0, NULL, NULL, false);
 }
 
+/* What a trigger keeps from being written must not be in the log, nor behind the watermark. */
+static void
+write_all(const BddSync *sync, const char *sql, EphemeralNamedRelation changes, uint64 count)
+{
+	run_on_changes(sync, sql, changes);
+	if (SPI_processed < count)
+		ereport(ERROR,
+				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+				 errmsg("a trigger of \"%s\" keeps rows from being written",
+						get_rel_name(sync->target))));
+}
+
 /* The caller is the owner. */
 static void
 write_changes(const BddSync *sync, EphemeralNamedRelation changes, uint32 shape,
@@ -356,18 +369,11 @@ write_changes(const BddSync *sync, EphemeralNamedRelation changes, uint32 shape,
 	}
 	/* Values of unique columns are given up before they are taken. */
 	if (kinds->removed > 0)
-	{
-		run_on_changes(sync, bdd_sync_sql_delete(sync, shape), changes);
-		/* They would be found again, without an end. */
-		if (SPI_processed < kinds->removed)
-			ereport(ERROR,
-					(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
-					 errmsg("a trigger of \"%s\" keeps rows that the sync removes", get_rel_name(sync->target))));
-	}
+		write_all(sync, bdd_sync_sql_delete(sync, shape), changes, kinds->removed);
 	if (kinds->present > 0)
-		run_on_changes(sync, bdd_sync_sql_update(sync, shape), changes);
+		write_all(sync, bdd_sync_sql_update(sync, shape), changes, kinds->present);
 	if (kinds->missing > 0)
-		run_on_changes(sync, bdd_sync_sql_insert(sync, shape), changes);
+		write_all(sync, bdd_sync_sql_insert(sync, shape), changes, kinds->missing);
 }
 
 /* ---------- a range of rows ---------- */
@@ -394,10 +400,11 @@ keys_of(BddRange *range)
 	if (!range->removals)
 	{
 		EphemeralNamedRelation relation = bdd_slice_relation(BDD_SLICE_NAME, &range->rows);
+		uint32 shape = shape_of(range->rows.desc);
 
 		(void) bdd_run_on_relation(sync->target,
-								   bdd_sync_sql_describe(sync, BDD_DESCRIBE_KEY, shape_of(range->rows.desc)),
-								   relation, 0, NULL, NULL, false);
+								   bdd_sync_sql_describe(sync, BDD_DESCRIBE_KEY, shape), relation,
+								   0, NULL, NULL, false);
 		keys = bdd_slice_take();
 		column = 1;
 		bdd_slice_free_relation(relation);
@@ -690,7 +697,11 @@ describe(BddSlice *slice, const BddSyncRows *rows, uint64 number, bool removals,
 		 char **document, char **position, char **key)
 {
 	BddDescription description = {
-		slice, {rows->desc, rows->tuples + number, 1}, BDD_DESCRIBE_ROW, NULL, NULL, CurrentMemoryContext};
+		.slice = slice,
+		.rows = {rows->desc, rows->tuples + number, 1},
+		.what = BDD_DESCRIBE_ROW,
+		.context = CurrentMemoryContext,
+	};
 	int columns = list_length(slice->sync->columns);
 
 	if (removals)
@@ -921,6 +932,7 @@ bdd_sync_lag(PG_FUNCTION_ARGS)
 	known = sync.kind != BDD_CURSOR_FULL &&
 			get_rel_name(sync.source) != NULL &&
 			pg_class_aclcheck(sync.source, GetUserId(), ACL_SELECT) == ACLCHECK_OK &&
+			check_enable_rls(sync.source, InvalidOid, true) != RLS_ENABLED &&
 			can_count(&lag);
 	bdd_spi_finish();
 	if (!known)

@@ -618,12 +618,13 @@ bdd_sync_sql_read_nulls(const BddSync *sync, bool first)
 char *
 bdd_sync_sql_read_null_keys(const BddSync *sync)
 {
+	List *key = bdd_sync_source_key(sync);
 	StringInfoData text;
 
 	initStringInfo(&text);
 	appendStringInfoString(&text, "SELECT src.*");
 	append_source(&text, sync);
-	if (!append_some_null(&text, names_in(bdd_sync_source_key(sync), bdd_sync_nullable(sync), true)))
+	if (!append_some_null(&text, names_in(key, bdd_sync_nullable(sync), true)))
 		return NULL;
 	return text.data;
 }
@@ -900,7 +901,8 @@ bdd_sync_sql_insert(const BddSync *sync, uint32 shape)
 		bdd_append_collation(&sql.text, column->collation);
 		bdd_append_opclass(&sql.text, column->opclass);
 	}
-	if (list_length(sync->columns) == list_length(sync->key) && version == NULL && sync->deleted_column == NULL)
+	if (list_length(sync->columns) == list_length(sync->key) && version == NULL &&
+		sync->deleted_column == NULL)
 	{
 		appendStringInfoString(&sql.text, ") DO NOTHING");
 		return end(&sql);
