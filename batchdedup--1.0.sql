@@ -1204,6 +1204,7 @@ CREATE TABLE batchdedup.sync_row (
     deleted_column text,                    -- where rows are not deleted but marked
     version_column text,                    -- of the target: takes the data version
     captured regclass,                      -- keys that the source's trigger has seen
+    settings text[] NOT NULL,               -- of the session that made it: name, value, name ...
     paused boolean NOT NULL DEFAULT false,
     created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     watermark text[],                       -- the position up to which all is read; NULL: from the beginning

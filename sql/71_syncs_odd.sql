@@ -135,6 +135,61 @@ CALL batchdedup.run_sync('own');
 SELECT last_error FROM batchdedup.sync_status WHERE name = 'own';
 SELECT batchdedup.drop_sync('own');
 
+-- What the target's owner has written runs as that one.
+SET ROLE regress_sync_other;
+CREATE TABLE told (what text, who name);
+CREATE FUNCTION tell(what text) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO syncs_odd.told VALUES (what, current_user);
+    RETURN true;
+END $$;
+CREATE FUNCTION tell_row() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM syncs_odd.tell('trigger');
+    RETURN coalesce(NEW, OLD);
+END $$;
+CREATE DOMAIN telling AS text CHECK (syncs_odd.tell('domain'));
+CREATE TABLE theirs (id integer PRIMARY KEY, v telling, w json, n integer CHECK (syncs_odd.tell('check')),
+    who name DEFAULT current_user);
+CREATE TRIGGER tell BEFORE INSERT OR UPDATE OR DELETE ON theirs FOR EACH ROW EXECUTE FUNCTION tell_row();
+TRUNCATE told;
+RESET ROLE;
+CREATE TABLE ours (id integer PRIMARY KEY, v text, w json, n integer);
+INSERT INTO ours VALUES (1, 'a', '{}', 1), (2, 'b', '{}', 2);
+SELECT batchdedup.create_sync('theirs', 'ours', 'theirs', delete_missing => 'hard', log_values => true);
+CALL batchdedup.run_sync('theirs');
+UPDATE ours SET v = 'c' WHERE id = 1;
+DELETE FROM ours WHERE id = 2;
+CALL batchdedup.run_sync('theirs');
+TABLE theirs;
+SELECT operation, key, changed_columns,
+       CASE WHEN new_values IS NOT NULL THEN new_version = batchdedup.data_version(new_values) END AS version
+  FROM batchdedup.change_log WHERE sync = 'theirs' ORDER BY at, key;
+SELECT DISTINCT what, who FROM told ORDER BY what;
+SELECT batchdedup.drop_sync('theirs');
+-- If the sync's owner may write.
+GRANT SELECT, INSERT, UPDATE ON target TO regress_sync_owner;
+SET ROLE regress_sync_owner;
+SELECT batchdedup.create_sync('borrowed', 'source', 'target');
+CALL batchdedup.run_sync('borrowed');
+RESET ROLE;
+REVOKE UPDATE ON target FROM regress_sync_owner;
+CALL batchdedup.run_sync('borrowed');
+SELECT batchdedup.drop_sync('borrowed');
+
+-- Text means what it meant to who made the sync.
+CREATE TABLE texts (id integer PRIMARY KEY, d text);
+CREATE TABLE dates (id integer PRIMARY KEY, d date, t timestamptz);
+SET datestyle = 'SQL, DMY';
+SET timezone = 'Asia/Tokyo';
+SELECT batchdedup.create_sync('dates', 'texts', 'dates', mapping => '{"d": "src.d::date", "t": "src.d::timestamptz"}');
+RESET datestyle;
+RESET timezone;
+INSERT INTO texts VALUES (1, '02/03/2026');
+CALL batchdedup.run_sync('dates');
+SELECT id, d = '2026-03-02' AS d, t = '2026-03-02 00:00:00+09' AS t FROM dates;
+SELECT batchdedup.drop_sync('dates');
+
 -- A deferred constraint is checked in the slice, as the owner.
 CREATE TABLE parent (id integer PRIMARY KEY);
 CREATE TABLE child (id integer PRIMARY KEY, v text, n integer REFERENCES parent DEFERRABLE INITIALLY DEFERRED);
@@ -148,6 +203,20 @@ SELECT key, sqlstate FROM batchdedup.sync_dead_letter;
 INSERT INTO parent VALUES (77);
 SELECT batchdedup.retry_sync_dead_letters('child');
 SELECT id, v FROM child ORDER BY id;
+-- A row that cannot be removed yet.
+ALTER TABLE source ALTER at SET DEFAULT now();
+CREATE TABLE grandchild (id integer REFERENCES child);
+INSERT INTO grandchild VALUES (3);
+CREATE TABLE trimmed AS SELECT * FROM source WHERE id < 3;
+ALTER TABLE trimmed ADD PRIMARY KEY (id);
+SELECT batchdedup.create_sync('trimmed', 'trimmed', 'child', delete_missing => 'hard');
+CALL batchdedup.run_sync('trimmed');
+SELECT key, sqlstate FROM batchdedup.sync_dead_letter;
+DELETE FROM grandchild;
+SELECT batchdedup.retry_sync_dead_letters('trimmed');
+SELECT id FROM child ORDER BY id;
+SELECT batchdedup.drop_sync('trimmed');
+DROP TABLE grandchild;
 SELECT batchdedup.drop_sync('child');
 
 -- Triggers of the target; one that refuses every row is a fault.

@@ -395,10 +395,10 @@ set_mark(BddTarget *target, uint64 generation)
  * of the table are meant.
  */
 void
-bdd_constraints_immediate(BddTarget *target)
+bdd_constraints_immediate(Oid relid)
 {
 	Oid types[] = {OIDOID};
-	Datum values[] = {ObjectIdGetDatum(target->relid)};
+	Datum values[] = {ObjectIdGetDatum(relid)};
 	const char *sql = "SET CONSTRAINTS ALL IMMEDIATE";
 
 	bdd_spi_connect();
@@ -521,7 +521,7 @@ write_rows_as_owner(BddApply *apply, BddRows *rows)
 	if (rows->count > 0)
 		bdd_progress_begin("flush", apply->target->relid, NULL, rows->count);
 	bdd_become_owner_of(apply->target->owner, &saved);
-	bdd_constraints_immediate(apply->target);
+	bdd_constraints_immediate(apply->target->relid);
 	refused = bdd_write_tolerantly(apply->target, rows, &apply->counts);
 	bdd_become_again(&saved);
 	if (bdd_progress_is("flush"))

@@ -53,7 +53,7 @@ typedef struct BddRounds
 extern BddRounds bdd_split_rounds(const BddRow *rows, uint64 count);
 extern void bdd_write_rows(BddTarget *target, const BddRow *rows, uint64 count,
 						   bool merge, BddApplyCounts *counts);
-extern void bdd_constraints_immediate(BddTarget *target);
+extern void bdd_constraints_immediate(Oid relid);
 extern void bdd_apply_begin(BddApply *apply, BddTarget *target);
 extern bool bdd_apply_add(BddApply *apply, BddSharedGeneration *generation);
 extern void bdd_report_other_shape(BddTarget *target);

@@ -80,6 +80,10 @@ check_source(const BddSync *sync, Relation rel)
 						RelationGetRelationName(rel)),
 				 errhint("Use a cursor, or partitions.")));
 	bdd_check_owner(sync->source);
+	if (rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE)
+		ereport(NOTICE,
+				(errmsg("TRUNCATE, ATTACH and DETACH of single partitions of \"%s\" are not captured", RelationGetRelationName(rel)),
+				 errhint("After such a command: SELECT batchdedup.reset_watermark(%s);", quote_literal_cstr(sync->name))));
 	foreach(cell, bdd_sync_source_key(sync))
 		if (!TupleDescAttr(RelationGetDescr(rel),
 						   bdd_column_number(RelationGetDescr(rel), lfirst(cell)) - 1)
@@ -288,7 +292,7 @@ bdd_capture_read(BddSlice *slice, List *after)
 	BddSyncRows rows;
 
 	/* A domain within the type has checks, which are somebody's code. */
-	bdd_become_owner_of(sync->owner, &saved);
+	bdd_sync_become(sync, &saved);
 	bdd_slice_parameters(sync, key, after, types, values);
 	bdd_become_again(&saved);
 	types[count] = INT8OID;
@@ -309,7 +313,7 @@ bdd_capture_rows(BddSlice *slice, const BddSyncRows *keys, bool gone)
 	BddIdentity saved;
 	BddSyncRows rows;
 
-	bdd_become_owner_of(sync->owner, &saved);
+	bdd_sync_become(sync, &saved);
 	(void) bdd_run_on_relation(
 		sync->source, gone ? bdd_sync_sql_captured_gone(sync) : bdd_sync_sql_captured_rows(sync),
 		relation, 0, NULL, NULL, false);

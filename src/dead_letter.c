@@ -538,7 +538,7 @@ prepare_retry(BddTarget *target)
 	BddIdentity saved;
 
 	bdd_become_owner_of(target->owner, &saved);
-	bdd_constraints_immediate(target);
+	bdd_constraints_immediate(target->relid);
 	bdd_become_again(&saved);
 }
 

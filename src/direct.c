@@ -78,7 +78,7 @@ write_rows(BddTarget *target, BddRows *rows, bool others_rows)
 	if (as_owner)
 	{
 		bdd_become_owner_of(target->owner, &saved);
-		bdd_constraints_immediate(target);
+		bdd_constraints_immediate(target->relid);
 	}
 	if (as_owner && discreet)
 		write_discreetly(target, rows);

@@ -563,7 +563,7 @@ write_part(BddPublishing *publishing, BddRows *rows, uint64 count,
 	bdd_become_again(&publishing->import->caller);
 	may_read = bdd_may_read(target->relid);
 	bdd_become_owner_of(target->owner, &saved);
-	bdd_constraints_immediate(target);
+	bdd_constraints_immediate(target->relid);
 	(void) bdd_rows_fold_equal(target, rows);
 	error = bdd_try_write_quickly(target, rows->rows, rows->count, counts);
 	if (error != NULL)

@@ -18,6 +18,7 @@
 
 #include "access/xact.h"
 #include "capture.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_type_d.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
@@ -31,7 +32,9 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/syscache.h"
 
 PG_FUNCTION_INFO_V1(bdd_pause_sync);
 PG_FUNCTION_INFO_V1(bdd_resume_sync);
@@ -175,6 +178,7 @@ parse_sync(BddSync *sync)
 	sync->moment_value = text_of(i++);
 	sync->complete = flag_of(i++);
 	sync->truncated = flag_of(i++);
+	sync->settings = names_of(i++);
 }
 
 /* False: there is none of that name.  The caller is connected to SPI. */
@@ -186,7 +190,7 @@ bdd_sync_read(const char *name, BddSync *sync)
 		"position_types, cursor_columns, columns, expressions, filter, slice_rows, cursor_kind, "
 		"sequence::pg_catalog.oid, lag, write_to = 'buffer', change_log, log_values, hash_exclude, "
 		"delete_missing <> 'no', delete_missing = 'soft', tombstone, deleted_column, version_column, "
-		"captured::pg_catalog.oid, paused, watermark, bound, moment, moment_value, complete, truncated "
+		"captured::pg_catalog.oid, paused, watermark, bound, moment, moment_value, complete, truncated, settings "
 		"FROM batchdedup.sync_row WHERE name = $1",
 		1,
 		{TEXTOID}};
@@ -219,6 +223,65 @@ bdd_sync_check_owner(const BddSync *sync)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("must be owner of sync \"%s\"", sync->name)));
+}
+
+/* ---------- as whom ---------- */
+
+/* What text means in a mapping, and what becomes of values that are text. */
+static const char *const settings[] = {"datestyle", "intervalstyle", "timezone", "extra_float_digits",
+									   "standard_conforming_strings"};
+
+/* Names and values, as they are now. */
+List *
+bdd_sync_settings(void)
+{
+	List *list = NIL;
+
+	for (int i = 0; i < lengthof(settings); i++)
+	{
+		list = lappend(list, pstrdup(settings[i]));
+		list = lappend(list, pstrdup(GetConfigOption(settings[i], false, false)));
+	}
+	return list;
+}
+
+/*
+ * As the owner of the sync, to read, map and compare, with the settings that he
+ * had when he made it: a run by a job means the same as his own.
+ */
+void
+bdd_sync_become(const BddSync *sync, BddIdentity *saved)
+{
+	ListCell *cell;
+
+	bdd_become_owner_of(sync->owner, saved);
+	for (cell = list_head(sync->settings); cell != NULL; cell = lnext(sync->settings, cell))
+	{
+		const char *name = lfirst(cell);
+
+		cell = lnext(sync->settings, cell);
+		(void) set_config_option(name, lfirst(cell), PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+								 true, 0, false);
+	}
+}
+
+/*
+ * To write: as the owner of the target, whose triggers, checks and domains are
+ * his code and not the sync's.  Whether the sync's owner may write is asked by
+ * bdd_sync_check_still.
+ */
+void
+bdd_sync_become_writer(const BddSync *sync, BddIdentity *saved)
+{
+	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(sync->target));
+	Oid owner;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", sync->target);
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	/* Upserts ask for rights themselves, and are written by the worker. */
+	bdd_become_owner_of(sync->buffered ? sync->owner : owner, saved);
 }
 
 /* ---------- one run at a time ---------- */
@@ -388,7 +451,8 @@ Datum
 bdd_reset_watermark(PG_FUNCTION_ARGS)
 {
 	static BddKeptPlan update = {
-		"UPDATE batchdedup.sync_row SET watermark = $2, complete = false, last_error = NULL, last_error_sqlstate = NULL, last_error_at = NULL "
+		"UPDATE batchdedup.sync_row SET watermark = $2, complete = false, "
+		"truncated = cursor_kind = 'trigger', last_error = NULL, last_error_sqlstate = NULL, last_error_at = NULL "
 		"WHERE id = $1",
 		2,
 		{INT4OID, TEXTARRAYOID}};
@@ -401,7 +465,7 @@ bdd_reset_watermark(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(1))
 	{
 		bdd_become_again(&saved);
-		bdd_become_owner_of(sync.owner, &saved);
+		bdd_sync_become(&sync, &saved);
 		bdd_exact_output();
 		values[1] =
 			bdd_text_array(watermark_argument(&sync, text_to_cstring(PG_GETARG_TEXT_PP(1))));

@@ -67,6 +67,7 @@ typedef struct BddSync
 	char *moment_value;
 	bool complete;
 	bool truncated;
+	List *settings; /* of char *: name, value, name, ... */
 } BddSync;
 
 /* What has been done to rows of a sync. */
@@ -101,6 +102,9 @@ typedef struct BddSyncRows
 extern bool bdd_sync_read(const char *name, BddSync *sync);
 extern void bdd_sync_read_existing(const char *name, BddSync *sync);
 extern void bdd_sync_check_owner(const BddSync *sync);
+extern List *bdd_sync_settings(void);
+extern void bdd_sync_become(const BddSync *sync, BddIdentity *saved);
+extern void bdd_sync_become_writer(const BddSync *sync, BddIdentity *saved);
 extern void bdd_sync_lock(const BddSync *sync, bool session);
 extern void bdd_sync_unlock(const BddSync *sync);
 extern const char *bdd_cursor_kind_name(BddCursorKind kind);
@@ -116,7 +120,7 @@ extern char *bdd_sync_sql_read_at(const BddSync *sync, const List *texts);
 extern char *bdd_sync_sql_left(const BddSync *sync, int watermark, bool bounded);
 extern char *bdd_sync_sql_last(const BddSync *sync);
 extern char *bdd_sync_sql_changes(const BddSync *sync, uint32 shape);
-extern char *bdd_sync_sql_missing(const BddSync *sync);
+extern char *bdd_sync_sql_missing(const BddSync *sync, bool one_key);
 extern char *bdd_sync_sql_captured(const BddSync *sync, bool after);
 extern char *bdd_sync_sql_captured_rows(const BddSync *sync);
 extern char *bdd_sync_sql_captured_gone(const BddSync *sync);

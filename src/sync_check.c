@@ -254,6 +254,21 @@ check_position_column(const BddSync *sync, Relation source, const char *name, Li
 	lfirst_oid(type) = now;
 }
 
+/* It is written as the target's owner, if the sync's owner may. */
+static void
+check_may_write(const BddSync *sync)
+{
+	bool deletes = (sync->delete_missing || sync->tombstone != NULL || sync->kind == BDD_CURSOR_TRIGGER) && !sync->soft;
+	AclMode needed = ACL_SELECT | ACL_INSERT | ACL_UPDATE | (deletes ? ACL_DELETE : 0);
+
+	if (pg_class_aclmask(sync->target, sync->owner, needed, ACLMASK_ALL) != needed)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for table %s", get_rel_name(sync->target)),
+				 errdetail("Role \"%s\", which owns sync \"%s\", needs SELECT, INSERT%s and UPDATE.",
+						   GetUserNameFromId(sync->owner, false), sync->name, deletes ? ", DELETE" : "")));
+}
+
 /* Whether owner, source and target are still there, and the source can be read in order. */
 void
 bdd_sync_check_still(BddSync *sync)
@@ -277,6 +292,7 @@ bdd_sync_check_still(BddSync *sync)
 	target = table_open(sync->target, AccessShareLock);
 	bdd_check_table(target);
 	table_close(target, NoLock);
+	check_may_write(sync);
 	check_row_security(sync);
 }
 
@@ -434,7 +450,7 @@ bdd_sync_check_sequence(const BddSync *sync)
 {
 	BddIdentity saved;
 
-	bdd_become_owner_of(sync->owner, &saved);
+	bdd_sync_become(sync, &saved);
 	if (find_sequence(sync) != sync->sequence)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

@@ -112,6 +112,7 @@ take_arguments(FunctionCallInfo fcinfo, BddSync *sync)
 	bdd_check_argument(fcinfo, ARG_LOG_VALUES, "log_values");
 	sync->name = text_argument(fcinfo, ARG_NAME);
 	sync->owner = GetUserId();
+	sync->settings = bdd_sync_settings();
 	sync->source = PG_GETARG_OID(ARG_SOURCE);
 	sync->target = PG_GETARG_OID(ARG_TARGET);
 	sync->filter = text_argument(fcinfo, ARG_FILTER);
@@ -475,7 +476,7 @@ insert_sync(BddSync *sync, char *delete_missing)
 						TEXTARRAYOID, OIDARRAYOID, INT4OID, TEXTARRAYOID, TEXTARRAYOID,
 						TEXTOID, INT4OID, TEXTOID, OIDOID, INTERVALOID,
 						TEXTOID, BOOLOID, BOOLOID, TEXTARRAYOID, TEXTOID,
-						TEXTOID, TEXTOID, TEXTOID};
+						TEXTOID, TEXTOID, TEXTOID, TEXTARRAYOID};
 	Datum values[lengthof(parameters)];
 	char nulls[lengthof(parameters) + 1];
 	Datum *oids = palloc(sizeof(Datum) * list_length(sync->position_types));
@@ -517,12 +518,13 @@ insert_sync(BddSync *sync, char *delete_missing)
 	i++;
 	values[i] = bdd_text_or_null(sync->version_column, &nulls[i]);
 	i++;
+	values[i++] = bdd_text_array(sync->settings);
 	Assert(i == lengthof(parameters));
 	if (bdd_spi_run("INSERT INTO batchdedup.sync_row (name, owner, source, target, key_columns, position_columns, "
 					"position_types, cursor_columns, columns, expressions, filter, slice_rows, cursor_kind, sequence, lag, "
-					"write_to, change_log, log_values, hash_exclude, delete_missing, tombstone, deleted_column, version_column) "
+					"write_to, change_log, log_values, hash_exclude, delete_missing, tombstone, deleted_column, version_column, settings) "
 					"VALUES ($1, $2, $3, $4, $5, $6, $7::pg_catalog.regtype[], $8, $9, $10, $11, $12, $13, $14, $15, $16, "
-					"$17, $18, $19, $20, $21, $22, $23) ON CONFLICT (name) DO NOTHING RETURNING id",
+					"$17, $18, $19, $20, $21, $22, $23, $24) ON CONFLICT (name) DO NOTHING RETURNING id",
 					lengthof(parameters), parameters, values, nulls) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
@@ -575,7 +577,7 @@ bdd_create_sync(PG_FUNCTION_ARGS)
 	describe(fcinfo, &sync);
 	check_buffer(&sync);
 
-	bdd_become_owner_of(sync.owner, &saved);
+	bdd_sync_become(&sync, &saved);
 	if (sync.cursor_columns > 0)
 		bdd_sync_choose_kind(&sync, wanted, lag);
 	bdd_sync_check_followers(&sync);

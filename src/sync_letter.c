@@ -26,18 +26,19 @@ typedef struct BddSyncLetter
 {
 	int64 id;
 	List *position; /* of char *, NULL for a column that was */
+	Datum key;      /* jsonb, of a row that could not be removed; else 0 */
 } BddSyncLetter;
 
-/* Of rows that were read; those that could not be removed are found by a run. */
 static List *
 read_letters(const BddSync *sync)
 {
 	Oid types[] = {INT4OID};
 	Datum values[] = {Int32GetDatum(sync->id)};
-	uint64 count = bdd_spi_run("SELECT l.id, p.value FROM batchdedup.sync_letter_row l, "
-							   "LATERAL (SELECT l.position::pg_catalog.jsonb) d (document), "
-							   "LATERAL pg_catalog.jsonb_array_elements_text(CASE WHEN pg_catalog.jsonb_typeof(d.document) = 'array' "
-							   "THEN d.document END) WITH ORDINALITY p (value, number) "
+	uint64 count = bdd_spi_run("SELECT l.id, p.value, CASE WHEN pg_catalog.jsonb_typeof(d.document) = 'object' "
+							   "THEN d.document END FROM batchdedup.sync_letter_row l "
+							   "CROSS JOIN LATERAL (SELECT l.position::pg_catalog.jsonb) d (document) "
+							   "LEFT JOIN LATERAL pg_catalog.jsonb_array_elements_text(CASE WHEN pg_catalog.jsonb_typeof(d.document) = 'array' "
+							   "THEN d.document END) WITH ORDINALITY p (value, number) ON true "
 							   "WHERE l.sync_id = $1 ORDER BY l.id, p.number",
 							   1, types, values, NULL);
 	List *letters = NIL;
@@ -53,6 +54,9 @@ read_letters(const BddSync *sync)
 			letter = palloc0(sizeof(BddSyncLetter));
 			letter->id = id;
 			letters = lappend(letters, letter);
+			letter->key = bdd_spi_value(i, 3, &isnull);
+			if (isnull)
+				letter->key = (Datum) 0;
 		}
 		letter->position = lappend(letter->position,
 								   SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 2));
@@ -78,10 +82,26 @@ read_row(const BddSync *sync, const BddSyncLetter *letter)
 			columns = lappend(columns, lfirst(column));
 			texts = lappend(texts, lfirst(text));
 		}
-	bdd_become_owner_of(sync->owner, &saved);
+	bdd_sync_become(sync, &saved);
 	bdd_slice_parameters(sync, columns, texts, types, values);
 	(void) bdd_spi_run(bdd_sync_sql_read_at(sync, letter->position), list_length(texts), types,
 					   values, NULL);
+	rows = bdd_slice_take();
+	bdd_become_again(&saved);
+	return rows;
+}
+
+/* The change that removes it, if it is still there and the source has it not. */
+static BddSyncRows
+read_removal(const BddSync *sync, const BddSyncLetter *letter)
+{
+	Oid types[] = {JSONBOID};
+	Datum values[] = {letter->key};
+	BddIdentity saved;
+	BddSyncRows rows;
+
+	bdd_sync_become(sync, &saved);
+	(void) bdd_spi_run(bdd_sync_sql_missing(sync, true), 1, types, values, NULL);
 	rows = bdd_slice_take();
 	bdd_become_again(&saved);
 	return rows;
@@ -108,8 +128,8 @@ retry_letter(BddSync *sync, const BddSyncLetter *letter)
 	BddSyncRows rows;
 
 	bdd_spi_connect();
-	rows = read_row(sync, letter);
-	bdd_slice_write(&slice, &rows, false);
+	rows = letter->key != (Datum) 0 ? read_removal(sync, letter) : read_row(sync, letter);
+	bdd_slice_write(&slice, &rows, letter->key != (Datum) 0);
 	if (slice.counts.refused == 0)
 		delete_letter(letter->id);
 	bdd_spi_finish();

@@ -395,7 +395,7 @@ highest_value(BddSync *sync)
 	BddIdentity saved;
 	char *value = NULL;
 
-	bdd_become_owner_of(sync->owner, &saved);
+	bdd_sync_become(sync, &saved);
 	bdd_exact_output();
 	if (bdd_spi_run(bdd_sync_sql_last(sync), 0, NULL, NULL, NULL) > 0)
 		value = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
@@ -561,7 +561,7 @@ estimate_left(BddSync *sync)
 	char *plan;
 	char *rows;
 
-	bdd_become_owner_of(sync->owner, &saved);
+	bdd_sync_become(sync, &saved);
 	bdd_slice_parameters(sync, sync->position, sync->watermark, types, values);
 	if (sync->bound != NULL)
 	{

@@ -20,6 +20,7 @@
 #include "sync_slice.h"
 
 #include "access/xact.h"
+#include "apply.h"
 #include "apply_sql.h"
 #include "bisect.h"
 #include "catalog/pg_type_d.h"
@@ -95,7 +96,7 @@ bdd_slice_position(BddSlice *slice, const BddSyncRows *rows, const List *columns
 	BddIdentity saved;
 	ListCell *cell;
 
-	bdd_become_owner_of(slice->sync->owner, &saved);
+	bdd_sync_become(slice->sync, &saved);
 	bdd_exact_output();
 	foreach(cell, columns)
 		texts = lappend(
@@ -125,7 +126,7 @@ read_as_owner(BddSlice *slice, const char *sql, const List *columns, const List 
 	BddSyncRows rows;
 	BddIdentity saved;
 
-	bdd_become_owner_of(slice->sync->owner, &saved);
+	bdd_sync_become(slice->sync, &saved);
 	bdd_slice_parameters(slice->sync, columns, texts, types, values);
 	if (bound != NULL)
 	{
@@ -174,7 +175,7 @@ bdd_slice_null_keys(BddSlice *slice)
 
 	if (sql == NULL)
 		return rows;
-	bdd_become_owner_of(slice->sync->owner, &saved);
+	bdd_sync_become(slice->sync, &saved);
 	(void) bdd_spi_run(sql, 0, NULL, NULL, NULL);
 	rows = bdd_slice_take();
 	bdd_become_again(&saved);
@@ -190,8 +191,8 @@ bdd_slice_missing(BddSlice *slice, int64 refused)
 	BddSyncRows rows;
 	BddIdentity saved;
 
-	bdd_become_owner_of(slice->sync->owner, &saved);
-	(void) bdd_spi_run(bdd_sync_sql_missing(slice->sync), 2, types, values, NULL);
+	bdd_sync_become(slice->sync, &saved);
+	(void) bdd_spi_run(bdd_sync_sql_missing(slice->sync, false), 2, types, values, NULL);
 	rows = bdd_slice_take();
 	bdd_become_again(&saved);
 	return rows;
@@ -204,7 +205,7 @@ bdd_slice_source_is_empty(BddSlice *slice)
 	BddIdentity saved;
 	bool empty;
 
-	bdd_become_owner_of(slice->sync->owner, &saved);
+	bdd_sync_become(slice->sync, &saved);
 	empty = bdd_spi_run(psprintf("%s LIMIT 1", bdd_sync_sql_left(slice->sync, 0, false)), 0, NULL, NULL, NULL) == 0;
 	bdd_become_again(&saved);
 	return empty;
@@ -353,7 +354,7 @@ write_all(const BddSync *sync, const char *sql, EphemeralNamedRelation changes, 
 						get_rel_name(sync->target))));
 }
 
-/* The caller is the owner. */
+/* The caller may write the target. */
 static void
 write_changes(const BddSync *sync, EphemeralNamedRelation changes, uint32 shape,
 			  const BddChangeKinds *kinds)
@@ -446,9 +447,12 @@ write_range(void *arg)
 	uint32 shape;
 
 	bdd_spi_connect();
-	bdd_become_owner_of(sync->owner, &saved);
 	if (!range->removals)
+	{
+		bdd_sync_become(sync, &saved);
 		changes = changes_of(sync, &range->rows);
+		bdd_become_again(&saved);
+	}
 	kinds = count_changes(sync, &changes, &range->counts);
 	if (range->slice->dry_run)
 		add_samples(range->slice, &changes);
@@ -457,23 +461,23 @@ write_range(void *arg)
 		EphemeralNamedRelation relation = bdd_slice_relation(BDD_CHANGES_NAME, &changes);
 
 		shape = shape_of(changes.desc);
+		bdd_sync_become_writer(sync, &saved);
 		write_changes(sync, relation, shape, &kinds);
 		bdd_become_again(&saved);
 		bdd_debug_point("sync-written");
 		if (sync->change_log)
 			bdd_change_log_write(sync, range->slice->run_id, shape, relation);
 		bdd_slice_free_relation(relation);
-		bdd_become_owner_of(sync->owner, &saved);
 	}
 	if (range->slice->has_letters)
 	{
-		Datum keys = keys_of(range);
+		Datum keys;
 
+		bdd_sync_become(sync, &saved);
+		keys = keys_of(range);
 		bdd_become_again(&saved);
 		settle_letters(range, keys);
 	}
-	else
-		bdd_become_again(&saved);
 	bdd_spi_finish();
 }
 
@@ -669,7 +673,7 @@ describe_row(void *arg)
 	BddIdentity saved;
 
 	bdd_spi_connect();
-	bdd_become_owner_of(sync->owner, &saved);
+	bdd_sync_become(sync, &saved);
 	bdd_exact_output();
 	relation = bdd_slice_relation(BDD_SLICE_NAME, &description->rows);
 	if (bdd_run_on_relation(
@@ -783,9 +787,8 @@ check_at_once(const BddSync *sync)
 {
 	BddIdentity saved;
 
-	bdd_become_owner_of(sync->owner, &saved);
-	if (SPI_execute("SET CONSTRAINTS ALL IMMEDIATE", false, 0) < 0)
-		elog(ERROR, "SET CONSTRAINTS failed");
+	bdd_sync_become_writer(sync, &saved);
+	bdd_constraints_immediate(sync->target);
 	bdd_become_again(&saved);
 }
 
@@ -877,7 +880,7 @@ count_left(void *arg)
 	else
 	{
 		left = bdd_sync_sql_left(sync, count, false);
-		bdd_become_owner_of(sync->owner, &saved);
+		bdd_sync_become(sync, &saved);
 		bdd_slice_parameters(sync, sync->position, sync->watermark, types, values);
 	}
 	types[count] = INT8OID;

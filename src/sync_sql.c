@@ -63,7 +63,7 @@ begin(BddSyncSql *sql, const BddSync *sync, uint32 shape)
 	bdd_key_describe(sql->rel, index, attnums, count, &sql->key);
 	initStringInfo(&sql->text);
 	/* A plan is kept by its text, and does not notice other rows. */
-	appendStringInfo(&sql->text, "/* %08x */ ", shape);
+	appendStringInfo(&sql->text, "/* %d %08x */ ", sync->id, shape);
 }
 
 static char *
@@ -161,7 +161,11 @@ length_function(Oid type)
 	}
 }
 
-/* The expression as a value of the column's type, as an assignment makes it. */
+/*
+ * The expression as a value of the column's type, as an assignment makes it.  Of
+ * a domain it is a value of its base type: checks are the target's owner's
+ * code, and wait for the write.
+ */
 static void
 append_value(StringInfo sql, Form_pg_attribute attribute, const char *expression)
 {
@@ -170,15 +174,11 @@ append_value(StringInfo sql, Form_pg_attribute attribute, const char *expression
 	bool cut = is_cut_by_casts(base);
 	bool limited = cut && typmod >= 0 && !OidIsValid(get_element_type(base));
 
-	if (base != attribute->atttypid)
-		appendStringInfoString(sql, "CAST(");
 	if (limited)
 		appendStringInfo(sql, "pg_catalog.%s(", length_function(base));
 	appendStringInfo(sql, "CAST((%s\n) AS %s)", expression, type_name(base, typmod, !cut));
 	if (limited)
 		appendStringInfo(sql, ", %d, false)", typmod);
-	if (base != attribute->atttypid)
-		appendStringInfo(sql, " AS %s)", type_name(attribute->atttypid, -1, false));
 }
 
 /* "t.k1 = other.k1 AND ...", as the key's index compares. */
@@ -231,12 +231,50 @@ append_key_document(BddSyncSql *sql, const char *alias)
 	appendStringInfoChar(&sql->text, ')');
 }
 
-/* n as a row of the target; columns that are not mapped are NULL. */
+static void
+append_columns(BddSyncSql *sql, const char *prefix)
+{
+	const char *comma = "";
+	ListCell *cell;
+
+	foreach(cell, sql->sync->columns)
+	{
+		appendStringInfo(&sql->text, "%s%s%s", comma, prefix, quote_identifier(lfirst(cell)));
+		comma = ", ";
+	}
+}
+
+static bool
+has_domains(BddSyncSql *sql)
+{
+	ListCell *cell;
+
+	foreach(cell, sql->sync->columns)
+	{
+		Oid type = attribute_of(sql, lfirst(cell))->atttypid;
+
+		if (getBaseType(type) != type)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * n as a row of the target; columns that are not mapped are NULL.  Where that
+ * would call the checks of a domain: as a record with the same names.
+ */
 static void
 append_new_row(BddSyncSql *sql)
 {
 	const char *comma = "";
 
+	if (has_domains(sql))
+	{
+		appendStringInfoString(&sql->text, "(SELECT (x.*)::pg_catalog.record FROM (SELECT ");
+		append_columns(sql, "n.");
+		appendStringInfoString(&sql->text, ") x)");
+		return;
+	}
 	appendStringInfoString(&sql->text, "ROW(");
 	for (int i = 0; i < sql->desc->natts; i++)
 	{
@@ -263,8 +301,8 @@ append_same_value(BddSyncSql *sql, const char *name)
 	if (bdd_equal_is_same(attribute_of(sql, name)))
 		appendStringInfo(&sql->text, "t.%s IS NOT DISTINCT FROM n.%s", quoted, quoted);
 	else
-		appendStringInfo(&sql->text, "ROW(t.%s)::pg_catalog.record OPERATOR(pg_catalog.*=) ROW(n.%s)::pg_catalog.record",
-						 quoted, quoted);
+		appendStringInfo(&sql->text, "ROW(CAST(t.%s AS %s))::pg_catalog.record OPERATOR(pg_catalog.*=) ROW(n.%s)::pg_catalog.record",
+						 quoted, type_name(getBaseType(attribute_of(sql, name)->atttypid), -1, false), quoted);
 }
 
 static void
@@ -359,19 +397,6 @@ append_description(BddSyncSql *sql)
 					 target_name(sql), exclude);
 	append_new_row(sql);
 	appendStringInfo(&sql->text, ") OPERATOR(pg_catalog.-) %s END AS \"batchdedup new_values\"", exclude);
-}
-
-static void
-append_columns(BddSyncSql *sql, const char *prefix)
-{
-	const char *comma = "";
-	ListCell *cell;
-
-	foreach(cell, sql->sync->columns)
-	{
-		appendStringInfo(&sql->text, "%s%s%s", comma, prefix, quote_identifier(lfirst(cell)));
-		comma = ", ";
-	}
 }
 
 /* What the mapping makes of the slice; of each key the row that is read last. */
@@ -699,10 +724,10 @@ append_mapped_key(BddSyncSql *sql)
 /*
  * The changes for rows of the target whose key the source does not have (any
  * more).  Parameters: how many at most, and how many of the first ones are to
- * stay.
+ * stay; or the one key that is meant, as a jsonb.
  */
 char *
-bdd_sync_sql_missing(const BddSync *sync)
+bdd_sync_sql_missing(const BddSync *sync, bool one_key)
 {
 	BddSyncSql sql;
 
@@ -717,7 +742,15 @@ bdd_sync_sql_missing(const BddSync *sync)
 		appendStringInfo(&sql.text, " AND (%s\n) IS NOT TRUE", sync->tombstone);
 	appendStringInfoString(&sql.text, ") n WHERE ");
 	append_same_key(&sql, "n");
-	appendStringInfoString(&sql.text, ") ORDER BY ");
+	appendStringInfoChar(&sql.text, ')');
+	if (one_key)
+	{
+		appendStringInfoString(&sql.text, " AND ");
+		append_key_document(&sql, "t");
+		appendStringInfoString(&sql.text, " OPERATOR(pg_catalog.=) $1");
+		return end(&sql);
+	}
+	appendStringInfoString(&sql.text, " ORDER BY ");
 	append_key(&sql, "t.");
 	appendStringInfoString(&sql.text, " LIMIT $1 OFFSET $2");
 	return end(&sql);
