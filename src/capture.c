@@ -120,8 +120,8 @@ make_table(BddSync *sync, Relation source)
 		Oid type = getBaseTypeAndTypmod(attribute->atttypid, &typmod);
 
 		appendStringInfo(&sql, "%s %s", quote_identifier(lfirst(cell)),
-						 format_type_extended(type, typmod,
-											  FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
+						 format_type_extended(
+							 type, typmod, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
 		bdd_append_collation(&sql, attribute->attcollation);
 		appendStringInfoString(&sql, ", ");
 		appendStringInfo(&columns, "%s%s", columns.len > 0 ? ", " : "", quote_identifier(lfirst(cell)));
@@ -199,8 +199,8 @@ source_column(const TriggerData *data, BddTarget *target, int i)
 	const char *name = data->tg_trigger->tgargs[i + 2];
 	AttrNumber attnum = bdd_column_number(desc, name);
 
-	if (attnum == InvalidAttrNumber ||
-		getBaseType(TupleDescAttr(desc, attnum - 1)->atttypid) != TupleDescAttr(target->shape.desc, i)->atttypid)
+	if (attnum == InvalidAttrNumber || getBaseType(TupleDescAttr(desc, attnum - 1)->atttypid) !=
+										   TupleDescAttr(target->shape.desc, i)->atttypid)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("column \"%s\" of \"%s\" is not what it was when its changes began to be captured",

@@ -258,7 +258,9 @@ check_position_column(const BddSync *sync, Relation source, const char *name, Li
 static void
 check_may_write(const BddSync *sync)
 {
-	bool deletes = (sync->delete_missing || sync->tombstone != NULL || sync->kind == BDD_CURSOR_TRIGGER) && !sync->soft;
+	bool deletes =
+		(sync->delete_missing || sync->tombstone != NULL || sync->kind == BDD_CURSOR_TRIGGER) &&
+		!sync->soft;
 	AclMode needed = ACL_SELECT | ACL_INSERT | ACL_UPDATE | (deletes ? ACL_DELETE : 0);
 
 	if (pg_class_aclmask(sync->target, sync->owner, needed, ACLMASK_ALL) != needed)
@@ -512,7 +514,8 @@ void
 bdd_sync_check_followers(const BddSync *sync)
 {
 	Oid types[] = {OIDOID, TEXTARRAYOID, TEXTARRAYOID};
-	Datum values[] = {ObjectIdGetDatum(sync->target), bdd_text_array(sync->columns), bdd_text_array(sync->expressions)};
+	Datum values[] = {ObjectIdGetDatum(sync->target), bdd_text_array(sync->columns),
+					  bdd_text_array(sync->expressions)};
 	BddIdentity saved;
 	bool isnull;
 
@@ -522,12 +525,16 @@ bdd_sync_check_followers(const BddSync *sync)
 					"AND m.name = s.position_columns[1] "
 					"AND m.expression !~* '^\\s*(pg_catalog\\.)?(now|clock_timestamp|transaction_timestamp)\\(\\s*\\)\\s*$'",
 					3, types, values, NULL) > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the column \"%s\" is the cursor of sync \"%s\", which would miss rows",
-						TextDatumGetCString(bdd_spi_value(0, 2, &isnull)), TextDatumGetCString(bdd_spi_value(0, 1, &isnull))),
-				 errdetail("They would come with values that are older than rows which are there already."),
-				 errhint("Map the column to clock_timestamp() and exclude it from the hash; or let that sync use capture => 'trigger'.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("the column \"%s\" is the cursor of sync \"%s\", which would miss rows",
+					TextDatumGetCString(bdd_spi_value(0, 2, &isnull)),
+					TextDatumGetCString(bdd_spi_value(0, 1, &isnull))),
+			 errdetail(
+				 "They would come with values that are older than rows which are there already."),
+			 errhint(
+				 "Map the column to clock_timestamp() and exclude it from the hash; or let that sync use capture => 'trigger'.")));
 	bdd_become_again(&saved);
 }
 

@@ -584,7 +584,8 @@ estimate_left(BddSync *sync)
 static int64
 begin_run(const BddRun *run, const BddSync *sync, List *watermark)
 {
-	Oid types[] = {TEXTOID, OIDOID, TIMESTAMPTZOID, TEXTARRAYOID, OIDOID, INT8OID, INT8OID, INT8OID};
+	Oid types[] = {TEXTOID, OIDOID, TIMESTAMPTZOID, TEXTARRAYOID,
+				   OIDOID, INT8OID, INT8OID, INT8OID};
 	Datum values[] = {CStringGetTextDatum(sync->name), ObjectIdGetDatum(sync->target),
 					  TimestampTzGetDatum(run->started), bdd_text_array(watermark),
 					  ObjectIdGetDatum(sync->source), Int64GetDatum(run->totals.slices),
@@ -882,8 +883,10 @@ static void
 do_slice(BddRun *run)
 {
 	BddSync sync;
-	BddSlice slice = {
-		.sync = &sync, .dry_run = run->dry_run, .run_id = run->run_id, .sample = list_copy(run->sample)};
+	BddSlice slice = {.sync = &sync,
+					  .dry_run = run->dry_run,
+					  .run_id = run->run_id,
+					  .sample = list_copy(run->sample)};
 	BddStep step = {.after = run->after, .kept = run->kept};
 
 	if (!begin_slice(run, &sync))
@@ -968,8 +971,8 @@ save_error(BddRun *run)
 		2,
 		{INT8OID, TEXTOID}};
 	const char *state = unpack_sql_state(failed_with->sqlerrcode);
-	Datum sync_values[] = {CStringGetTextDatum(run->name), CStringGetTextDatum(failed_with->message),
-						   CStringGetTextDatum(state)};
+	Datum sync_values[] = {CStringGetTextDatum(run->name),
+						   CStringGetTextDatum(failed_with->message), CStringGetTextDatum(state)};
 	Datum history_values[] = {Int64GetDatum(run->run_id),
 							  CStringGetTextDatum(psprintf("%s: %s", state, failed_with->message))};
 	BddIdentity saved;

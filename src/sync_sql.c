@@ -301,8 +301,10 @@ append_same_value(BddSyncSql *sql, const char *name)
 	if (bdd_equal_is_same(attribute_of(sql, name)))
 		appendStringInfo(&sql->text, "t.%s IS NOT DISTINCT FROM n.%s", quoted, quoted);
 	else
-		appendStringInfo(&sql->text, "ROW(CAST(t.%s AS %s))::pg_catalog.record OPERATOR(pg_catalog.*=) ROW(n.%s)::pg_catalog.record",
-						 quoted, type_name(getBaseType(attribute_of(sql, name)->atttypid), -1, false), quoted);
+		appendStringInfo(
+			&sql->text,
+			"ROW(CAST(t.%s AS %s))::pg_catalog.record OPERATOR(pg_catalog.*=) ROW(n.%s)::pg_catalog.record",
+			quoted, type_name(getBaseType(attribute_of(sql, name)->atttypid), -1, false), quoted);
 }
 
 static void
