@@ -121,6 +121,17 @@ SELECT count(*) AS runs FROM batchdedup.sync_run WHERE sync = 'late';
 CALL batchdedup.run_sync('late');
 SELECT count(*) AS runs FROM batchdedup.sync_run WHERE sync = 'late';
 SELECT watermark[2] FROM batchdedup.sync_status;
+-- As if the clock had been set back, and a row was written meanwhile.
+UPDATE batchdedup.sync_row SET bound = now() + interval '1 hour';
+INSERT INTO late VALUES (15, 'by a clock that was set back', '2025-12-31');
+SET timezone = 'UTC';
+SET datestyle = 'German';
+\set VERBOSITY sqlstate
+CALL batchdedup.run_sync('late');
+\set VERBOSITY terse
+RESET timezone;
+RESET datestyle;
+SELECT v FROM late_copy WHERE id = 15;
 SELECT batchdedup.drop_sync('late');
 
 -- Many rows for a key: the one that is read last counts.

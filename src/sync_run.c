@@ -295,17 +295,43 @@ is_over_soon(BddRun *run, BddMoment *moment)
 }
 
 /*
+ * Before the bound of an earlier run: what has been written since may be behind
+ * the watermark, by how much nobody knows.  To read a row again does no harm.
+ */
+static void
+check_clock(BddRun *run, BddSync *sync)
+{
+	static BddKeptPlan reset = {
+		"UPDATE batchdedup.sync_row SET watermark = NULL WHERE id = $1", 1, {INT4OID}};
+	Datum values[] = {Int32GetDatum(sync->id)};
+	TimestampTz now = less_lag(sync, GetCurrentTimestamp());
+
+	if (sync->bound == NULL ||
+		DatumGetTimestampTz(DirectFunctionCall3(timestamptz_in, CStringGetDatum(sync->bound),
+												ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1))) <= now)
+		return;
+	ereport(WARNING,
+			(errmsg("the clock has been set back since sync \"%s\" has read up to %s", run->name, sync->bound),
+			 errdetail("Everything is read again.")));
+	sync->bound = NULL;
+	sync->moment = NULL;
+	(void) bdd_plan_run(&reset, values, NULL);
+}
+
+/*
  * The bound of a clock: a moment before which nobody can write any more.  One
  * that an earlier run has remembered may be over by now.
  */
 static void
 find_clock(BddRun *run, BddSync *sync)
 {
-	BddMoment *before = bdd_moment_in(sync->moment);
+	BddMoment *before;
 	BddMoment *moment = run->moment != NULL ? bdd_moment_in(run->moment) : bdd_moment_take();
 	TimestampTz bound = DT_NOBEGIN;
 	TimestampTz at;
 
+	check_clock(run, sync);
+	before = bdd_moment_in(sync->moment);
 	if (is_over_soon(run, moment))
 		sync->moment = NULL;
 	else if (run->waits)
