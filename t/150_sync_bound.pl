@@ -391,8 +391,8 @@ foreach my $writer (@writers)
 {
 	ok($writer->{run}->finish, "$writer->{name} has written") or diag(${ $writer->{err} });
 }
-cmp_ok(sql('SELECT count(*) FROM seen WHERE over'), '>', 10, 'some moments were over');
-cmp_ok(sql('SELECT count(*) FROM seen_id'), '>', 10, 'some moments of the sequence were over');
+cmp_ok(sql('SELECT count(*) FROM seen WHERE over'), '>', 0, 'some moments were over');
+cmp_ok(sql('SELECT count(*) FROM seen_id'), '>', 0, 'some moments of the sequence were over');
 is(sql(<<'SQL'), '', 'nobody came late, by the clock');
 SELECT s.bound, s.rows, e.rows FROM seen s CROSS JOIN LATERAL (SELECT count(*) AS rows, sum(id) FROM ev WHERE at <= s.bound) e
  WHERE (s.rows, s.sum) IS DISTINCT FROM (e.rows, e.sum) LIMIT 5
