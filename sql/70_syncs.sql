@@ -277,6 +277,20 @@ SELECT batchdedup.flush('last') > 0 AS flushed;
 SELECT count(*) FROM ((TABLE parts EXCEPT TABLE last) UNION ALL (TABLE last EXCEPT TABLE parts)) x;
 SELECT batchdedup.drop_sync('one'), batchdedup.drop_sync('two'), batchdedup.drop_target('last');
 
+-- A dry run leaves nothing behind, also in sequences.
+CREATE TABLE numbered (n serial, id integer PRIMARY KEY);
+SELECT batchdedup.create_sync('dry', 'base', 'numbered', cursor => 'at', cursor_kind => 'clock', filter => 'src.id < 100');
+SELECT last_value AS runs FROM batchdedup.sync_run_row_id_seq \gset
+SELECT md5(s::text) AS before FROM batchdedup.sync_row s \gset
+CALL batchdedup.run_sync('dry', dry_run => true, slice_rows => 2);
+SELECT is_called FROM numbered_n_seq;
+SELECT last_value = :runs AS same_runs FROM batchdedup.sync_run_row_id_seq;
+SELECT md5(s::text) = :'before' AS same_sync FROM batchdedup.sync_row s;
+CALL batchdedup.run_sync('dry', slice_rows => 2);
+TABLE run;
+SELECT is_called FROM numbered_n_seq;
+SELECT batchdedup.drop_sync('dry');
+
 -- What others see of a run, seen from within.
 CREATE FUNCTION seen() RETURNS text LANGUAGE sql VOLATILE AS $$
 SELECT format('%s, %s %s, %s done', p.kind, p.phase, p.target, p.done)
