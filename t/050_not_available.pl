@@ -136,6 +136,14 @@ $primary->append_conf('postgresql.conf', "shared_preload_libraries = 'batchdedup
 $primary->start;
 $primary->safe_psql('postgres', $setup);
 $primary->safe_psql('postgres', "SELECT batchdedup.upsert(ROW(1, 'applied')::t); SELECT batchdedup.flush('t')");
+$primary->safe_psql('postgres', <<'SQL');
+CREATE TABLE source (id int PRIMARY KEY, at timestamptz NOT NULL DEFAULT now());
+CREATE TABLE copied (id int PRIMARY KEY);
+SELECT batchdedup.create_sync('s', 'source', 'copied', cursor => 'at');
+INSERT INTO source VALUES (1);
+SQL
+$primary->safe_psql('postgres', "CALL batchdedup.run_sync('s')");
+$primary->safe_psql('postgres', 'INSERT INTO source VALUES (2)');
 $primary->backup('copy');
 my $standby = PostgreSQL::Test::Cluster->new('standby');
 $standby->init_from_backup($primary, 'copy', has_streaming => 1);
@@ -154,10 +162,16 @@ is(sql("SELECT v FROM t"), 'applied', 'standby: sees what is applied');
 is(sql("SELECT target FROM batchdedup.target"), 't', 'standby: sees targets');
 is(sql("SELECT count(*) FROM batchdedup.stat_worker"), 0, 'standby: no worker');
 is(sql("SELECT sum(received) FROM batchdedup.stat_target"), 0, 'standby: no rows of the primary');
+is(sql("SELECT name, lag_rows, last_error IS NULL FROM batchdedup.sync_status"), 's|1|t', 'standby: how far a sync is can be seen');
+fails("CALL batchdedup.run_sync('s')", qr/ERROR:  25006:/, 'standby: run_sync');
+fails("SELECT batchdedup.$_", qr/ERROR:  25006:/, "standby: $_")
+  for "create_sync('x', 'source', 'copied')", "pause_sync('s')", "reset_watermark('s')", "drop_sync('s')", "retry_sync_dead_letters('s')", 'expire_syncs()';
 $primary->stop('immediate');
 $standby->promote;
 sql("SELECT batchdedup.upsert(ROW(2, 'promoted')::t)");
 is(sql("SELECT batchdedup.flush('t')"), 1, 'promoted: works');
+sql("CALL batchdedup.run_sync('s')");
+is(sql("SELECT array_agg(id ORDER BY id) FROM copied"), '{1,2}', 'promoted: a sync goes on from where it was');
 is(sql("SELECT string_agg(v, ' ' ORDER BY k) FROM t"), 'buffered promoted', 'promoted: rows are in the table, and what was buffered comes from the journal');
 fails("SET default_transaction_read_only = on; SELECT batchdedup.upsert(ROW(2, 'x')::t)", qr/ERROR:  25006:/, 'read-only transaction');
 $standby->stop;
