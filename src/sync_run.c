@@ -306,9 +306,9 @@ check_clock(BddRun *run, BddSync *sync)
 	Datum values[] = {Int32GetDatum(sync->id)};
 	TimestampTz now = less_lag(sync, GetCurrentTimestamp());
 
-	if (sync->bound == NULL ||
-		DatumGetTimestampTz(DirectFunctionCall3(timestamptz_in, CStringGetDatum(sync->bound),
-												ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1))) <= now)
+	if (sync->bound == NULL || DatumGetTimestampTz(DirectFunctionCall3(
+								   timestamptz_in, CStringGetDatum(sync->bound),
+								   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1))) <= now)
 		return;
 	ereport(WARNING,
 			(errmsg("the clock has been set back since sync \"%s\" has read up to %s", run->name, sync->bound),
