@@ -23,6 +23,7 @@
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
 #include "old_shape.h"
+#include "options.h"
 #include "pending.h"
 #include "redirect.h"
 #include "spi_util.h"
@@ -271,19 +272,6 @@ check_meaning(Relation rel, BddMeaning *meaning)
 
 /* ---------- the catalog ---------- */
 
-static Datum
-names_datum(List *names)
-{
-	Datum *elements = palloc(Max(list_length(names), 1) * sizeof(Datum));
-	int count = 0;
-	ListCell *cell;
-
-	foreach(cell, names)
-		elements[count++] = CStringGetTextDatum(lfirst(cell));
-	return PointerGetDatum(construct_array(elements, count, TEXTOID, -1, false,
-										   TYPALIGN_INT));
-}
-
 /* Runs a statement on our tables; the table's targets are looked up anew. */
 static void
 change_catalog(Oid relid, const char *sql, int nargs, Oid *types,
@@ -391,14 +379,14 @@ insert_target(FunctionCallInfo fcinfo, Oid relid, TupleDesc desc,
 	Oid types[] = {REGCLASSOID, TEXTARRAYOID, TEXTARRAYOID,
 				   INTERVALOID, INT4OID, TEXTOID, TEXTOID, TEXTOID,
 				   TEXTARRAYOID, TEXTARRAYOID, TEXTOID, BOOLOID, TEXTOID, BOOLOID};
-	Datum values[] = {ObjectIdGetDatum(relid), names_datum(meaning->key),
-					  names_datum(meaning->update),
+	Datum values[] = {ObjectIdGetDatum(relid), bdd_text_array(meaning->key),
+					  bdd_text_array(meaning->update),
 					  PG_GETARG_DATUM(ARG_FLUSH_INTERVAL),
 					  PG_GETARG_DATUM(ARG_FLUSH_ROWS),
 					  PG_GETARG_DATUM(ARG_MODE), PG_GETARG_DATUM(ARG_ON_FULL),
 					  PG_GETARG_DATUM(ARG_GUARD),
-					  names_datum(meaning->merge_columns),
-					  names_datum(meaning->merge_rules), (Datum) 0,
+					  bdd_text_array(meaning->merge_columns),
+					  bdd_text_array(meaning->merge_rules), (Datum) 0,
 					  BoolGetDatum(meaning->coalesce_rows),
 					  PG_GETARG_DATUM(ARG_FLUSH_GROUP),
 					  BoolGetDatum(meaning->logged)};
@@ -679,7 +667,7 @@ add_names(BddChanges *changes, const char *column, List *names, bool none)
 	if (none)
 		add_reset(changes, column);
 	else
-		add_change(changes, column, TEXTARRAYOID, names_datum(names));
+		add_change(changes, column, TEXTARRAYOID, bdd_text_array(names));
 }
 
 /* A new meaning, checked together with what stays. */
@@ -699,7 +687,7 @@ collect_meaning(FunctionCallInfo fcinfo, BddTarget *target, List *resets,
 	(void) check_meaning(rel, &meaning);
 	relation_close(rel, NoLock);
 
-	add_change(changes, "key_columns", TEXTARRAYOID, names_datum(meaning.key));
+	add_change(changes, "key_columns", TEXTARRAYOID, bdd_text_array(meaning.key));
 	add_names(changes, "update_columns", meaning.update,
 			  meaning.default_update);
 	add_names(changes, "merge_columns", meaning.merge_columns,

@@ -171,8 +171,8 @@ bdd_append_collation(StringInfo sql, Oid collation)
 	}
 }
 
-void
-bdd_append_opclass(StringInfo sql, Oid opclass)
+static void
+append_opclass(StringInfo sql, Oid opclass)
 {
 	HeapTuple tuple = SearchSysCache1(CLAOID, ObjectIdGetDatum(opclass));
 	Form_pg_opclass form;
@@ -185,23 +185,47 @@ bdd_append_opclass(StringInfo sql, Oid opclass)
 	ReleaseSysCache(tuple);
 }
 
-/* "alias.k1 = r.k1 AND ...", as the key's index compares. */
-static void
-append_same_key(StringInfo sql, BddTarget *target, const char *alias)
+/* "alias.k1 = other.k1 AND ...", as the key's index compares. */
+void
+bdd_append_same_key(StringInfo sql, TupleDesc desc, const BddKey *key,
+					const char *alias, const char *other)
 {
-	for (int i = 0; i < target->key.count; i++)
+	for (int i = 0; i < key->count; i++)
 	{
-		BddKeyColumn *column = &target->key.columns[i];
-		const char *name = column_name(target, column->attnum - 1);
+		const BddKeyColumn *column = &key->columns[i];
+		const char *name =
+			quote_identifier(NameStr(TupleDescAttr(desc, column->attnum - 1)->attname));
 
 		appendStringInfo(sql, "%s%s.%s", i > 0 ? " AND " : "", alias, name);
 		bdd_append_operator(sql, get_opfamily_member(column->opfamily,
 													 column->input_type,
 													 column->input_type,
 													 BTEqualStrategyNumber));
-		appendStringInfo(sql, "r.%s", name);
+		appendStringInfo(sql, "%s.%s", other, name);
 		bdd_append_collation(sql, column->collation);
 	}
+}
+
+/* "k1, ...", as ON CONFLICT finds the key's index. */
+void
+bdd_append_conflict_key(StringInfo sql, TupleDesc desc, const BddKey *key)
+{
+	for (int i = 0; i < key->count; i++)
+	{
+		const BddKeyColumn *column = &key->columns[i];
+		const char *name =
+			quote_identifier(NameStr(TupleDescAttr(desc, column->attnum - 1)->attname));
+
+		appendStringInfo(sql, "%s%s", i > 0 ? ", " : "", name);
+		bdd_append_collation(sql, column->collation);
+		append_opclass(sql, column->opclass);
+	}
+}
+
+static void
+append_same_key(StringInfo sql, BddTarget *target, const char *alias)
+{
+	bdd_append_same_key(sql, target->shape.desc, &target->key, alias, "r");
 }
 
 static void
@@ -429,15 +453,7 @@ static void
 append_conflict(StringInfo sql, BddTarget *target, const BddColumns *update)
 {
 	appendStringInfoString(sql, " ON CONFLICT (");
-	for (int i = 0; i < target->key.count; i++)
-	{
-		BddKeyColumn *column = &target->key.columns[i];
-
-		appendStringInfo(sql, "%s%s", i > 0 ? ", " : "",
-						 column_name(target, column->attnum - 1));
-		bdd_append_collation(sql, column->collation);
-		bdd_append_opclass(sql, column->opclass);
-	}
+	bdd_append_conflict_key(sql, target->shape.desc, &target->key);
 	if (is_empty(target, update))
 		appendStringInfoString(sql, ") DO NOTHING");
 	else

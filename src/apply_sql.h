@@ -48,7 +48,9 @@ extern char *bdd_sql_select_row(BddTarget *target);
 
 extern void bdd_append_operator(StringInfo sql, Oid opno);
 extern void bdd_append_collation(StringInfo sql, Oid collation);
-extern void bdd_append_opclass(StringInfo sql, Oid opclass);
+extern void bdd_append_same_key(StringInfo sql, TupleDesc desc, const BddKey *key,
+								const char *alias, const char *other);
+extern void bdd_append_conflict_key(StringInfo sql, TupleDesc desc, const BddKey *key);
 
 extern bool bdd_equal_is_same(Form_pg_attribute attribute);
 extern bool bdd_is_writing(Oid relid);

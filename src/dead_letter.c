@@ -100,13 +100,6 @@ without_nul(Datum json)
 								   CStringGetTextDatum("\\\\u0000"));
 }
 
-static Datum
-text_or_null(const char *value, char *null)
-{
-	*null = value == NULL ? 'n' : ' ';
-	return value == NULL ? (Datum) 0 : CStringGetTextDatum(value);
-}
-
 static void
 store_letter(BddTarget *target, uint64 generation, BddRefused *refused)
 {
@@ -129,11 +122,11 @@ store_letter(BddTarget *target, uint64 generation, BddRefused *refused)
 							   true);
 	values[i++] = CStringGetTextDatum(operation_names[image->op]);
 	values[i++] = CStringGetTextDatum(unpack_sql_state(error->sqlerrcode));
-	values[i] = text_or_null(error->message, &nulls[i]);
+	values[i] = bdd_text_or_null(error->message, &nulls[i]);
 	i++;
-	values[i] = text_or_null(error->detail, &nulls[i]);
+	values[i] = bdd_text_or_null(error->detail, &nulls[i]);
 	i++;
-	values[i] = text_or_null(error->hint, &nulls[i]);
+	values[i] = bdd_text_or_null(error->hint, &nulls[i]);
 	i++;
 	values[i++] = Int32GetDatum((int32) target->slot->failure.count + 1);
 	values[i++] = Int64GetDatum(generation);
@@ -496,9 +489,9 @@ letter_refused(int64 id, const ErrorData *error, bool counted)
 
 	values[0] = Int64GetDatum(id);
 	values[1] = CStringGetTextDatum(unpack_sql_state(error->sqlerrcode));
-	values[2] = text_or_null(error->message, &nulls[2]);
-	values[3] = text_or_null(error->detail, &nulls[3]);
-	values[4] = text_or_null(error->hint, &nulls[4]);
+	values[2] = bdd_text_or_null(error->message, &nulls[2]);
+	values[3] = bdd_text_or_null(error->detail, &nulls[3]);
+	values[4] = bdd_text_or_null(error->hint, &nulls[4]);
 	values[5] = Int32GetDatum(counted ? 0 : 1);
 	bdd_become_extension_owner(&saved);
 	(void) bdd_spi_run("UPDATE batchdedup.dead_letter_row SET attempts = attempts OPERATOR(pg_catalog.+) $6, "

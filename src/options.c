@@ -74,6 +74,19 @@ bdd_names_of(Datum array)
 	return names;
 }
 
+/* A list of char * as text[]. */
+Datum
+bdd_text_array(List *strings)
+{
+	Datum *values = palloc(sizeof(Datum) * (list_length(strings) + 1));
+	int count = 0;
+	ListCell *cell;
+
+	foreach(cell, strings)
+		values[count++] = CStringGetTextDatum(lfirst(cell));
+	return PointerGetDatum(construct_array(values, count, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
 static int
 interval_ms(const Interval *interval)
 {

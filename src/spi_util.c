@@ -11,6 +11,7 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "target.h"
+#include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -157,6 +158,19 @@ bdd_plan_run(BddKeptPlan *plan, Datum *values, const char *nulls)
 											   false, 0));
 }
 
+/* The same, as who may write our own tables. */
+uint64
+bdd_plan_run_own(BddKeptPlan *plan, Datum *values, const char *nulls)
+{
+	BddIdentity saved;
+	uint64 count;
+
+	bdd_become_extension_owner(&saved);
+	count = bdd_plan_run(plan, values, nulls);
+	bdd_become_again(&saved);
+	return count;
+}
+
 /*
  * Runs a query that sees all that is committed now, whatever the snapshot of
  * the transaction.
@@ -170,6 +184,14 @@ bdd_plan_run_now(BddKeptPlan *plan, Datum *values, const char *nulls)
 												   GetLatestSnapshot(),
 												   InvalidSnapshot, true,
 												   false, 0));
+}
+
+/* A parameter that is NULL for no text; *null says so as "nulls" has it. */
+Datum
+bdd_text_or_null(const char *text, char *null)
+{
+	*null = text == NULL ? 'n' : ' ';
+	return text == NULL ? (Datum) 0 : CStringGetTextDatum(text);
 }
 
 /* A value of the last statement's result; "column" counts from 1. */

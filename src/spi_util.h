@@ -41,7 +41,9 @@ extern void bdd_own_end(const BddIdentity *saved);
 extern uint64 bdd_spi_run(const char *sql, int nargs, Oid *types,
 						  Datum *values, const char *nulls);
 extern uint64 bdd_plan_run(BddKeptPlan *plan, Datum *values, const char *nulls);
+extern uint64 bdd_plan_run_own(BddKeptPlan *plan, Datum *values, const char *nulls);
 extern uint64 bdd_plan_run_now(BddKeptPlan *plan, Datum *values, const char *nulls);
+extern Datum bdd_text_or_null(const char *text, char *null);
 extern Datum bdd_spi_value(uint64 row, int column, bool *isnull);
 
 #endif /* BDD_SPI_UTIL_H */

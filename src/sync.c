@@ -64,26 +64,6 @@ bdd_cursor_kind(const char *name)
 	elog(ERROR, "unknown kind of cursor \"%s\"", name);
 }
 
-/* A list of char * as text[]. */
-Datum
-bdd_text_array(List *strings)
-{
-	Datum *values = palloc(sizeof(Datum) * (list_length(strings) + 1));
-	int count = 0;
-	ListCell *cell;
-
-	foreach(cell, strings)
-		values[count++] = CStringGetTextDatum(lfirst(cell));
-	return PointerGetDatum(construct_array(values, count, TEXTOID, -1, false, TYPALIGN_INT));
-}
-
-Datum
-bdd_text_or_null(const char *text, char *null)
-{
-	*null = text == NULL ? 'n' : ' ';
-	return text == NULL ? (Datum) 0 : CStringGetTextDatum(text);
-}
-
 /* ---------- reading ---------- */
 
 static char *
@@ -195,13 +175,10 @@ bdd_sync_read(const char *name, BddSync *sync)
 		1,
 		{TEXTOID}};
 	Datum values[] = {CStringGetTextDatum(name)};
-	BddIdentity saved;
 	bool found;
 
 	memset(sync, 0, sizeof(*sync));
-	bdd_become_extension_owner(&saved);
-	found = bdd_plan_run(&select, values, NULL) > 0;
-	bdd_become_again(&saved);
+	found = bdd_plan_run_own(&select, values, NULL) > 0;
 	if (found)
 		parse_sync(sync);
 	return found;

@@ -109,8 +109,6 @@ extern void bdd_sync_lock(const BddSync *sync, bool session);
 extern void bdd_sync_unlock(const BddSync *sync);
 extern const char *bdd_cursor_kind_name(BddCursorKind kind);
 extern BddCursorKind bdd_cursor_kind(const char *name);
-extern Datum bdd_text_array(List *strings);
-extern Datum bdd_text_or_null(const char *text, char *null);
 
 /* sync_sql.c */
 extern char *bdd_sync_sql_read(const BddSync *sync, int watermark, bool bounded);

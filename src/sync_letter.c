@@ -113,11 +113,8 @@ delete_letter(int64 id)
 	static BddKeptPlan delete = {
 		"DELETE FROM batchdedup.sync_letter_row WHERE id = $1", 1, {INT8OID}};
 	Datum values[] = {Int64GetDatum(id)};
-	BddIdentity saved;
 
-	bdd_become_extension_owner(&saved);
-	(void) bdd_plan_run(&delete, values, NULL);
-	bdd_become_again(&saved);
+	(void) bdd_plan_run_own(&delete, values, NULL);
 }
 
 /* Whether nothing of it is left. */
@@ -180,15 +177,12 @@ bdd_discard_sync_letters(PG_FUNCTION_ARGS)
 	static BddKeptPlan delete = {
 		"DELETE FROM batchdedup.sync_letter_row WHERE sync_id = $1", 1, {INT4OID}};
 	BddSync sync;
-	BddIdentity saved;
 	Datum values[1];
 	int64 count;
 
 	begin_call(fcinfo, "discard_sync_dead_letters()", &sync);
 	values[0] = Int32GetDatum(sync.id);
-	bdd_become_extension_owner(&saved);
-	count = (int64) bdd_plan_run(&delete, values, NULL);
-	bdd_become_again(&saved);
+	count = (int64) bdd_plan_run_own(&delete, values, NULL);
 	bdd_spi_finish();
 	PG_RETURN_INT64(count);
 }

@@ -476,15 +476,12 @@ flush_if_target(Oid relid)
 		"SELECT batchdedup.flush($1)", 1, {REGCLASSOID}};
 	Datum values[] = {ObjectIdGetDatum(relid)};
 	BddOptions options;
-	BddIdentity saved;
 
 	if (!bdd_options_read(relid, &options))
 		return true;
 	if (options.paused)
 		return false;
-	bdd_become_extension_owner(&saved);
-	(void) bdd_plan_run(&flush, values, NULL);
-	bdd_become_again(&saved);
+	(void) bdd_plan_run_own(&flush, values, NULL);
 	return true;
 }
 
@@ -501,11 +498,8 @@ save_bound(const BddSync *sync)
 					  bdd_text_or_null(sync->bound, &nulls[1]),
 					  bdd_text_or_null(sync->moment, &nulls[2]),
 					  bdd_text_or_null(sync->moment_value, &nulls[3])};
-	BddIdentity saved;
 
-	bdd_become_extension_owner(&saved);
-	(void) bdd_plan_run(&update, values, nulls);
-	bdd_become_again(&saved);
+	(void) bdd_plan_run_own(&update, values, nulls);
 }
 
 /*
@@ -521,11 +515,8 @@ close_runs(const BddSync *sync)
 		1,
 		{TEXTOID}};
 	Datum values[] = {CStringGetTextDatum(sync->name)};
-	BddIdentity saved;
 
-	bdd_become_extension_owner(&saved);
-	(void) bdd_plan_run(&update, values, NULL);
-	bdd_become_again(&saved);
+	(void) bdd_plan_run_own(&update, values, NULL);
 }
 
 static void
@@ -582,19 +573,13 @@ estimate_left(BddSync *sync)
 {
 	Oid types[INDEX_MAX_KEYS + 1];
 	Datum values[INDEX_MAX_KEYS + 1];
-	int count = list_length(sync->watermark);
+	int count;
 	BddIdentity saved;
 	char *plan;
 	char *rows;
 
 	bdd_sync_become(sync, &saved);
-	bdd_slice_parameters(sync, sync->position, sync->watermark, types, values);
-	if (sync->bound != NULL)
-	{
-		bdd_slice_parameters(sync, list_make1(linitial(sync->position)), list_make1(sync->bound),
-							 &types[count], &values[count]);
-		count++;
-	}
+	count = bdd_slice_bounded(sync, sync->position, sync->watermark, sync->bound, types, values);
 	(void) bdd_spi_run(
 		psprintf("EXPLAIN (FORMAT JSON) %s",
 				 bdd_sync_sql_left(sync, list_length(sync->watermark), sync->bound != NULL)),
@@ -659,13 +644,10 @@ save_slice(const BddSlice *slice)
 					  Int64GetDatum(counts->unchanged),
 					  Int64GetDatum(counts->refused),
 					  watermark};
-	BddIdentity saved;
 
-	bdd_become_extension_owner(&saved);
-	(void) bdd_plan_run(&mark, mark_values, NULL);
+	(void) bdd_plan_run_own(&mark, mark_values, NULL);
 	if (slice->run_id != 0)
-		(void) bdd_plan_run(&count, values, NULL);
-	bdd_become_again(&saved);
+		(void) bdd_plan_run_own(&count, values, NULL);
 	bdd_debug_point("sync-marked");
 }
 
@@ -972,13 +954,10 @@ save_end(BddRun *run)
 		"UPDATE batchdedup.sync_run_row SET finished_at = pg_catalog.clock_timestamp() WHERE id = $1", 1, {INT8OID}};
 	Datum sync_values[] = {CStringGetTextDatum(run->name)};
 	Datum history_values[] = {Int64GetDatum(run->run_id)};
-	BddIdentity saved;
 
-	bdd_become_extension_owner(&saved);
-	(void) bdd_plan_run(&sync, sync_values, NULL);
+	(void) bdd_plan_run_own(&sync, sync_values, NULL);
 	if (run->run_id != 0)
-		(void) bdd_plan_run(&history, history_values, NULL);
-	bdd_become_again(&saved);
+		(void) bdd_plan_run_own(&history, history_values, NULL);
 }
 
 /* Set before save_error runs: it has to reach it through a BddRun. */
@@ -1001,13 +980,10 @@ save_error(BddRun *run)
 						   CStringGetTextDatum(failed_with->message), CStringGetTextDatum(state)};
 	Datum history_values[] = {Int64GetDatum(run->run_id),
 							  CStringGetTextDatum(psprintf("%s: %s", state, failed_with->message))};
-	BddIdentity saved;
 
-	bdd_become_extension_owner(&saved);
-	(void) bdd_plan_run(&sync, sync_values, NULL);
+	(void) bdd_plan_run_own(&sync, sync_values, NULL);
 	if (run->run_id != 0)
-		(void) bdd_plan_run(&history, history_values, NULL);
-	bdd_become_again(&saved);
+		(void) bdd_plan_run_own(&history, history_values, NULL);
 }
 
 static void

@@ -87,6 +87,21 @@ bdd_slice_parameters(const BddSync *sync, const List *columns, const List *texts
 	}
 }
 
+/* The same, with the bound of the position, or NULL, behind them; returns how many. */
+int
+bdd_slice_bounded(const BddSync *sync, const List *columns, const List *texts, const char *bound,
+				  Oid *types, Datum *values)
+{
+	int count = list_length(texts);
+
+	bdd_slice_parameters(sync, columns, texts, types, values);
+	if (bound == NULL)
+		return count;
+	bdd_slice_parameters(sync, list_make1(linitial(sync->position)),
+						 list_make1(unconstify(char *, bound)), &types[count], &values[count]);
+	return count + 1;
+}
+
 /* Where the last of the rows is, by these columns, as texts. */
 List *
 bdd_slice_position(BddSlice *slice, const BddSyncRows *rows, const List *columns)
@@ -122,18 +137,12 @@ read_as_owner(BddSlice *slice, const char *sql, const List *columns, const List 
 {
 	Oid types[INDEX_MAX_KEYS + 2];
 	Datum values[INDEX_MAX_KEYS + 2];
-	int count = list_length(texts);
+	int count;
 	BddSyncRows rows;
 	BddIdentity saved;
 
 	bdd_sync_become(slice->sync, &saved);
-	bdd_slice_parameters(slice->sync, columns, texts, types, values);
-	if (bound != NULL)
-	{
-		bdd_slice_parameters(slice->sync, list_make1(linitial(slice->sync->position)),
-							 list_make1(unconstify(char *, bound)), &types[count], &values[count]);
-		count++;
-	}
+	count = bdd_slice_bounded(slice->sync, columns, texts, bound, types, values);
 	types[count] = INT8OID;
 	values[count++] = Int64GetDatum(slice->limit);
 	(void) bdd_spi_run(sql, count, types, values, NULL);
@@ -429,11 +438,8 @@ settle_letters(BddRange *range, Datum keys)
 		2,
 		{INT4OID, JSONBARRAYOID}};
 	Datum values[] = {Int32GetDatum(range->slice->sync->id), keys};
-	BddIdentity saved;
 
-	bdd_become_extension_owner(&saved);
-	(void) bdd_plan_run(&delete, values, NULL);
-	bdd_become_again(&saved);
+	(void) bdd_plan_run_own(&delete, values, NULL);
 }
 
 static void
@@ -770,12 +776,9 @@ has_letters(const BddSync *sync)
 	static BddKeptPlan select = {
 		"SELECT FROM batchdedup.sync_letter_row WHERE sync_id = $1 LIMIT 1", 1, {INT4OID}};
 	Datum values[] = {Int32GetDatum(sync->id)};
-	BddIdentity saved;
 	bool found;
 
-	bdd_become_extension_owner(&saved);
-	found = bdd_plan_run(&select, values, NULL) > 0;
-	bdd_become_again(&saved);
+	found = bdd_plan_run_own(&select, values, NULL) > 0;
 	return found;
 }
 

@@ -37,6 +37,8 @@ extern void bdd_slice_write(BddSlice *slice, const BddSyncRows *rows, bool remov
 
 extern void bdd_slice_parameters(const BddSync *sync, const List *columns, const List *texts,
 								 Oid *types, Datum *values);
+extern int bdd_slice_bounded(const BddSync *sync, const List *columns, const List *texts,
+							 const char *bound, Oid *types, Datum *values);
 extern BddSyncRows bdd_slice_take(void);
 extern EphemeralNamedRelation bdd_slice_relation(const char *name, const BddSyncRows *rows);
 extern void bdd_slice_free_relation(EphemeralNamedRelation relation);

@@ -17,7 +17,6 @@
  */
 #include "sync.h"
 
-#include "access/nbtree.h"
 #include "access/table.h"
 #include "apply_sql.h"
 #include "catalog/pg_class.h"
@@ -181,23 +180,10 @@ append_value(StringInfo sql, Form_pg_attribute attribute, const char *expression
 		appendStringInfo(sql, ", %d, false)", typmod);
 }
 
-/* "t.k1 = other.k1 AND ...", as the key's index compares. */
 static void
 append_same_key(BddSyncSql *sql, const char *other)
 {
-	for (int i = 0; i < sql->key.count; i++)
-	{
-		BddKeyColumn *column = &sql->key.columns[i];
-		const char *name =
-			quote_identifier(NameStr(TupleDescAttr(sql->desc, column->attnum - 1)->attname));
-
-		appendStringInfo(&sql->text, "%st.%s", i > 0 ? " AND " : "", name);
-		bdd_append_operator(&sql->text, get_opfamily_member(column->opfamily, column->input_type,
-															column->input_type,
-															BTEqualStrategyNumber));
-		appendStringInfo(&sql->text, "%s.%s", other, name);
-		bdd_append_collation(&sql->text, column->collation);
-	}
+	bdd_append_same_key(&sql->text, sql->desc, &sql->key, "t", other);
 }
 
 /* "prefix.k1, prefix.k2", in the order of the key's index. */
@@ -518,6 +504,15 @@ append_source(StringInfo text, const BddSync *sync)
 		appendStringInfoString(text, "true");
 }
 
+/* The same, without rows that say of themselves that they are gone. */
+static void
+append_living_source(StringInfo text, const BddSync *sync)
+{
+	append_source(text, sync);
+	if (sync->tombstone != NULL)
+		appendStringInfo(text, " AND (%s\n) IS NOT TRUE", sync->tombstone);
+}
+
 /* Names of columns of the source with the place of their value: $1, $2 ... */
 static void
 append_row(StringInfo text, const List *columns, int count, bool parameters)
@@ -739,9 +734,7 @@ bdd_sync_sql_missing(const BddSync *sync, bool one_key)
 	append_is_deleted(&sql, "t");
 	appendStringInfoString(&sql.text, " AND NOT EXISTS (SELECT FROM (SELECT ");
 	append_mapped_key(&sql);
-	append_source(&sql.text, sync);
-	if (sync->tombstone != NULL)
-		appendStringInfo(&sql.text, " AND (%s\n) IS NOT TRUE", sync->tombstone);
+	append_living_source(&sql.text, sync);
 	appendStringInfoString(&sql.text, ") n WHERE ");
 	append_same_key(&sql, "n");
 	appendStringInfoChar(&sql.text, ')');
@@ -826,11 +819,9 @@ bdd_sync_sql_captured_gone(const BddSync *sync)
 	appendStringInfoString(&sql.text, " WHERE NOT ");
 	append_is_deleted(&sql, "t");
 	appendStringInfoString(&sql.text, " AND NOT EXISTS (SELECT");
-	append_source(&sql.text, sync);
+	append_living_source(&sql.text, sync);
 	appendStringInfoString(&sql.text, " AND ");
 	append_captured_key(&sql.text, columns, "src");
-	if (sync->tombstone != NULL)
-		appendStringInfo(&sql.text, " AND (%s\n) IS NOT TRUE", sync->tombstone);
 	appendStringInfoChar(&sql.text, ')');
 	return end(&sql);
 }
@@ -926,16 +917,7 @@ bdd_sync_sql_insert(const BddSync *sync, uint32 shape)
 		appendStringInfoString(&sql.text, ", d.\"batchdedup new_version\"");
 	appendStringInfoString(&sql.text, " FROM " BDD_CHANGES_NAME " d WHERE NOT d.\"batchdedup present\" "
 									  "AND NOT d.\"batchdedup removed\" ON CONFLICT (");
-	for (int i = 0; i < sql.key.count; i++)
-	{
-		BddKeyColumn *column = &sql.key.columns[i];
-
-		appendStringInfo(
-			&sql.text, "%s%s", i > 0 ? ", " : "",
-			quote_identifier(NameStr(TupleDescAttr(sql.desc, column->attnum - 1)->attname)));
-		bdd_append_collation(&sql.text, column->collation);
-		bdd_append_opclass(&sql.text, column->opclass);
-	}
+	bdd_append_conflict_key(&sql.text, sql.desc, &sql.key);
 	if (list_length(sync->columns) == list_length(sync->key) && version == NULL &&
 		sync->deleted_column == NULL)
 	{
