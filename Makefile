@@ -18,14 +18,17 @@
 
 EXTENSION = batchdedup
 MODULE_big = batchdedup
-OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
+OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*/*.c)))
 DATA = batchdedup--1.0.sql
 
 REGRESS = $(patsubst sql/%.sql,%,$(sort $(wildcard sql/*.sql)))
 ISOLATION = $(patsubst specs/%.spec,%,$(sort $(wildcard specs/*.spec)))
 
 # objects and bitcode of files that are no longer there
-EXTRA_CLEAN = $(wildcard src/*.o src/*.bc)
+EXTRA_CLEAN = $(wildcard src/*/*.o src/*/*.bc)
+
+# Includes name the folder: #include "buffer/memtable.h".
+PG_CPPFLAGS = -I$(srcdir)/src
 
 ifdef WERROR
 PG_CFLAGS += -Werror
@@ -44,7 +47,7 @@ ifneq ($(wildcard $(PGXS)),)
 include $(PGXS)
 
 # PGXS does not track headers.
-$(OBJS): $(wildcard src/*.h)
+$(OBJS): $(wildcard src/*/*.h)
 else
 # The targets below must work on a machine where PostgreSQL is still missing.
 all install uninstall installcheck clean:
@@ -69,6 +72,6 @@ prove:
 	@dev/check-all build install tap
 
 format:
-	clang-format -i src/*.c src/*.h bench/*.c
+	clang-format -i src/*/*.[ch] bench/*.c
 
 .PHONY: bench demo check-all check-assert check-version coverage replay replay-prices lint torture prove format

@@ -1,0 +1,801 @@
+/*-------------------------------------------------------------------------
+ *
+ * apply.c
+ *		From the buffer to the table.
+ *
+ * A generation is applied in one transaction, in key order, together with the
+ * mark that says so: whoever finds the mark already set has nothing to do.
+ * Deletes come first, then upserts, one or two statements for each set of
+ * columns that rows give.  Rows of one key that do not combine are written in
+ * rounds.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "apply/apply.h"
+
+#include "access/relation.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "apply/dead_letter.h"
+#include "apply/replay.h"
+#include "apply/target_sql.h"
+#include "apply/tolerate.h"
+#include "base/debug_point.h"
+#include "buffer/progress.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_type_d.h"
+#include "commit/xact.h"
+#include "executor/tuptable.h"
+#include "journal/journal.h"
+#include "miscadmin.h"
+#include "sql/spi.h"
+#include "target/keyorder.h"
+#include "target/old_shape.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/pg_lsn.h"
+#include "utils/timestamp.h"
+#include "utils/tuplestore.h"
+
+/* ---------- writing ---------- */
+
+/* Rows that give the same columns, and so share their statements. */
+typedef struct BddGroup
+{
+	bool full;
+	BddColumns *update;
+	BddColumns *insert;
+	Tuplestorestate *rows;
+	uint64 count;
+} BddGroup;
+
+static Tuplestorestate *
+new_store(void)
+{
+	return tuplestore_begin_heap(false, false, Max(work_mem, maintenance_work_mem));
+}
+
+static void
+put_row(Tuplestorestate *store, TupleTableSlot *slot, BddTarget *target,
+		const BddImage *image)
+{
+	ExecStoreMinimalTuple(bdd_image_tuple(&target->shape, image), slot, false);
+	tuplestore_puttupleslot(store, slot);
+	ExecClearTuple(slot);
+}
+
+static BddGroup *
+group_of(BddTarget *target, List **groups, const BddImage *image)
+{
+	const BddShape *shape = &target->shape;
+	const BddColumns *update = bdd_image_update(shape, image);
+	const BddColumns *insert = bdd_image_insert(shape, image);
+	BddGroup *group;
+	ListCell *cell;
+	int first = 0;
+
+	/* Rows that are only appended stay in order. */
+	if (target->key.count == 0 && *groups != NIL)
+		first = list_length(*groups) - 1;
+	for_each_from(cell, *groups, first)
+	{
+		group = lfirst(cell);
+		if (memcmp(group->update, update, shape->set_bytes) == 0 &&
+			memcmp(group->insert, insert, shape->set_bytes) == 0)
+			return group;
+	}
+	group = palloc0(sizeof(BddGroup));
+	group->full = image->full;
+	group->update = palloc(2 * shape->set_bytes);
+	group->insert = group->update + shape->set_bytes;
+	memcpy(group->update, update, shape->set_bytes);
+	memcpy(group->insert, insert, shape->set_bytes);
+	group->rows = new_store();
+	*groups = lappend(*groups, group);
+	return group;
+}
+
+static bool
+gives_required(BddTarget *target, const BddColumns *insert)
+{
+	for (int i = 0; i < target->shape.set_bytes; i++)
+		if ((target->shape.required[i] & ~insert[i]) != 0)
+			return false;
+	return true;
+}
+
+static void
+write_group(BddTarget *target, const BddWriteRules *rules, BddGroup *group)
+{
+	char *sql;
+
+	if (rules->merge)
+		(void) bdd_run_on_rows(target,
+							   bdd_sql_merge(target, rules, group->update,
+											 group->insert),
+							   group->rows, group->count, false);
+
+	/*
+	 * BEFORE INSERT triggers must see every row, as they do with INSERT ... ON
+	 * CONFLICT.  Otherwise rows given in part are first tried as updates: an
+	 * insert of them might lack a NOT NULL column, or use up a sequence.
+	 */
+	else if (group->full || target->key.count == 0 ||
+			 (rules->insert_triggers &&
+			  gives_required(target, group->insert)))
+		(void) bdd_run_on_rows(target,
+							   bdd_sql_upsert(target, rules, group->update,
+											  group->insert),
+							   group->rows, group->count, false);
+	else
+	{
+		uint64 updated = 0;
+
+		sql = bdd_sql_update_existing(target, rules, group->update);
+		if (sql != NULL)
+			updated = bdd_run_on_rows(target, sql, group->rows,
+									  group->count, false);
+		/* Rows of our own are made before they are spoken of: it is gone. */
+		if (updated < group->count && !target->options.own)
+			(void) bdd_run_on_rows(target,
+								   bdd_sql_insert_missing(target, group->update,
+														  group->insert),
+								   group->rows, group->count, false);
+	}
+	tuplestore_end(group->rows);
+}
+
+/* Deletes that carry a version and those that do not are two statements. */
+static void
+delete_rows(BddTarget *target, const BddRow *rows, uint64 count,
+			TupleTableSlot *slot, bool versioned)
+{
+	Tuplestorestate *store = NULL;
+	uint64 deletes = 0;
+
+	for (uint64 i = 0; i < count; i++)
+	{
+		const BddImage *image = &rows[i].image;
+
+		if (image->op == BDD_UPSERT ||
+			bdd_image_is_versioned_delete(&target->shape, image) != versioned)
+			continue;
+		if (store == NULL)
+			store = new_store();
+		put_row(store, slot, target, image);
+		deletes++;
+	}
+	if (store == NULL)
+		return;
+	(void) bdd_run_on_rows(target, bdd_sql_delete(target, versioned), store,
+						   deletes, false);
+	tuplestore_end(store);
+}
+
+static uint64
+upsert_rows(BddTarget *target, const BddRow *rows, uint64 count, bool merge,
+			TupleTableSlot *slot)
+{
+	BddWriteRules rules = bdd_write_rules(target);
+	List *groups = NIL;
+	ListCell *cell;
+	uint64 upserts = 0;
+
+	rules.merge = rules.merge && merge;
+	for (uint64 i = 0; i < count; i++)
+	{
+		const BddImage *image = &rows[i].image;
+		BddGroup *group;
+
+		if (image->op == BDD_DELETE)
+			continue;
+		group = group_of(target, &groups, image);
+		put_row(group->rows, slot, target, image);
+		group->count++;
+		upserts++;
+	}
+	foreach(cell, groups)
+		write_group(target, &rules, lfirst(cell));
+	return upserts;
+}
+
+/* ---------- counting ---------- */
+
+/* What this transaction did to the table so far, by the server's count. */
+static void
+read_table_counts(Oid relid, BddApplyCounts *counts)
+{
+	List *relids = get_rel_relkind(relid) == RELKIND_PARTITIONED_TABLE ?
+					   find_all_inheritors(relid, NoLock, NULL) :
+					   list_make1_oid(relid);
+	ListCell *cell;
+
+	foreach(cell, relids)
+	{
+		Datum oid = ObjectIdGetDatum(lfirst_oid(cell));
+
+		counts->inserted +=
+			DatumGetInt64(DirectFunctionCall1(pg_stat_get_xact_tuples_inserted,
+											  oid));
+		counts->updated +=
+			DatumGetInt64(DirectFunctionCall1(pg_stat_get_xact_tuples_updated,
+											  oid));
+		counts->deleted +=
+			DatumGetInt64(DirectFunctionCall1(pg_stat_get_xact_tuples_deleted,
+											  oid));
+	}
+}
+
+/* The rows in the order of their rounds. */
+BddRounds
+bdd_split_rounds(const BddRow *rows, uint64 count)
+{
+	BddRounds rounds = {0};
+	uint64 *next;
+
+	for (uint64 i = 0; i < count; i++)
+		rounds.count = Max(rounds.count, rows[i].round + 1);
+	rounds.starts = palloc0((rounds.count + 1) * sizeof(uint64));
+	for (uint64 i = 0; i < count; i++)
+		rounds.starts[rows[i].round + 1]++;
+	for (uint32 i = 0; i < rounds.count; i++)
+		rounds.starts[i + 1] += rounds.starts[i];
+	rounds.rows = MemoryContextAllocHuge(CurrentMemoryContext,
+										 Max(count, 1) * sizeof(BddRow));
+	next = palloc((rounds.count + 1) * sizeof(uint64));
+	memcpy(next, rounds.starts, (rounds.count + 1) * sizeof(uint64));
+	for (uint64 i = 0; i < count; i++)
+		rounds.rows[next[rows[i].round]++] = rows[i];
+	pfree(next);
+	return rounds;
+}
+
+/* Rows that are older than what the table has. */
+static uint64
+count_stale(BddTarget *target, const BddRow *rows, uint64 count,
+			TupleTableSlot *slot)
+{
+	Tuplestorestate *store;
+	bool isnull;
+	uint64 stale;
+
+	if (target->shape.version < 0)
+		return 0;
+	store = new_store();
+	for (uint64 i = 0; i < count; i++)
+		if (rows[i].image.op == BDD_UPSERT ||
+			bdd_image_is_versioned_delete(&target->shape, &rows[i].image))
+			put_row(store, slot, target, &rows[i].image);
+	(void) bdd_run_on_rows(target, bdd_sql_count_stale(target), store, count,
+						   false);
+	stale = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+										SPI_tuptable->tupdesc, 1, &isnull));
+	tuplestore_end(store);
+	return stale;
+}
+
+/* Deletes first, then upserts. */
+static void
+write_round(BddTarget *target, const BddRow *rows, uint64 count, bool merge,
+			TupleTableSlot *slot, BddApplyCounts *counts)
+{
+	BddApplyCounts before = {0};
+	BddApplyCounts after = {0};
+	uint64 stale = 0;
+	uint64 upserts;
+
+	read_table_counts(target->relid, &before);
+	if ((bdd_am_worker && !target->options.own) || counts->finds_stale)
+		stale = count_stale(target, rows, count, slot);
+	delete_rows(target, rows, count, slot, false);
+	if (target->shape.version >= 0)
+		delete_rows(target, rows, count, slot, true);
+	upserts = upsert_rows(target, rows, count, merge, slot);
+	read_table_counts(target->relid, &after);
+	/* Rows of our own that change nothing are of a file delivered again. */
+	if (target->options.own)
+		stale = upserts - Min(upserts, after.updated - before.updated);
+
+	counts->rows += count;
+	counts->stale += stale;
+	counts->inserted += after.inserted - before.inserted;
+	counts->updated += after.updated - before.updated;
+	counts->deleted += after.deleted - before.deleted;
+	upserts -= Min(upserts, stale + after.inserted - before.inserted +
+								after.updated - before.updated);
+	counts->unchanged += upserts;
+}
+
+/*
+ * Writes rows to the table as the current user, round by round.  "merge":
+ * quicker where the table allows it, but with an error if another transaction
+ * inserts a key meanwhile.  The caller holds RowExclusiveLock on the table.
+ * Adds to "counts".
+ */
+void
+bdd_write_rows(BddTarget *target, const BddRow *rows, uint64 count, bool merge,
+			   BddApplyCounts *counts)
+{
+	BddRounds rounds = bdd_split_rounds(rows, count);
+	TupleTableSlot *slot;
+
+	bdd_spi_connect();
+	slot = MakeSingleTupleTableSlot(target->shape.desc, &TTSOpsMinimalTuple);
+	for (uint32 i = 0; i < rounds.count; i++)
+		write_round(target, &rounds.rows[rounds.starts[i]],
+					rounds.starts[i + 1] - rounds.starts[i], merge, slot, counts);
+	ExecDropSingleTupleTableSlot(slot);
+	bdd_spi_finish();
+	pfree(rounds.rows);
+	pfree(rounds.starts);
+}
+
+/* ---------- generations ---------- */
+
+/*
+ * Waits for the last publisher of a sealed generation: he is about to commit
+ * or abort, and waits for nothing that the caller holds.  The generation may
+ * go away meanwhile, hence it is looked up each time.
+ */
+void
+bdd_wait_quiet(BddSharedSlot *slot, uint64 number)
+{
+	while (!bdd_is_quiet(slot, number))
+		bdd_wait_quiet_step();
+}
+
+void
+bdd_wait_quiet_step(void)
+{
+	(void) WaitLatch(MyLatch,
+					 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 1, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
+/*
+ * False: generations up to this one were applied before.  Beside it the mark
+ * tells from where on the journal is needed for those that come after.
+ */
+static bool
+set_mark(BddTarget *target, uint64 generation)
+{
+	Oid types[] = {INT4OID, INT8OID, PG_LSNOID, INT8OID, TEXTOID};
+	Datum values[] = {Int32GetDatum(target->options.target_id),
+					  Int64GetDatum(generation),
+					  LSNGetDatum(bdd_slot_needed_from(target->slot, generation)),
+					  Int64GetDatum(GetSystemIdentifier()),
+					  CStringGetTextDatum(bdd_shape_to_text(target->shape.desc))};
+	BddIdentity saved;
+	uint64 changed;
+
+	bdd_become_extension_owner(&saved);
+	bdd_spi_connect();
+	changed = bdd_spi_run("INSERT INTO batchdedup.mark AS m VALUES ($1, $2, $3, $4, $5) "
+						  "ON CONFLICT (target_id) DO UPDATE "
+						  "SET generation = EXCLUDED.generation, journal_from = EXCLUDED.journal_from, "
+						  "system = EXCLUDED.system, shape = EXCLUDED.shape "
+						  "WHERE m.generation OPERATOR(pg_catalog.<) EXCLUDED.generation",
+						  lengthof(types), types, values, NULL);
+	bdd_spi_finish();
+	bdd_become_again(&saved);
+	if (changed > 0)
+		bdd_journal_write_applied(target->options.target_id, target->relid,
+								  generation);
+	return changed > 0;
+}
+
+/*
+ * Deferred triggers could not fire once we are not the owner any more.  In a
+ * transaction that may have deferred checks of its own only the constraints
+ * of the table are meant.
+ */
+void
+bdd_constraints_immediate(Oid relid)
+{
+	Oid types[] = {OIDOID};
+	Datum values[] = {ObjectIdGetDatum(relid)};
+	const char *sql = "SET CONSTRAINTS ALL IMMEDIATE";
+
+	bdd_spi_connect();
+	if (!bdd_am_worker && IsTransactionBlock())
+	{
+		(void) bdd_spi_run("SELECT pg_catalog.string_agg(pg_catalog.format('%I.%I', n.nspname, c.conname), ', ') "
+						   "FROM pg_catalog.pg_constraint c "
+						   "JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.connamespace "
+						   "WHERE c.condeferrable AND (c.conrelid OPERATOR(pg_catalog.=) $1 "
+						   "OR c.confrelid OPERATOR(pg_catalog.=) $1)",
+						   1, types, values, NULL);
+		sql = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+		if (sql != NULL)
+			sql = psprintf("SET CONSTRAINTS %s IMMEDIATE", sql);
+	}
+	if (sql != NULL && SPI_execute(sql, false, 0) < 0)
+		elog(ERROR, "SET CONSTRAINTS failed");
+	bdd_spi_finish();
+}
+
+void
+bdd_apply_begin(BddApply *apply, BddTarget *target)
+{
+	memset(apply, 0, sizeof(*apply));
+	apply->target = target;
+	apply->context = AllocSetContextCreate(CurrentMemoryContext,
+										   "batchdedup apply",
+										   ALLOCSET_DEFAULT_SIZES);
+	apply->row_context = apply->context;
+}
+
+void
+bdd_report_other_shape(BddTarget *target)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("rows buffered for \"%s\" have another shape than the table",
+					get_rel_name(target->relid)),
+			 errdetail("The table was changed while batchdedup was not loaded, and nobody knows what it was before."),
+			 errhint("Change the table's columns back, or TRUNCATE it to discard the rows.")));
+}
+
+/*
+ * The shape that the generation's rows have, if it is another than the
+ * table's; NULL: it is not, or may not be.  Asked before the mark is set.
+ */
+static const BddOldShape *
+shape_before(BddTarget *target, const BddSharedGeneration *generation)
+{
+	const BddOldShape *old;
+
+	if (generation->spooled)
+		return bdd_old_shape(target);
+	if (generation->fingerprint == target->shape.fingerprint)
+		return NULL;
+	old = bdd_old_shape(target);
+	if (!bdd_old_shape_fits(old, generation->fingerprint))
+		bdd_report_other_shape(target);
+	return old;
+}
+
+static void
+collect_rows(BddApply *apply, BddSharedGeneration *generation,
+			 const BddOldShape *old)
+{
+	uint64 first = apply->rows.count;
+
+	for (int i = 0; i < BDD_PARTITIONS; i++)
+		bdd_collect_partition(generation, i, true, &apply->rows);
+	for (uint64 i = first; i < apply->rows.count && old != NULL; i++)
+		apply->rows.rows[i].image = bdd_image_renew(old, &apply->rows.rows[i].image);
+}
+
+/*
+ * Takes the rows of a quiet generation and sets its mark; false: the mark was
+ * there already, it only has to be freed.
+ */
+bool
+bdd_apply_add(BddApply *apply, BddSharedGeneration *generation)
+{
+	BddTarget *target = apply->target;
+	MemoryContext old_context;
+	BddReplayed known = {0};
+
+	Assert(generation->state == BDD_SEALED);
+	bdd_check_journal(target);
+	old_context = MemoryContextSwitchTo(apply->context);
+	/* Before the mark is set. */
+	if (generation->spooled)
+		known.mark = bdd_mark_read(target->options.target_id, &known.from);
+	known.rows = pg_atomic_read_u32(&generation->keys);
+	known.old = shape_before(target, generation);
+	if (!set_mark(target, generation->number))
+	{
+		MemoryContextSwitchTo(old_context);
+		return false;
+	}
+	bdd_generation_applying(target->slot, generation,
+							GetCurrentTransactionId());
+	apply->number = generation->number;
+	apply->unlogged = apply->unlogged || !bdd_journal_has(generation);
+	if (generation->spooled)
+		bdd_replay_rows(apply, &known);
+	else
+		collect_rows(apply, generation, known.old);
+	MemoryContextSwitchTo(old_context);
+	return true;
+}
+
+/*
+ * Writes rows as the owner, with constraints checked while we still are the
+ * owner.  Returns those that the table refuses.
+ */
+static List *
+write_rows_as_owner(BddApply *apply, BddRows *rows)
+{
+	BddIdentity saved;
+	List *refused;
+
+	if (rows->count > 0)
+		bdd_progress_begin("flush", apply->target->relid, NULL, rows->count);
+	bdd_become_owner_of(apply->target->owner, &saved);
+	bdd_constraints_immediate(apply->target->relid);
+	refused = bdd_write_tolerantly(apply->target, rows, &apply->counts);
+	bdd_become_again(&saved);
+	if (bdd_progress_is("flush"))
+		bdd_progress_end();
+	return refused;
+}
+
+static void
+write_as_owner(BddApply *apply, BddRows *rows)
+{
+	apply->refused = list_concat(apply->refused,
+								 write_rows_as_owner(apply, rows));
+}
+
+/* Leaves as few rows for each key as there can be. */
+void
+bdd_apply_fold(BddApply *apply)
+{
+	MemoryContext old_context = MemoryContextSwitchTo(apply->row_context);
+	BddIdentity saved;
+
+	bdd_become_owner_of(apply->target->owner, &saved);
+	apply->counts.stale += bdd_rows_fold_equal(apply->target, &apply->rows);
+	bdd_become_again(&saved);
+	MemoryContextSwitchTo(old_context);
+}
+
+/* All rows, of a target that is applied alone. */
+void
+bdd_apply_all(BddApply *apply)
+{
+	MemoryContext old_context = MemoryContextSwitchTo(apply->context);
+
+	write_as_owner(apply, &apply->rows);
+	MemoryContextSwitchTo(old_context);
+}
+
+/* What has come so far, of more than memory is to hold. */
+void
+bdd_apply_part(BddApply *apply)
+{
+	MemoryContext old_context = MemoryContextSwitchTo(apply->context);
+	MemoryContext rows = apply->row_context;
+	int refused_before = list_length(apply->refused);
+
+	write_as_owner(apply, &apply->rows);
+	bdd_supersede_dead_letters(apply->target, &apply->rows, apply->refused);
+	memset(&apply->rows, 0, sizeof(apply->rows));
+	apply->row_context = AllocSetContextCreate(apply->context,
+											   "batchdedup replay",
+											   ALLOCSET_DEFAULT_SIZES);
+	for (int i = refused_before; i < list_length(apply->refused); i++)
+	{
+		BddRefused *refused = list_nth(apply->refused, i);
+
+		refused->row.image = bdd_image_copy(&refused->row.image);
+	}
+	if (rows != apply->context)
+		MemoryContextDelete(rows);
+	MemoryContextSwitchTo(old_context);
+}
+
+static bool
+is_plain_delete(const BddRow *row)
+{
+	return row->image.op == BDD_DELETE && row->round == 0;
+}
+
+static bool
+is_replace(const BddRow *row)
+{
+	return row->image.op == BDD_REPLACE && row->round == 0;
+}
+
+static void
+add_row(BddRows *rows, const BddRow *row, const BddImage *image)
+{
+	bdd_rows_add(rows, row->sequence, image);
+	rows->rows[rows->count - 1].round = row->round;
+}
+
+/*
+ * Of targets that are applied together, deletes come before the rest.
+ * "related": foreign keys are between them, and what is deleted in order to be
+ * inserted anew goes with the others.  Where that is refused it comes with the
+ * rest once more, and is refused there.
+ */
+void
+bdd_apply_deletes(BddApply *apply, bool related)
+{
+	MemoryContext old_context = MemoryContextSwitchTo(apply->context);
+	BddRows deletes = {0};
+	BddRows replaced = {0};
+	uint64 counted;
+
+	for (uint64 i = 0; i < apply->rows.count; i++)
+	{
+		const BddRow *row = &apply->rows.rows[i];
+
+		if (is_plain_delete(row))
+			add_row(&deletes, row, &row->image);
+		else if (related && is_replace(row))
+		{
+			BddImage image = bdd_key_only_delete(&apply->target->shape,
+												 &row->image);
+
+			add_row(&replaced, row, &image);
+		}
+	}
+	counted = apply->counts.rows;
+	list_free(write_rows_as_owner(apply, &replaced));
+	apply->counts.rows = counted;
+	write_as_owner(apply, &deletes);
+	MemoryContextSwitchTo(old_context);
+}
+
+void
+bdd_apply_rest(BddApply *apply)
+{
+	MemoryContext old_context = MemoryContextSwitchTo(apply->context);
+	BddRows rows = {0};
+
+	for (uint64 i = 0; i < apply->rows.count; i++)
+		if (!is_plain_delete(&apply->rows.rows[i]))
+			add_row(&rows, &apply->rows.rows[i], &apply->rows.rows[i].image);
+	write_as_owner(apply, &rows);
+	MemoryContextSwitchTo(old_context);
+}
+
+static void
+settle_letters(BddApply *apply)
+{
+	bdd_supersede_dead_letters(apply->target, &apply->rows, apply->refused);
+	bdd_store_dead_letters(apply->target, apply->number, apply->refused);
+	bdd_retry_waiting_letters(apply->target);
+	apply->counts.dead_lettered += list_length(apply->refused);
+}
+
+/* The rows have been written: what becomes of dead letters. */
+void
+bdd_apply_end(BddApply *apply)
+{
+	MemoryContext old_context = MemoryContextSwitchTo(apply->context);
+
+	if (apply->number > 0)
+	{
+		settle_letters(apply);
+		bdd_debug_point("apply");
+	}
+	MemoryContextSwitchTo(old_context);
+	MemoryContextDelete(apply->context);
+}
+
+/* One generation of one target; false: see bdd_apply_add. */
+bool
+bdd_apply_generation(BddTarget *target, BddSharedGeneration *generation,
+					 BddApplyCounts *counts)
+{
+	BddApply apply;
+	bool taken;
+
+	bdd_apply_begin(&apply, target);
+	taken = bdd_apply_add(&apply, generation);
+	if (taken)
+	{
+		bdd_apply_fold(&apply);
+		bdd_apply_all(&apply);
+	}
+	bdd_apply_end(&apply);
+	*counts = apply.counts;
+	return taken;
+}
+
+/* Adds rows that were not applied with a generation. */
+void
+bdd_count_stale(BddSharedSlot *slot, int32 target_id, uint64 stale)
+{
+	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
+	if (bdd_slot_belongs_to(slot, target_id))
+		slot->counts.stale += stale;
+	LWLockRelease(&slot->lock);
+}
+
+/* Adds what was applied to the target's counters. */
+void
+bdd_apply_count(BddSharedSlot *slot, int32 target_id,
+				const BddApplyCounts *counts, TimestampTz started)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
+	if (!bdd_slot_belongs_to(slot, target_id))
+	{
+		LWLockRelease(&slot->lock);
+		return;
+	}
+	slot->counts.inserted += counts->inserted;
+	slot->counts.updated += counts->updated;
+	slot->counts.unchanged += counts->unchanged;
+	slot->counts.stale += counts->stale;
+	slot->counts.deleted += counts->deleted;
+	slot->counts.dead_lettered += counts->dead_lettered;
+	slot->counts.applied_rows += counts->rows;
+	slot->counts.flushes++;
+	slot->counts.last_flush_at = now;
+	slot->counts.last_flush_us = now - started;
+	LWLockRelease(&slot->lock);
+}
+
+/*
+ * Its mark is set: by this transaction before, or by a worker that has
+ * committed and has yet to say so.
+ */
+static void
+note_applied(BddTarget *target, BddSharedGeneration *generation)
+{
+	if (!TransactionIdIsCurrentTransactionId(generation->apply_xid))
+		bdd_generation_applied(target->slot, target->options.target_id,
+							   generation->number);
+}
+
+/*
+ * Applies all that is buffered in the caller's transaction.  The caller holds
+ * a lock that keeps publishers out.
+ */
+void
+bdd_apply_here(BddTarget *target)
+{
+	BddSharedSlot *slot = bdd_target_slot(target);
+	BddSharedGeneration *generation;
+	uint64 number = 0;
+
+	bdd_seal(slot);
+	if (IsolationUsesXactSnapshot() && bdd_slot_has_unapplied(slot))
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("rows buffered for \"%s\" cannot be applied with an old snapshot",
+						get_rel_name(target->relid)),
+				 errhint("Flush the target before the transaction, or use READ COMMITTED.")));
+	while ((generation = bdd_next_sealed(slot, number)) != NULL)
+	{
+		BddApplyCounts counts = {0};
+
+		number = generation->number;
+		bdd_wait_quiet(slot, number);
+		if (!bdd_apply_generation(target, generation, &counts))
+			note_applied(target, generation);
+	}
+	if (number > 0)
+		bdd_at_commit_mark_applied(slot, number);
+}
+
+/*
+ * The table was emptied: what is buffered is as good as applied, unless the
+ * caller's transaction is rolled back.  The same lock as for bdd_apply_here.
+ */
+void
+bdd_discard_here(BddTarget *target)
+{
+	BddSharedSlot *slot = bdd_target_slot(target);
+	BddSharedGeneration *generation;
+	uint64 number = 0;
+
+	bdd_seal(slot);
+	while ((generation = bdd_next_sealed(slot, number)) != NULL)
+	{
+		number = generation->number;
+		bdd_wait_quiet(slot, number);
+		if (set_mark(target, number))
+			bdd_generation_applying(slot, generation,
+									GetCurrentTransactionId());
+		else
+			note_applied(target, generation);
+	}
+	if (number > 0)
+		bdd_at_commit_mark_applied(slot, number);
+}

@@ -1,0 +1,1100 @@
+/*-------------------------------------------------------------------------
+ *
+ * target_sql.c
+ *		The statements that write rows to a target.
+ *
+ * Rows reach SPI as an ephemeral named relation, as transition tables do, in
+ * key order.  Every operator and type is qualified: the statements mean the
+ * same under any search_path.  Aliases: t the target, x the target once more
+ * (to look whether a row is there), r the rows.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "apply/target_sql.h"
+
+#include "access/nbtree.h"
+#include "access/relation.h"
+#include "access/xact.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_collation.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_namespace_d.h"
+#include "catalog/pg_opclass.h"
+#include "catalog/pg_operator.h"
+#include "catalog/pg_trigger.h"
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "common/hashfn.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "nodes/pathnodes.h"
+#include "optimizer/optimizer.h"
+#include "sql/spi.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/plancache.h"
+#include "utils/queryenvironment.h"
+#include "utils/rel.h"
+#include "utils/resowner.h"
+#include "utils/syscache.h"
+#include "utils/typcache.h"
+#include "watch/guard.h"
+
+/* ---------- triggers ---------- */
+
+/*
+ * Triggers of foreign keys do not mind rows that stay as they are, and a
+ * redirect lets our rows pass.
+ */
+static void
+add_trigger(const Trigger *trigger, BddWriteRules *rules)
+{
+	if (trigger->tgenabled == TRIGGER_DISABLED || bdd_is_redirect(trigger) ||
+		RI_FKey_trigger_type(trigger->tgfoid) != RI_TRIGGER_NONE)
+		return;
+	if (TRIGGER_FOR_INSERT(trigger->tgtype) &&
+		TRIGGER_FOR_BEFORE(trigger->tgtype) &&
+		TRIGGER_FOR_ROW(trigger->tgtype))
+		rules->insert_triggers = true;
+	if (TRIGGER_FOR_UPDATE(trigger->tgtype) &&
+		(TRIGGER_FOR_ROW(trigger->tgtype) || trigger->tgoldtable != NULL ||
+		 trigger->tgnewtable != NULL))
+		rules->update_triggers = true;
+}
+
+static void
+add_rules(Oid relid, BddWriteRules *rules)
+{
+	Relation rel = relation_open(relid, NoLock);
+	TriggerDesc *triggers = rel->trigdesc;
+
+	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
+		add_trigger(&triggers->triggers[i], rules);
+	relation_close(rel, NoLock);
+}
+
+/* A partition may have triggers of its own. */
+BddWriteRules
+bdd_write_rules(BddTarget *target)
+{
+	BddWriteRules rules = {false, false, false};
+	List *relids = get_rel_relkind(target->relid) == RELKIND_PARTITIONED_TABLE ?
+					   find_all_inheritors(target->relid, AccessShareLock, NULL) :
+					   list_make1_oid(target->relid);
+	ListCell *cell;
+	bool old_snapshot = IsolationUsesXactSnapshot();
+	bool may_read = pg_class_aclcheck(target->relid, GetUserId(),
+									  ACL_SELECT) == ACLCHECK_OK;
+
+	foreach(cell, relids)
+		add_rules(lfirst_oid(cell), &rules);
+	/* MERGE would insert what is not there: rows of our own are. */
+	rules.merge = target->key.count > 0 && !rules.insert_triggers &&
+				  !old_snapshot && may_read && !target->options.own;
+
+	/*
+	 * What an old snapshot shows as unchanged may have been changed since; and
+	 * the comparison reads columns that the writer may not be allowed to see.
+	 */
+	if (old_snapshot || !may_read)
+		rules.update_triggers = true;
+	return rules;
+}
+
+/* ---------- pieces ---------- */
+
+static const char *
+column_name(BddTarget *target, int i)
+{
+	return quote_identifier(NameStr(TupleDescAttr(target->shape.desc,
+												  i)
+										->attname));
+}
+
+static char *
+table_name(BddTarget *target)
+{
+	return bdd_qualified_name(target->relid);
+}
+
+/* INSERT looks at the table alone, not at tables that inherit from it. */
+static const char *
+only(BddTarget *target)
+{
+	return get_rel_relkind(target->relid) == RELKIND_PARTITIONED_TABLE ?
+			   "" :
+			   "ONLY ";
+}
+
+static const char *
+qualified(Oid schema, const NameData *name)
+{
+	return quote_qualified_identifier(get_namespace_name(schema),
+									  NameStr(*name));
+}
+
+void
+bdd_append_operator(StringInfo sql, Oid opno)
+{
+	HeapTuple tuple = SearchSysCache1(OPEROID, ObjectIdGetDatum(opno));
+	Form_pg_operator form;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for operator %u", opno);
+	form = (Form_pg_operator) GETSTRUCT(tuple);
+	appendStringInfo(sql, " OPERATOR(%s.%s) ",
+					 quote_identifier(get_namespace_name(form->oprnamespace)),
+					 NameStr(form->oprname));
+	ReleaseSysCache(tuple);
+}
+
+void
+bdd_append_collation(StringInfo sql, Oid collation)
+{
+	if (OidIsValid(collation))
+	{
+		HeapTuple tuple = SearchSysCache1(COLLOID,
+										  ObjectIdGetDatum(collation));
+		Form_pg_collation form;
+
+		if (!HeapTupleIsValid(tuple))
+			elog(ERROR, "cache lookup failed for collation %u", collation);
+		form = (Form_pg_collation) GETSTRUCT(tuple);
+		appendStringInfo(sql, " COLLATE %s",
+						 qualified(form->collnamespace, &form->collname));
+		ReleaseSysCache(tuple);
+	}
+}
+
+static void
+append_opclass(StringInfo sql, Oid opclass)
+{
+	HeapTuple tuple = SearchSysCache1(CLAOID, ObjectIdGetDatum(opclass));
+	Form_pg_opclass form;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for operator class %u", opclass);
+	form = (Form_pg_opclass) GETSTRUCT(tuple);
+	appendStringInfo(sql, " %s",
+					 qualified(form->opcnamespace, &form->opcname));
+	ReleaseSysCache(tuple);
+}
+
+/* "alias.k1 = other.k1 AND ...", as the key's index compares. */
+void
+bdd_append_same_key(StringInfo sql, TupleDesc desc, const BddKey *key,
+					const char *alias, const char *other)
+{
+	for (int i = 0; i < key->count; i++)
+	{
+		const BddKeyColumn *column = &key->columns[i];
+		const char *name =
+			quote_identifier(NameStr(TupleDescAttr(desc, column->attnum - 1)->attname));
+
+		appendStringInfo(sql, "%s%s.%s", i > 0 ? " AND " : "", alias, name);
+		bdd_append_operator(sql, get_opfamily_member(column->opfamily,
+													 column->input_type,
+													 column->input_type,
+													 BTEqualStrategyNumber));
+		appendStringInfo(sql, "%s.%s", other, name);
+		bdd_append_collation(sql, column->collation);
+	}
+}
+
+/* "k1, ...", as ON CONFLICT finds the key's index. */
+void
+bdd_append_conflict_key(StringInfo sql, TupleDesc desc, const BddKey *key)
+{
+	for (int i = 0; i < key->count; i++)
+	{
+		const BddKeyColumn *column = &key->columns[i];
+		const char *name =
+			quote_identifier(NameStr(TupleDescAttr(desc, column->attnum - 1)->attname));
+
+		appendStringInfo(sql, "%s%s", i > 0 ? ", " : "", name);
+		bdd_append_collation(sql, column->collation);
+		append_opclass(sql, column->opclass);
+	}
+}
+
+static void
+append_same_key(StringInfo sql, BddTarget *target, const char *alias)
+{
+	bdd_append_same_key(sql, target->shape.desc, &target->key, alias, "r");
+}
+
+static void
+append_columns(StringInfo sql, BddTarget *target, const BddColumns *columns,
+			   const char *prefix)
+{
+	const char *comma = "";
+
+	for (int i = 0; i < target->shape.desc->natts; i++)
+		if (bdd_column_in(columns, i))
+		{
+			appendStringInfo(sql, "%s%s%s", comma, prefix,
+							 column_name(target, i));
+			comma = ", ";
+		}
+}
+
+static const BddRule *
+rule_of(BddTarget *target, int i)
+{
+	return target->shape.rules != NULL ? &target->shape.rules[i] : NULL;
+}
+
+/* "IS NULL" would be true of a composite value whose fields are all NULL. */
+#define IS_NULL " IS NOT DISTINCT FROM NULL"
+
+/* f(old, new), as its strictness has it. */
+static void
+append_function(StringInfo sql, const BddRule *rule, const char *old,
+				const char *new)
+{
+	const char *schema = get_namespace_name(get_func_namespace(rule->function));
+	const char *function = get_func_name(rule->function);
+	char *call = psprintf("%s(%s, %s)",
+						  quote_qualified_identifier(schema, function), old,
+						  new);
+
+	if (rule->strict)
+		appendStringInfo(sql, "CASE WHEN %s" IS_NULL " THEN %s WHEN %s" IS_NULL " THEN %s ELSE %s END",
+						 old, new, new, old, call);
+	else
+		appendStringInfoString(sql, call);
+}
+
+/*
+ * What the column's rule makes of "table.c" and "row.c", as a value of the
+ * column's type; its length is checked when it is assigned.
+ */
+static void
+append_result(StringInfo sql, BddTarget *target, int i, const char *table,
+			  const char *row)
+{
+	const BddRule *rule = rule_of(target, i);
+	Oid type = TupleDescAttr(target->shape.desc, i)->atttypid;
+	const char *name = column_name(target, i);
+	char *old = psprintf("%s.%s", table, name);
+	char *new = psprintf("%s.%s", row, name);
+
+	if (rule == NULL || rule->kind == BDD_LAST)
+	{
+		appendStringInfoString(sql, new);
+		return;
+	}
+	appendStringInfoChar(sql, '(');
+	switch (rule->kind)
+	{
+		case BDD_SUM:
+			appendStringInfo(sql, "coalesce(%s OPERATOR(pg_catalog.+) %s, %s, %s)",
+							 old, new, new, old);
+			break;
+		case BDD_CONCAT:
+			appendStringInfo(sql, "coalesce(%s OPERATOR(pg_catalog.||) %s, %s, %s)",
+							 old, new, new, old);
+			break;
+		case BDD_MIN:
+			appendStringInfo(sql, "least(%s, %s)", old, new);
+			break;
+		case BDD_MAX:
+			appendStringInfo(sql, "greatest(%s, %s)", old, new);
+			break;
+		case BDD_COALESCE:
+			appendStringInfo(sql, "coalesce(%s, %s)", new, old);
+			break;
+		default:
+			append_function(sql, rule, old, new);
+			break;
+	}
+	appendStringInfo(sql, ")::%s", format_type_be_qualified(type));
+}
+
+/* "c1 = ..., c2 = ...": what the rows make of the table's. */
+static void
+append_assignments(StringInfo sql, BddTarget *target,
+				   const BddColumns *columns, const char *row)
+{
+	const char *comma = "";
+
+	for (int i = 0; i < target->shape.desc->natts; i++)
+		if (bdd_column_in(columns, i))
+		{
+			appendStringInfo(sql, "%s%s = ", comma, column_name(target, i));
+			append_result(sql, target, i, "t", row);
+			comma = ", ";
+		}
+}
+
+/* Whether the row's version is not older than the table's. */
+static void
+append_is_newer(StringInfo sql, BddTarget *target, const char *table,
+				const char *row)
+{
+	int column = target->shape.version;
+	const char *name = column_name(target, column);
+	Oid base = getBaseType(TupleDescAttr(target->shape.desc, column)->atttypid);
+	TypeCacheEntry *type = lookup_type_cache(base,
+											 TYPECACHE_BTREE_OPFAMILY);
+
+	appendStringInfo(sql, "(%s.%s" IS_NULL " OR %s.%s", table, name, row, name);
+	bdd_append_operator(sql, get_opfamily_member(type->btree_opf,
+												 type->btree_opintype,
+												 type->btree_opintype,
+												 BTGreaterEqualStrategyNumber));
+	appendStringInfo(sql, "%s.%s)", table, name);
+}
+
+static bool
+is_empty(BddTarget *target, const BddColumns *columns)
+{
+	for (int i = 0; i < target->shape.set_bytes; i++)
+		if (columns[i] != 0)
+			return false;
+	return true;
+}
+
+/* Whether the row would change nothing can be told without its functions. */
+static bool
+can_tell_unchanged(BddTarget *target, const BddColumns *columns)
+{
+	for (int i = 0; i < target->shape.desc->natts; i++)
+		if (bdd_column_in(columns, i) && rule_of(target, i) != NULL &&
+			rule_of(target, i)->kind == BDD_FUNCTION)
+			return false;
+	return true;
+}
+
+static Oid
+get_type_namespace(Oid type)
+{
+	HeapTuple tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
+	Oid result;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for type %u", type);
+	result = ((Form_pg_type) GETSTRUCT(tuple))->typnamespace;
+	ReleaseSysCache(tuple);
+	return result;
+}
+
+/*
+ * Whether values that the type's = takes for equal are the same to the byte,
+ * and = is a quick function that is found under any search_path.
+ */
+bool
+bdd_equal_is_same(Form_pg_attribute attribute)
+{
+	Oid type = getBaseType(attribute->atttypid);
+	TypeCacheEntry *entry = lookup_type_cache(type, TYPECACHE_BTREE_OPFAMILY);
+	Oid proc;
+
+	if (get_type_namespace(type) != PG_CATALOG_NAMESPACE ||
+		type == BPCHAROID || entry->btree_opintype != type)
+		return false;
+	proc = get_opfamily_proc(entry->btree_opf, type, type, BTEQUALIMAGE_PROC);
+	return OidIsValid(proc) &&
+		   DatumGetBool(OidFunctionCall1Coll(proc, attribute->attcollation,
+											 ObjectIdGetDatum(type)));
+}
+
+/*
+ * True if the row leaves the columns as they are, to the byte: equality of the
+ * type would take 1.0 and 1.00 for unchanged.  Columns that are quick to compare
+ * come first.
+ */
+static void
+append_same_image(StringInfo sql, BddTarget *target, const char *alias,
+				  const BddColumns *columns)
+{
+	BddColumns *slow = palloc0(target->shape.set_bytes);
+	char *prefix = psprintf("%s.", alias);
+	const char *comma = "";
+	const char *and = "";
+
+	for (int i = 0; i < target->shape.desc->natts; i++)
+	{
+		const char *name = column_name(target, i);
+
+		if (!bdd_column_in(columns, i))
+			continue;
+		if (!bdd_equal_is_same(TupleDescAttr(target->shape.desc, i)))
+		{
+			bdd_column_add(slow, i);
+			continue;
+		}
+		appendStringInfo(sql, "%s%s%s IS NOT DISTINCT FROM ", and, prefix,
+						 name);
+		append_result(sql, target, i, alias, "r");
+		and = " AND ";
+	}
+	if (is_empty(target, slow))
+		return;
+	appendStringInfo(sql, "%sROW(", and);
+	append_columns(sql, target, slow, prefix);
+	appendStringInfoString(sql, ")::pg_catalog.record OPERATOR(pg_catalog.*=) ROW(");
+	for (int i = 0; i < target->shape.desc->natts; i++)
+		if (bdd_column_in(slow, i))
+		{
+			appendStringInfoString(sql, comma);
+			append_result(sql, target, i, alias, "r");
+			comma = ", ";
+		}
+	appendStringInfoString(sql, ")::pg_catalog.record");
+}
+
+static void
+append_conflict(StringInfo sql, BddTarget *target, const BddColumns *update)
+{
+	appendStringInfoString(sql, " ON CONFLICT (");
+	bdd_append_conflict_key(sql, target->shape.desc, &target->key);
+	if (is_empty(target, update))
+		appendStringInfoString(sql, ") DO NOTHING");
+	else
+	{
+		appendStringInfoString(sql, ") DO UPDATE SET ");
+		append_assignments(sql, target, update, "EXCLUDED");
+		if (target->shape.version >= 0)
+		{
+			appendStringInfoString(sql, " WHERE ");
+			append_is_newer(sql, target, "t", "EXCLUDED");
+		}
+	}
+}
+
+/* "(c1, ...)", and that values for identity columns are meant. */
+static void
+append_insert_columns(StringInfo sql, BddTarget *target,
+					  const BddColumns *insert)
+{
+	bool overriding = false;
+
+	for (int i = 0; i < target->shape.desc->natts; i++)
+		if (bdd_column_in(insert, i) && target->columns[i].identity_always)
+			overriding = true;
+	appendStringInfoChar(sql, '(');
+	append_columns(sql, target, insert, "");
+	appendStringInfo(sql, ")%s",
+					 overriding ? " OVERRIDING SYSTEM VALUE" : "");
+}
+
+static void
+append_insert(StringInfo sql, BddTarget *target, const BddColumns *insert)
+{
+	appendStringInfo(sql, "INSERT INTO %s AS t ", table_name(target));
+	append_insert_columns(sql, target, insert);
+	appendStringInfoString(sql, " SELECT ");
+	append_columns(sql, target, insert, "r.");
+	appendStringInfoString(sql, " FROM " BDD_ROWS_NAME " r");
+}
+
+/* ---------- statements ---------- */
+
+/* "versioned": only what the rows are not older than. */
+static char *
+build_delete(BddTarget *target, bool versioned)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "DELETE FROM %s%s t USING " BDD_ROWS_NAME " r WHERE ",
+					 only(target), table_name(target));
+	append_same_key(&sql, target, "t");
+	if (versioned)
+	{
+		appendStringInfoString(&sql, " AND ");
+		append_is_newer(&sql, target, "t", "r");
+	}
+	return sql.data;
+}
+
+/* How many rows are older than the table's. */
+static char *
+build_count_stale(BddTarget *target)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "SELECT pg_catalog.count(*) FROM %s%s t, " BDD_ROWS_NAME " r WHERE ",
+					 only(target), table_name(target));
+	append_same_key(&sql, target, "t");
+	appendStringInfoString(&sql, " AND (");
+	append_is_newer(&sql, target, "t", "r");
+	appendStringInfoString(&sql, ") IS NOT TRUE");
+	return sql.data;
+}
+
+/*
+ * For rows that give every column that an insert must have.  Rows that would
+ * change nothing are left out before they are locked, unless a trigger is to
+ * see them.
+ */
+static char *
+build_upsert(BddTarget *target, const BddWriteRules *rules,
+			 const BddColumns *update, const BddColumns *insert)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	append_insert(&sql, target, insert);
+	if (target->key.count == 0)
+		return sql.data;
+	if (!rules->insert_triggers && !rules->update_triggers &&
+		can_tell_unchanged(target, update))
+	{
+		appendStringInfo(&sql, " WHERE NOT EXISTS (SELECT FROM %s%s x WHERE ",
+						 only(target), table_name(target));
+		append_same_key(&sql, target, "x");
+		if (!is_empty(target, update))
+		{
+			appendStringInfoString(&sql, " AND (");
+			append_same_image(&sql, target, "x", update);
+			if (target->shape.version >= 0)
+			{
+				appendStringInfoString(&sql, " OR (");
+				append_is_newer(&sql, target, "x", "r");
+				appendStringInfoString(&sql, ") IS NOT TRUE");
+			}
+			appendStringInfoChar(&sql, ')');
+		}
+		appendStringInfoChar(&sql, ')');
+	}
+	append_conflict(&sql, target, update);
+	return sql.data;
+}
+
+/*
+ * The same, and for rows given in part, in one go: a key is looked up once, a
+ * row is not locked before it is updated.  A key that another transaction
+ * inserts meanwhile is an error.
+ */
+static char *
+build_merge(BddTarget *target, const BddWriteRules *rules,
+			const BddColumns *update, const BddColumns *insert)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "MERGE INTO %s%s t USING " BDD_ROWS_NAME " r ON ",
+					 only(target), table_name(target));
+	append_same_key(&sql, target, "t");
+	if (!is_empty(target, update))
+	{
+		appendStringInfoString(&sql, " WHEN MATCHED");
+		if (target->shape.version >= 0)
+		{
+			appendStringInfoString(&sql, " AND ");
+			append_is_newer(&sql, target, "t", "r");
+		}
+		if (!rules->update_triggers && can_tell_unchanged(target, update))
+		{
+			appendStringInfoString(&sql, " AND NOT (");
+			append_same_image(&sql, target, "t", update);
+			appendStringInfoChar(&sql, ')');
+		}
+		appendStringInfoString(&sql, " THEN UPDATE SET ");
+		append_assignments(&sql, target, update, "r");
+	}
+	appendStringInfoString(&sql, " WHEN NOT MATCHED THEN INSERT ");
+	append_insert_columns(&sql, target, insert);
+	appendStringInfoString(&sql, " VALUES (");
+	append_columns(&sql, target, insert, "r.");
+	appendStringInfoChar(&sql, ')');
+	return sql.data;
+}
+
+/* For rows given in part: first those whose key is there ... */
+static char *
+build_update_existing(BddTarget *target, const BddWriteRules *rules,
+					  const BddColumns *update)
+{
+	StringInfoData sql;
+
+	if (is_empty(target, update))
+		return NULL;
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "UPDATE %s%s t SET ", only(target),
+					 table_name(target));
+	append_assignments(&sql, target, update, "r");
+	appendStringInfoString(&sql, " FROM " BDD_ROWS_NAME " r WHERE ");
+	append_same_key(&sql, target, "t");
+	if (target->shape.version >= 0)
+	{
+		appendStringInfoString(&sql, " AND ");
+		append_is_newer(&sql, target, "t", "r");
+	}
+	if (!rules->update_triggers && can_tell_unchanged(target, update))
+	{
+		appendStringInfoString(&sql, " AND NOT (");
+		append_same_image(&sql, target, "t", update);
+		appendStringInfoChar(&sql, ')');
+	}
+	return sql.data;
+}
+
+/* ... then the others; a key that appears meanwhile is updated after all. */
+static char *
+build_insert_missing(BddTarget *target, const BddColumns *update,
+					 const BddColumns *insert)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	append_insert(&sql, target, insert);
+	appendStringInfo(&sql, " WHERE NOT EXISTS (SELECT FROM %s%s x WHERE ",
+					 only(target), table_name(target));
+	append_same_key(&sql, target, "x");
+	appendStringInfoChar(&sql, ')');
+	append_conflict(&sql, target, update);
+	return sql.data;
+}
+
+/* The table's row of the one key in the rows. */
+static char *
+build_select_row(BddTarget *target)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "SELECT (t.*)::%s FROM %s%s t, " BDD_ROWS_NAME " r WHERE ",
+					 table_name(target), only(target), table_name(target));
+	append_same_key(&sql, target, "t");
+	return sql.data;
+}
+
+/* ---------- statements that are made once ---------- */
+
+typedef enum BddStatementKind
+{
+	BDD_SQL_COUNT_STALE,
+	BDD_SQL_DELETE,
+	BDD_SQL_DELETE_VERSIONED,
+	BDD_SQL_UPSERT,
+	BDD_SQL_MERGE,
+	BDD_SQL_UPDATE_EXISTING,
+	BDD_SQL_INSERT_MISSING,
+	BDD_SQL_SELECT_ROW
+} BddStatementKind;
+
+/* A target's statements, newest first; they go with what is known of it. */
+typedef struct BddStatement
+{
+	struct BddStatement *next;
+	BddStatementKind kind;
+	BddWriteRules rules;
+	BddColumns *update;
+	BddColumns *insert;
+	uint64 names; /* names_changed when it was made */
+	char *sql;    /* NULL: there is nothing to do */
+} BddStatement;
+
+#define MAX_STATEMENTS 64
+
+/* Statements name schemas, operators, functions and types by their names. */
+static uint64 names_changed = 0;
+
+static void
+note_new_names(Datum arg, int cacheid, uint32 hashvalue)
+{
+	names_changed++;
+}
+
+static char *
+build(BddTarget *target, const BddStatement *wanted)
+{
+	switch (wanted->kind)
+	{
+		case BDD_SQL_COUNT_STALE:
+			return build_count_stale(target);
+		case BDD_SQL_DELETE:
+			return build_delete(target, false);
+		case BDD_SQL_DELETE_VERSIONED:
+			return build_delete(target, true);
+		case BDD_SQL_UPSERT:
+			return build_upsert(target, &wanted->rules, wanted->update,
+								wanted->insert);
+		case BDD_SQL_MERGE:
+			return build_merge(target, &wanted->rules, wanted->update,
+							   wanted->insert);
+		case BDD_SQL_UPDATE_EXISTING:
+			return build_update_existing(target, &wanted->rules,
+										 wanted->update);
+		case BDD_SQL_INSERT_MISSING:
+			return build_insert_missing(target, wanted->update,
+										wanted->insert);
+		case BDD_SQL_SELECT_ROW:
+			return build_select_row(target);
+	}
+	return NULL;
+}
+
+static bool
+is_same_statement(BddTarget *target, const BddStatement *a,
+				  const BddStatement *b)
+{
+	return a->kind == b->kind && a->names == b->names &&
+		   a->rules.insert_triggers == b->rules.insert_triggers &&
+		   a->rules.update_triggers == b->rules.update_triggers &&
+		   a->rules.merge == b->rules.merge &&
+		   memcmp(a->update, b->update, target->shape.set_bytes) == 0 &&
+		   memcmp(a->insert, b->insert, target->shape.set_bytes) == 0;
+}
+
+static BddColumns *
+copy_columns(BddTarget *target, const BddColumns *columns)
+{
+	BddColumns *copy = palloc(target->shape.set_bytes);
+
+	memcpy(copy, columns, target->shape.set_bytes);
+	return copy;
+}
+
+static char *
+statement(BddTarget *target, BddStatementKind kind, const BddWriteRules *rules,
+		  const BddColumns *update, const BddColumns *insert)
+{
+	BddStatement wanted = {.kind = kind, .names = names_changed};
+	BddStatement *made;
+	MemoryContext old_context;
+	int count = 0;
+
+	if (rules != NULL)
+		wanted.rules = *rules;
+	/* Where a set does not matter any will do. */
+	wanted.update = unconstify(BddColumns *, update != NULL ? update : target->shape.update);
+	wanted.insert = unconstify(BddColumns *, insert != NULL ? insert : target->shape.insert);
+	for (made = target->statements; made != NULL; made = made->next, count++)
+		if (is_same_statement(target, made, &wanted))
+			return made->sql;
+	wanted.sql = build(target, &wanted);
+	if (count >= MAX_STATEMENTS)
+		return wanted.sql;
+	old_context = MemoryContextSwitchTo(target->context);
+	made = palloc(sizeof(BddStatement));
+	*made = wanted;
+	made->update = copy_columns(target, wanted.update);
+	made->insert = copy_columns(target, wanted.insert);
+	made->sql = wanted.sql != NULL ? pstrdup(wanted.sql) : NULL;
+	made->next = target->statements;
+	target->statements = made;
+	MemoryContextSwitchTo(old_context);
+	return made->sql;
+}
+
+char *
+bdd_sql_count_stale(BddTarget *target)
+{
+	return statement(target, BDD_SQL_COUNT_STALE, NULL, NULL, NULL);
+}
+
+char *
+bdd_sql_delete(BddTarget *target, bool versioned)
+{
+	return statement(target,
+					 versioned ? BDD_SQL_DELETE_VERSIONED : BDD_SQL_DELETE,
+					 NULL, NULL, NULL);
+}
+
+char *
+bdd_sql_upsert(BddTarget *target, const BddWriteRules *rules,
+			   const BddColumns *update, const BddColumns *insert)
+{
+	return statement(target, BDD_SQL_UPSERT, rules, update, insert);
+}
+
+char *
+bdd_sql_merge(BddTarget *target, const BddWriteRules *rules,
+			  const BddColumns *update, const BddColumns *insert)
+{
+	return statement(target, BDD_SQL_MERGE, rules, update, insert);
+}
+
+char *
+bdd_sql_update_existing(BddTarget *target, const BddWriteRules *rules,
+						const BddColumns *update)
+{
+	return statement(target, BDD_SQL_UPDATE_EXISTING, rules, update, NULL);
+}
+
+char *
+bdd_sql_insert_missing(BddTarget *target, const BddColumns *update,
+					   const BddColumns *insert)
+{
+	return statement(target, BDD_SQL_INSERT_MISSING, NULL, update, insert);
+}
+
+char *
+bdd_sql_select_row(BddTarget *target)
+{
+	return statement(target, BDD_SQL_SELECT_ROW, NULL, NULL, NULL);
+}
+
+/* ---------- running ---------- */
+
+#define MAX_PLANS 256
+
+typedef struct BddPlan
+{
+	uint32 hash; /* of statement and size class */
+	SPIPlanPtr plan;
+	char *sql;
+} BddPlan;
+
+static HTAB *plans = NULL;
+
+/* The table that the innermost statement of ours writes, or InvalidOid. */
+static Oid writing = InvalidOid;
+
+/* Statements that run now: a plan in use must not be freed. */
+static int running = 0;
+static LocalTransactionId running_in = InvalidLocalTransactionId;
+
+static bool
+may_free_plans(void)
+{
+	LocalTransactionId now = bdd_my_vxid().localTransactionId;
+
+	if (running_in != now)
+		running = 0; /* an error ended what ran */
+	running_in = now;
+	return running == 0;
+}
+
+static void
+forget_plans(void)
+{
+	HASH_SEQ_STATUS scan;
+	BddPlan *entry;
+
+	hash_seq_init(&scan, plans);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+	{
+		SPI_freeplan(entry->plan);
+		pfree(entry->sql);
+	}
+	hash_destroy(plans);
+	plans = NULL;
+}
+
+static void
+init_plans(void)
+{
+	HASHCTL control;
+
+	control.keysize = sizeof(uint32);
+	control.entrysize = sizeof(BddPlan);
+	plans = hash_create("batchdedup plans", MAX_PLANS, &control,
+						HASH_ELEM | HASH_BLOBS);
+}
+
+/*
+ * What the catalog says about the table's size is not believed if it is
+ * little: a plan for a table of no rows reads all of it for every row of ours,
+ * and it stays in use while the table fills up.
+ */
+#define LEAST_PAGES 1000
+#define LEAST_ROWS 100000
+
+static bool planning = false; /* a statement of ours */
+static BddRelationHook previous_relation_hook = NULL;
+
+static BDD_RELATION_HOOK(assume_large)
+{
+	ListCell *cell;
+
+	if (previous_relation_hook != NULL)
+		BDD_CALL_RELATION_HOOK(previous_relation_hook);
+	if (!planning || rel->rtekind != RTE_RELATION)
+		return;
+	rel->pages = Max(rel->pages, LEAST_PAGES);
+	rel->tuples = Max(rel->tuples, LEAST_ROWS);
+	foreach(cell, rel->indexlist)
+	{
+		IndexOptInfo *index = lfirst_node(IndexOptInfo, cell);
+
+		if (index->indpred == NIL)
+		{
+			index->pages = Max(index->pages, LEAST_PAGES / 4);
+			index->tuples = rel->tuples;
+		}
+	}
+}
+
+void
+bdd_apply_sql_init(void)
+{
+	static const int caches[] = {NAMESPACEOID, OPEROID, CLAOID, COLLOID,
+								 PROCOID, TYPEOID};
+
+	for (int i = 0; i < lengthof(caches); i++)
+		CacheRegisterSyscacheCallback(caches[i], note_new_names, (Datum) 0);
+	previous_relation_hook = bdd_relation_hook;
+	bdd_relation_hook = assume_large;
+}
+
+/*
+ * Few rows are looked up one by one: the planner would rather read the whole
+ * table.  The settings act on the planning only, not on what triggers run.
+ */
+static void
+make_plan(SPIPlanPtr plan, bool few)
+{
+	int nesting = NewGUCNestLevel();
+	CachedPlan *cached;
+
+	if (few)
+	{
+		const char *const settings[] = {"enable_hashjoin", "enable_mergejoin"};
+
+		for (int i = 0; i < lengthof(settings); i++)
+			(void) set_config_option(settings[i], "off", PGC_USERSET,
+									 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
+									 false);
+	}
+	PG_TRY();
+	{
+		planning = true;
+		cached = SPI_plan_get_cached_plan(plan);
+	}
+	PG_FINALLY();
+	{
+		planning = false;
+	}
+	PG_END_TRY();
+	if (cached != NULL)
+		ReleaseCachedPlan(cached, CurrentResourceOwner);
+	AtEOXact_GUC(false, nesting);
+}
+
+static bool
+few_for_table(Oid relid, uint64 count)
+{
+	HeapTuple tuple = SearchSysCache1(RELOID,
+									  ObjectIdGetDatum(relid));
+	double rows = 0;
+
+	if (HeapTupleIsValid(tuple))
+	{
+		rows = ((Form_pg_class) GETSTRUCT(tuple))->reltuples;
+		ReleaseSysCache(tuple);
+	}
+	return count < 1000 || count <= rows / 2;
+}
+
+/* A saved plan, whose dependencies the server watches. */
+static SPIPlanPtr
+plan_for(Oid relid, const char *sql, uint64 count, int nargs, Oid *types)
+{
+	bool few = few_for_table(relid, count);
+	uint32 hash = hash_combine(string_hash(sql, 0), few);
+	BddPlan *entry;
+	bool found;
+	SPIPlanPtr plan;
+
+	if (plans != NULL && hash_get_num_entries(plans) >= MAX_PLANS &&
+		may_free_plans())
+		forget_plans();
+	if (plans == NULL)
+		init_plans();
+	entry = hash_search(plans, &hash, HASH_FIND, NULL);
+	if (entry != NULL && strcmp(entry->sql, sql) == 0)
+	{
+		make_plan(entry->plan, few);
+		return entry->plan;
+	}
+	plan = SPI_prepare(sql, nargs, types);
+	if (plan != NULL && entry != NULL && !may_free_plans())
+		return plan; /* for this time only */
+	if (plan == NULL || SPI_keepplan(plan) != 0)
+		elog(ERROR, "could not prepare \"%s\": %s", sql,
+			 SPI_result_code_string(SPI_result));
+	make_plan(plan, few);
+	entry = hash_search(plans, &hash, HASH_ENTER, &found);
+	if (found)
+	{
+		/* Another statement with the same hash has to make room. */
+		SPI_freeplan(entry->plan);
+		pfree(entry->sql);
+	}
+	entry->plan = plan;
+	entry->sql = MemoryContextStrdup(TopMemoryContext, sql);
+	return plan;
+}
+
+/* Whether rows that come into the table now are ours. */
+bool
+bdd_is_writing(Oid relid)
+{
+	return writing == relid;
+}
+
+static int
+execute(SPIPlanPtr plan, Oid relid, Datum *values, bool read_only)
+{
+	Oid outer = writing;
+	int result = 0;
+
+	writing = relid;
+	PG_TRY();
+	{
+		result = SPI_execute_plan(plan, values, NULL, read_only, 0);
+	}
+	PG_FINALLY();
+	{
+		writing = outer;
+	}
+	PG_END_TRY();
+	return result;
+}
+
+/*
+ * Runs a statement on rows that it knows by the name in "relation"; returns
+ * how many rows it wrote or found.  "relid" is the table that it writes, or
+ * looks into for each of the rows.  The caller is connected to SPI.
+ * "read_only": with the active snapshot.
+ */
+uint64
+bdd_run_on_relation(Oid relid, const char *sql, EphemeralNamedRelation relation,
+					int nargs, Oid *types, Datum *values, bool read_only)
+{
+	SPIPlanPtr plan;
+	int result;
+
+	if (SPI_register_relation(relation) != SPI_OK_REL_REGISTER)
+		elog(ERROR, "could not register the rows");
+	plan = plan_for(relid, sql, (uint64) relation->md.enrtuples, nargs, types);
+	(void) may_free_plans();
+	running++;
+	bdd_guard_own_statement = true;
+	result = execute(plan, relid, values, read_only);
+	running--;
+	bdd_guard_own_statement = false;
+	if (result < 0)
+		elog(ERROR, "statement failed: %s: %s",
+			 SPI_result_code_string(result), sql);
+	(void) SPI_unregister_relation(relation->md.name);
+	return SPI_processed;
+}
+
+/* Runs a statement of this file on rows that have the table's row type. */
+uint64
+bdd_run_on_rows(BddTarget *target, const char *sql, Tuplestorestate *rows,
+				uint64 count, bool read_only)
+{
+	EphemeralNamedRelation relation =
+		palloc0(sizeof(EphemeralNamedRelationData));
+
+	relation->md.name = pstrdup(BDD_ROWS_NAME);
+	relation->md.reliddesc = target->relid;
+	relation->md.enrtype = ENR_NAMED_TUPLESTORE;
+	relation->md.enrtuples = count;
+	relation->reldata = rows;
+	return bdd_run_on_relation(target->relid, sql, relation, 0, NULL, NULL,
+							   read_only);
+}

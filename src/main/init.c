@@ -1,0 +1,76 @@
+/*-------------------------------------------------------------------------
+ *
+ * init.c
+ *		Start of the library.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "base/base.h"
+
+#include "apply/target_sql.h"
+#include "base/guc.h"
+#include "commit/xact.h"
+#include "fmgr.h"
+#include "journal/shutdown_file.h"
+#include "main/shmem.h"
+#include "miscadmin.h"
+#include "proxy/conflict.h"
+#include "proxy/view.h"
+#include "read/lookup.h"
+#include "watch/ddl.h"
+#include "watch/guard.h"
+#include "worker/launcher.h"
+
+PG_MODULE_MAGIC;
+
+bool bdd_preloaded = false;
+bool bdd_am_worker = false;
+
+extern PGDLLEXPORT void _PG_init(void);
+
+/*
+ * Without a place in shared memory no function works, but the library can be
+ * loaded: bdd_check_preloaded says what to do.
+ */
+void
+_PG_init(void)
+{
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+	bdd_guc_init();
+	if (IsBinaryUpgrade)
+	{
+		bdd_shutdown_file_refuse_upgrade();
+		return;
+	}
+	bdd_preloaded = true;
+	bdd_shmem_init();
+	bdd_xact_init();
+	bdd_guard_init();
+	bdd_ddl_init();
+	bdd_apply_sql_init();
+	bdd_conflict_init();
+	bdd_lookup_init();
+	bdd_view_init();
+	bdd_launcher_register();
+}
+
+void
+bdd_check_preloaded(void)
+{
+	if (!bdd_preloaded)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("batchdedup is not loaded at server start"),
+				 errhint("Add batchdedup to shared_preload_libraries and restart the server.")));
+}
+
+/* An argument that has no meaning when it is null. */
+void
+bdd_check_argument(FunctionCallInfo fcinfo, int n, const char *what)
+{
+	if (PG_ARGISNULL(n))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s must not be null", what)));
+}

@@ -1,0 +1,809 @@
+/*-------------------------------------------------------------------------
+ *
+ * overlay.c
+ *		What a statement that reads a view of create_view knows of the buffer.
+ *
+ * The view is the table's rows whose key is not overlaid(), and what
+ * overlay_rows() returns.  So that no key is in both or in neither, whatever
+ * is published or applied while the statement runs, it decides once for each
+ * key whether the buffer has it, and what it says.  It remembers that until
+ * its end: at first key by key, and once it has asked for many of them, for
+ * all keys at once, in a copy of the buffer.  A statement that looks up a few
+ * keys thus scans nothing, one that reads a table does not ask shared memory
+ * for each of its rows, and both need no more memory than the buffer.
+ *
+ * This begins with the statement: then its role is asked whether it may read
+ * the table.
+ *
+ * The statement may write what it reads (UPDATE of the view).  As in a table,
+ * it does not see what it has written itself: before a pending row changes,
+ * what was pending is remembered as well.
+ *
+ * What is known is found by the memory context of the statement's executor,
+ * which all its expressions have in common.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "read/overlay.h"
+
+#include "base/debug_point.h"
+#include "catalog/pg_class.h"
+#include "commit/pending.h"
+#include "common/hashfn.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "nodes/nodeFuncs.h"
+#include "nodes/supportnodes.h"
+#include "read/read.h"
+#include "sql/spi.h"
+#include "storage/lmgr.h"
+#include "target/keyorder.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/tuplestore.h"
+
+PG_FUNCTION_INFO_V1(bdd_overlaid);
+PG_FUNCTION_INFO_V1(bdd_overlay_rows);
+PG_FUNCTION_INFO_V1(bdd_overlay_support);
+
+typedef struct BddOverlaidEntry
+{
+	BddOverlaid *key;
+	uint32 hash;
+	char status;
+} BddOverlaidEntry;
+
+static inline bool
+same_key(const BddOverlaid *a, const BddOverlaid *b)
+{
+	return a->key_size == b->key_size &&
+		   memcmp(a->key, b->key, a->key_size) == 0;
+}
+
+#define SH_PREFIX bdd_overlaid
+#define SH_ELEMENT_TYPE BddOverlaidEntry
+#define SH_KEY_TYPE BddOverlaid *
+#define SH_KEY key
+#define SH_HASH_KEY(table, key) ((key)->hash)
+#define SH_EQUAL(table, a, b) same_key(a, b)
+#define SH_STORE_HASH
+#define SH_GET_HASH(table, entry) ((entry)->hash)
+#define SH_SCOPE static inline
+#define SH_DECLARE
+#define SH_DEFINE
+#include "lib/simplehash.h"
+
+/* From this number of keys on all of a small buffer are copied. */
+#define FEW_KEYS 64
+
+struct BddOverlay
+{
+	BddOverlay *next; /* of this backend's */
+	MemoryContext query;
+	MemoryContext context;
+	MemoryContextCallback callback;
+	Oid role; /* who may use it; InvalidOid: all that the statement is */
+	Oid relid;
+	BddTarget *target;
+	bool complete;  /* every key of the buffer is decided */
+	bool own_saved; /* who has no entry had nothing pending */
+	uint64 few;     /* keys to ask for one by one */
+	StringInfoData bytes;
+	struct bdd_overlaid_hash *keys;
+
+	/* Where equal keys differ in bytes: all, in key order. */
+	BddRows rows;
+	BddOverlaid *sorted; /* beside rows */
+};
+
+static BddOverlay *overlays = NULL;
+
+/* ---------- keys ---------- */
+
+/* The key's entry, made if there is none. */
+static BddOverlaid *
+entry_of(BddOverlay *overlay, uint32 hash, const char *key, uint32 key_size)
+{
+	BddOverlaid probe = {.hash = hash, .key_size = key_size};
+	BddOverlaidEntry *entry;
+	BddOverlaid *made;
+	bool found;
+
+	probe.key = unconstify(char *, key);
+	entry = bdd_overlaid_lookup(overlay->keys, &probe);
+	if (entry != NULL)
+		return entry->key;
+	made = MemoryContextAllocZero(overlay->context,
+								  sizeof(BddOverlaid) + key_size);
+	made->hash = hash;
+	made->key_size = key_size;
+	made->key = (char *) (made + 1);
+	memcpy(made->key, key, key_size);
+	bdd_overlaid_insert(overlay->keys, made, &found)->key = made;
+	return made;
+}
+
+/* The key says this on top of what it said so far. */
+static void
+add_image(BddOverlay *overlay, BddOverlaid *key, const BddImage *image)
+{
+	bdd_rows_add(&key->rows, 0, image);
+	(void) bdd_rows_fold(&overlay->target->shape, &key->rows, false);
+}
+
+static int
+compare_sequence(const void *a, const void *b)
+{
+	uint64 left = ((const BddRow *) a)->sequence;
+	uint64 right = ((const BddRow *) b)->sequence;
+
+	return left < right ? -1 : left > right ? 1 :
+											  0;
+}
+
+/* The row and those that it hides, the oldest first. */
+static void
+save_rows(const BddPendingRow *row, BddRows *rows)
+{
+	BddImage copy;
+
+	if (row == NULL)
+		return;
+	save_rows(row->hides, rows);
+	copy = bdd_image_copy(&row->newest->image);
+	bdd_rows_add(rows, 0, &copy);
+}
+
+/* What of this transaction is pending; unless it is known, as it is now. */
+static void
+save_own(BddOverlay *overlay, BddOverlaid *key)
+{
+	BddPending *pending = bdd_pending_find(overlay->relid);
+	BddPendingRow *row = NULL;
+
+	if (key->decided || key->saved)
+		return;
+	if (pending != NULL && !overlay->own_saved)
+		row = bdd_pending_lookup(pending, key->hash, key->key, key->key_size);
+	save_rows(row, &key->own);
+	key->saved = true;
+}
+
+static void
+add_own(BddOverlay *overlay, BddOverlaid *key)
+{
+	save_own(overlay, key);
+	for (uint64 i = 0; i < key->own.count; i++)
+		add_image(overlay, key, &key->own.rows[i].image);
+	key->own.count = 0;
+	key->decided = true;
+}
+
+/* Asks the buffer for one key. */
+static void
+decide(BddOverlay *overlay, BddOverlaid *key, StringInfo bytes)
+{
+	BddRows rows = {0};
+
+	bdd_read_published_key(overlay->target, key->hash, bytes,
+						   GetActiveSnapshot(), &rows);
+	if (rows.count > 1)
+		qsort(rows.rows, rows.count, sizeof(BddRow), compare_sequence);
+	for (uint64 i = 0; i < rows.count; i++)
+		add_image(overlay, key, &rows.rows[i].image);
+	if (rows.rows != NULL)
+		pfree(rows.rows);
+	add_own(overlay, key);
+}
+
+static uint32
+encode_image(BddOverlay *overlay, const BddImage *image)
+{
+	BddTarget *target = overlay->target;
+	Datum values[INDEX_MAX_KEYS];
+	HeapTupleData heap;
+	bool isnull;
+
+	bdd_tuple_as_heap(bdd_image_tuple(&target->shape, image), &heap);
+	for (int i = 0; i < target->key.count; i++)
+		values[i] = heap_getattr(&heap, target->key.columns[i].attnum,
+								 target->shape.desc, &isnull);
+	resetStringInfo(&overlay->bytes);
+	return bdd_key_encode(&target->key, values, &overlay->bytes);
+}
+
+/* What is pending, beside what was saved before it changed. */
+static void
+save_all_own(BddOverlay *overlay)
+{
+	BddPending *pending = bdd_pending_find(overlay->relid);
+	dlist_iter iter;
+
+	if (pending == NULL || overlay->own_saved)
+		return;
+	dlist_foreach(iter, &pending->set->rows)
+	{
+		BddPendingRow *row = dlist_container(BddPendingRow, set_link,
+											 iter.cur);
+
+		save_own(overlay, entry_of(overlay, row->hash, row->key, row->key_size));
+	}
+	overlay->own_saved = true;
+}
+
+/* Asks the buffer for all keys that are not decided yet. */
+static void
+decide_all(BddOverlay *overlay)
+{
+	BddRows rows = {0};
+	bdd_overlaid_iterator iterator;
+	BddOverlaidEntry *entry;
+
+	bdd_debug_point("overlay");
+	bdd_read_published(overlay->target, GetActiveSnapshot(), &rows);
+	if (rows.count > 1)
+		qsort(rows.rows, rows.count, sizeof(BddRow), compare_sequence);
+	for (uint64 i = 0; i < rows.count; i++)
+	{
+		BddImage *image = &rows.rows[i].image;
+		uint32 hash = encode_image(overlay, image);
+		BddOverlaid *key = entry_of(overlay, hash, overlay->bytes.data,
+									overlay->bytes.len);
+
+		if (!key->decided)
+			add_image(overlay, key, image);
+	}
+	if (rows.rows != NULL)
+		pfree(rows.rows);
+	save_all_own(overlay);
+	bdd_overlaid_start_iterate(overlay->keys, &iterator);
+	while ((entry = bdd_overlaid_iterate(overlay->keys, &iterator)) != NULL)
+		if (!entry->key->decided)
+			add_own(overlay, entry->key);
+	overlay->complete = true;
+}
+
+/* The same where only the operator class knows which keys are equal. */
+static void
+decide_all_sorted(BddOverlay *overlay)
+{
+	BddIdentity saved;
+
+	bdd_debug_point("overlay");
+	bdd_read_published(overlay->target, GetActiveSnapshot(), &overlay->rows);
+	bdd_read_pending(overlay->target, &overlay->rows);
+	for (uint64 i = 0; i < overlay->rows.count; i++)
+		overlay->rows.rows[i].image = bdd_image_copy(&overlay->rows.rows[i].image);
+	bdd_become_owner_of(overlay->target->owner, &saved);
+	(void) bdd_rows_fold_equal(overlay->target, &overlay->rows);
+	bdd_become_again(&saved);
+	overlay->sorted = MemoryContextAllocHuge(overlay->context,
+											 Max(overlay->rows.count, 1) *
+												 sizeof(BddOverlaid));
+	for (uint64 i = 0; i < overlay->rows.count; i++)
+	{
+		BddRow *row = &overlay->rows.rows[i];
+		BddOverlaid *first = &overlay->sorted[i - row->round];
+
+		/* Only the first row of a key stands for it. */
+		memset(&overlay->sorted[i], 0, sizeof(BddOverlaid));
+		overlay->sorted[i].decided = true;
+		first->rows.rows = row - row->round;
+		first->rows.count = row->round + 1;
+	}
+	overlay->complete = true;
+}
+
+static void
+complete(BddOverlay *overlay)
+{
+	MemoryContext old_context;
+
+	if (overlay->complete)
+		return;
+	old_context = MemoryContextSwitchTo(overlay->context);
+	if (overlay->target->key.exact)
+		decide_all(overlay);
+	else
+		decide_all_sorted(overlay);
+	MemoryContextSwitchTo(old_context);
+}
+
+/* ---------- overlays ---------- */
+
+/* What is pending will change. */
+static void
+watch_pending(BddPending *pending, uint32 hash, const char *key,
+			  uint32 key_size)
+{
+	for (BddOverlay *overlay = overlays; overlay != NULL;
+		 overlay = overlay->next)
+	{
+		MemoryContext old_context;
+
+		if (overlay->relid != pending->relid || overlay->complete)
+			continue;
+		old_context = MemoryContextSwitchTo(overlay->context);
+		if (key == NULL)
+			save_all_own(overlay);
+		else
+			save_own(overlay, entry_of(overlay, hash, key, key_size));
+		MemoryContextSwitchTo(old_context);
+	}
+}
+
+/* The statement is over, and its memory goes. */
+static void
+forget(void *arg)
+{
+	BddOverlay **link = &overlays;
+
+	while (*link != NULL && *link != arg)
+		link = &(*link)->next;
+	if (*link != NULL)
+		*link = (*link)->next;
+	if (overlays == NULL)
+		bdd_pending_watcher = NULL;
+}
+
+/* Keys that are buffered or pending, roughly. */
+uint64
+bdd_overlay_estimate(BddTarget *target)
+{
+	BddPending *pending = bdd_pending_find(target->relid);
+	uint64 count = pending != NULL ? pending->set->count : 0;
+
+	if (target->slot == NULL)
+		return count;
+	LWLockAcquire(&target->slot->lock, LW_SHARED);
+	if (bdd_slot_belongs_to(target->slot, target->options.target_id))
+		for (BddSharedGeneration *generation = target->slot->oldest;
+			 generation != NULL; generation = generation->next)
+			count += pg_atomic_read_u32(&generation->keys);
+	LWLockRelease(&target->slot->lock);
+	return count;
+}
+
+static BddOverlay *
+start(MemoryContext query, BddTarget *target)
+{
+	MemoryContext context = AllocSetContextCreate(query, "batchdedup overlay",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext old_context = MemoryContextSwitchTo(context);
+	BddOverlay *overlay = palloc0(sizeof(BddOverlay));
+
+	overlay->query = query;
+	overlay->context = context;
+	overlay->role = GetUserId();
+	overlay->relid = target->relid;
+	overlay->target = target;
+	overlay->few = Max(FEW_KEYS, bdd_overlay_estimate(target) / 4);
+	initStringInfo(&overlay->bytes);
+	overlay->keys = bdd_overlaid_create(context, 16, NULL);
+	overlay->callback.func = forget;
+	overlay->callback.arg = overlay;
+	MemoryContextRegisterResetCallback(context, &overlay->callback);
+	MemoryContextSwitchTo(old_context);
+	overlay->next = overlays;
+	overlays = overlay;
+	bdd_pending_watcher = watch_pending;
+	if (!target->key.exact)
+		complete(overlay);
+	return overlay;
+}
+
+/*
+ * What the statement knows of the table's buffer; NULL: the table is no
+ * target.  Checks that the caller may read it.
+ */
+BddOverlay *
+bdd_overlay_of(MemoryContext query, Oid relid)
+{
+	Oid role = GetUserId();
+	BddTarget *target;
+
+	bdd_check_preloaded();
+	for (BddOverlay *overlay = overlays; overlay != NULL;
+		 overlay = overlay->next)
+		if (overlay->query == query && overlay->relid == relid &&
+			(!OidIsValid(overlay->role) || overlay->role == role))
+			return overlay;
+	LockRelationOid(relid, AccessShareLock);
+	target = bdd_target_lookup(relid);
+	if (target == NULL)
+		return NULL;
+	bdd_check_usable(target);
+	bdd_read_begin(target);
+	return start(query, target);
+}
+
+/*
+ * A statement begins that reads the view.  As of a table it sees what is
+ * pending now, and the rights of who began it count, also if it is a cursor
+ * that another role fetches from.
+ */
+void
+bdd_overlay_begin(MemoryContext query, Oid relid)
+{
+	BddOverlay *overlay = bdd_overlay_of(query, relid);
+
+	if (overlay != NULL)
+		overlay->role = InvalidOid;
+}
+
+BddTarget *
+bdd_overlay_target(const BddOverlay *overlay)
+{
+	return overlay->target;
+}
+
+static BddOverlaid *
+find_sorted(BddOverlay *overlay, const Datum *values)
+{
+	BddTarget *target = overlay->target;
+	BddIdentity saved;
+	BddValues row;
+	BddImage key;
+	BddRow *found;
+
+	if (overlay->rows.count == 0)
+		return NULL;
+	bdd_values_init(target, &row);
+	for (int i = 0; i < target->key.count; i++)
+	{
+		int column = target->key.columns[i].attnum - 1;
+
+		row.values[column] = values[i];
+		row.isnull[column] = false;
+	}
+	key = bdd_key_image(target, &row);
+	bdd_become_owner_of(target->owner, &saved);
+	found = bdd_rows_find(target, &overlay->rows, &key, 0);
+	bdd_become_again(&saved);
+	return found == NULL ? NULL : &overlay->sorted[found - overlay->rows.rows];
+}
+
+/* What the statement sees of the key, none of whose values is null. */
+BddOverlaid *
+bdd_overlay_find(BddOverlay *overlay, const Datum *values)
+{
+	StringInfo bytes = &overlay->bytes;
+	BddOverlaid *key;
+	MemoryContext old_context;
+	uint32 hash;
+
+	if (!overlay->target->key.exact)
+		return find_sorted(overlay, values);
+	if (!overlay->complete && overlay->keys->members >= overlay->few)
+		complete(overlay);
+	if (overlay->complete && overlay->keys->members == 0)
+		return NULL;
+	resetStringInfo(bytes);
+	hash = bdd_key_encode(&overlay->target->key, values, bytes);
+	if (overlay->complete)
+	{
+		BddOverlaid probe = {.hash = hash, .key_size = bytes->len, .key = bytes->data};
+		BddOverlaidEntry *entry = bdd_overlaid_lookup(overlay->keys, &probe);
+
+		return entry == NULL ? NULL : entry->key;
+	}
+	key = entry_of(overlay, hash, bytes->data, bytes->len);
+	if (!key->decided)
+	{
+		old_context = MemoryContextSwitchTo(overlay->context);
+		decide(overlay, key, bytes);
+		MemoryContextSwitchTo(old_context);
+	}
+	return key;
+}
+
+/* ---------- rows ---------- */
+
+/* The row that the view shows for the key; false: there is none. */
+bool
+bdd_overlay_row(BddOverlay *overlay, const BddOverlaid *key, BddValues *row)
+{
+	BddTarget *target = overlay->target;
+	HeapTupleHeader stored = NULL;
+	BddIdentity saved;
+
+	if (key == NULL || key->rows.count == 0)
+		return false;
+	if (bdd_read_needs_table(target, &key->rows))
+	{
+		bdd_become_owner_of(target->owner, &saved);
+		stored = bdd_read_table_row(target, &key->rows.rows[0].image);
+		bdd_become_again(&saved);
+	}
+	return bdd_read_fold(target, &key->rows, stored, row);
+}
+
+/* Leaves dropped columns out. */
+void
+bdd_overlay_pack(const BddOverlay *overlay, BddValues *row)
+{
+	TupleDesc desc = overlay->target->shape.desc;
+	int live = 0;
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		if (TupleDescAttr(desc, i)->attisdropped)
+			continue;
+		row->values[live] = row->values[i];
+		row->isnull[live] = row->isnull[i];
+		live++;
+	}
+}
+
+typedef struct BddEmission
+{
+	BddOverlay *overlay;
+	ReturnSetInfo *result;
+	MemoryContext context; /* of one row */
+	const BddImage **partial;
+	BddOverlaid **partial_keys;
+	uint64 partial_count;
+	uint64 room;
+} BddEmission;
+
+static void
+emit(BddEmission *emission, BddOverlaid *key, HeapTupleHeader stored)
+{
+	MemoryContext old_context = MemoryContextSwitchTo(emission->context);
+	BddValues row;
+
+	key->emitted = true;
+	if (bdd_read_fold(emission->overlay->target, &key->rows, stored, &row))
+	{
+		bdd_overlay_pack(emission->overlay, &row);
+		tuplestore_putvalues(emission->result->setResult,
+							 emission->result->setDesc, row.values,
+							 row.isnull);
+	}
+	MemoryContextSwitchTo(old_context);
+	MemoryContextReset(emission->context);
+}
+
+static void
+emit_stored(HeapTupleHeader stored, void *arg)
+{
+	BddEmission *emission = arg;
+	BddTarget *target = emission->overlay->target;
+	MemoryContext old_context = MemoryContextSwitchTo(emission->context);
+	Datum values[INDEX_MAX_KEYS];
+	BddValues row;
+	BddOverlaid *key;
+
+	bdd_values_init(target, &row);
+	bdd_values_deform(target, stored, &row);
+	for (int i = 0; i < target->key.count; i++)
+		values[i] = row.values[target->key.columns[i].attnum - 1];
+	key = bdd_overlay_find(emission->overlay, values);
+	MemoryContextSwitchTo(old_context);
+	if (key != NULL && !key->emitted)
+		emit(emission, key, stored);
+}
+
+/* Rows that the table's shows through wait; they are looked up together. */
+static void
+emit_or_wait(BddEmission *emission, BddOverlaid *key)
+{
+	key->emitted = false;
+	if (key->rows.count == 0)
+		return;
+	if (!bdd_read_needs_table(emission->overlay->target, &key->rows))
+	{
+		emit(emission, key, NULL);
+		return;
+	}
+	emission->partial[emission->partial_count] = &key->rows.rows[0].image;
+	emission->partial_keys[emission->partial_count] = key;
+	emission->partial_count++;
+}
+
+static void
+emit_partial(BddEmission *emission)
+{
+	BddTarget *target = emission->overlay->target;
+	BddIdentity saved;
+
+	if (emission->partial_count == 0)
+		return;
+	bdd_become_owner_of(target->owner, &saved);
+	bdd_read_table_rows(target, emission->partial, emission->partial_count,
+						emit_stored, emission);
+	bdd_become_again(&saved);
+	for (uint64 i = 0; i < emission->partial_count; i++)
+		if (!emission->partial_keys[i]->emitted)
+			emit(emission, emission->partial_keys[i], NULL);
+}
+
+static void
+emit_all(BddOverlay *overlay, ReturnSetInfo *result)
+{
+	BddEmission emission = {.overlay = overlay, .result = result};
+	bool exact = overlay->target->key.exact;
+	uint64 count = exact ? overlay->keys->members : overlay->rows.count;
+	bdd_overlaid_iterator iterator;
+	BddOverlaidEntry *entry;
+
+	emission.context = AllocSetContextCreate(CurrentMemoryContext,
+											 "batchdedup row",
+											 ALLOCSET_DEFAULT_SIZES);
+	emission.partial = MemoryContextAllocHuge(CurrentMemoryContext,
+											  Max(count, 1) * sizeof(void *));
+	emission.partial_keys = MemoryContextAllocHuge(CurrentMemoryContext,
+												   Max(count, 1) * sizeof(void *));
+	if (exact)
+	{
+		bdd_overlaid_start_iterate(overlay->keys, &iterator);
+		while ((entry = bdd_overlaid_iterate(overlay->keys, &iterator)) != NULL)
+			emit_or_wait(&emission, entry->key);
+	}
+	else
+		for (uint64 i = 0; i < count; i++)
+			emit_or_wait(&emission, &overlay->sorted[i]);
+	emit_partial(&emission);
+	MemoryContextDelete(emission.context);
+}
+
+/* ---------- SQL functions ---------- */
+
+/* The caller has named the table's columns, or the first of them. */
+static void
+check_columns(TupleDesc named, const BddTarget *target)
+{
+	TupleDesc desc = target->shape.desc;
+	int live = 0;
+
+	for (int i = 0; i < desc->natts && live < named->natts; i++)
+	{
+		if (TupleDescAttr(desc, i)->attisdropped)
+			continue;
+		if (TupleDescAttr(desc, i)->atttypid != TupleDescAttr(named, live)->atttypid)
+			break;
+		live++;
+	}
+	if (live < named->natts)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("the columns are not those of table \"%s\"",
+						get_rel_name(target->relid)),
+				 errhint("Use the view that batchdedup.create_view makes.")));
+}
+
+/*
+ * overlay_rows(regclass): a row for each key that is buffered or pending, as
+ * it is on top of the table's.  Its columns are the table's, or the first of
+ * them: columns that were added since the view was made are left out.  (The
+ * row type is not used for that: a view that mentions it keeps others from
+ * altering the table.)
+ */
+Datum
+bdd_overlay_rows(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	BddOverlay *overlay;
+
+	bdd_check_preloaded();
+	InitMaterializedSRF(fcinfo, 0);
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("target must not be null")));
+	overlay = bdd_overlay_of(fcinfo->flinfo->fn_mcxt, PG_GETARG_OID(0));
+	if (overlay == NULL)
+		return (Datum) 0;
+	check_columns(result->setDesc, overlay->target);
+	complete(overlay);
+	emit_all(overlay, result);
+	return (Datum) 0;
+}
+
+/* The table that a call of overlay_rows() names, or InvalidOid. */
+Oid
+bdd_overlay_argument(Node *call)
+{
+	Const *argument;
+
+	if (!IsA(call, FuncExpr) || list_length(((FuncExpr *) call)->args) != 1)
+		return InvalidOid;
+	argument = linitial(((FuncExpr *) call)->args);
+	return IsA(argument, Const) && !argument->constisnull ?
+			   DatumGetObjectId(argument->constvalue) :
+			   InvalidOid;
+}
+
+/* overlay_rows() returns as many rows as there are keys in the buffer. */
+Datum
+bdd_overlay_support(PG_FUNCTION_ARGS)
+{
+	Node *request = (Node *) PG_GETARG_POINTER(0);
+	SupportRequestRows *rows = (SupportRequestRows *) request;
+	BddTarget *target;
+	Oid relid;
+
+	if (!bdd_preloaded || !IsA(request, SupportRequestRows))
+		PG_RETURN_POINTER(NULL);
+	relid = bdd_overlay_argument(rows->node);
+	if (!OidIsValid(relid))
+		PG_RETURN_POINTER(NULL);
+	bdd_read_planned(relid);
+	LockRelationOid(relid, AccessShareLock);
+	target = bdd_target_lookup(relid);
+	rows->rows = target == NULL ? 1 : Max(bdd_overlay_estimate(target), 1);
+	PG_RETURN_POINTER(request);
+}
+
+/* What overlaid() remembers from row to row. */
+typedef struct BddOverlaidCall
+{
+	Oid relid;
+	BddOverlay *overlay; /* NULL: the table is no target */
+} BddOverlaidCall;
+
+/* The view was made for this key. */
+static void
+check_key_arguments(FunctionCallInfo fcinfo, const BddTarget *target)
+{
+	bool fits = PG_NARGS() == target->key.count + 1 &&
+				!get_fn_expr_variadic(fcinfo->flinfo);
+
+	for (int i = 0; i < target->key.count && fits; i++)
+		fits = get_fn_expr_argtype(fcinfo->flinfo, i + 1) ==
+			   target->key.columns[i].type;
+	if (!fits)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the view was made for another key of target \"%s\"",
+						get_rel_name(target->relid)),
+				 errhint("SELECT batchdedup.create_view(%s);",
+						 quote_literal_cstr(bdd_qualified_name(target->relid)))));
+}
+
+static BddOverlaidCall *
+begin_call(FunctionCallInfo fcinfo, Oid relid)
+{
+	BddOverlaidCall *call = fcinfo->flinfo->fn_extra;
+
+	if (call != NULL && call->relid == relid &&
+		(call->overlay == NULL || !OidIsValid(call->overlay->role) ||
+		 call->overlay->role == GetUserId()))
+		return call;
+	if (call == NULL)
+		call = MemoryContextAlloc(fcinfo->flinfo->fn_mcxt,
+								  sizeof(BddOverlaidCall));
+	fcinfo->flinfo->fn_extra = NULL;
+	call->relid = relid;
+	call->overlay = bdd_overlay_of(fcinfo->flinfo->fn_mcxt, relid);
+	if (call->overlay != NULL)
+		check_key_arguments(fcinfo, call->overlay->target);
+	fcinfo->flinfo->fn_extra = call;
+	return call;
+}
+
+/* overlaid(regclass, VARIADIC "any"): whether the buffer says more of a key */
+Datum
+bdd_overlaid(PG_FUNCTION_ARGS)
+{
+	Datum values[INDEX_MAX_KEYS];
+	BddOverlaidCall *call;
+	BddOverlaid *key;
+
+	if (PG_ARGISNULL(0))
+		PG_RETURN_BOOL(false);
+	call = begin_call(fcinfo, PG_GETARG_OID(0));
+	if (call->overlay == NULL)
+		PG_RETURN_BOOL(false);
+	for (int i = 0; i < call->overlay->target->key.count; i++)
+	{
+		if (PG_ARGISNULL(i + 1))
+			PG_RETURN_BOOL(false);
+		values[i] = PG_GETARG_DATUM(i + 1);
+	}
+	key = bdd_overlay_find(call->overlay, values);
+	PG_RETURN_BOOL(key != NULL && key->rows.count > 0);
+}

@@ -1,0 +1,203 @@
+/*-------------------------------------------------------------------------
+ *
+ * spi.c
+ *		SQL from C: as whom, and with which plan.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "sql/spi.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "target/target.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+static void
+become(Oid role, int security, BddIdentity *saved)
+{
+	GetUserIdAndSecContext(&saved->role, &saved->security);
+	saved->guc_nesting = NewGUCNestLevel();
+	SetUserIdAndSecContext(role, saved->security | security);
+	(void) set_config_option("search_path", "pg_catalog, pg_temp",
+							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+							 true, 0, false);
+}
+
+/*
+ * Become a table's owner, to write its rows: whatever runs then cannot get at
+ * the rights of the process, nor leave something behind that would.
+ */
+void
+bdd_become_owner_of(Oid owner, BddIdentity *saved)
+{
+	const int security = SECURITY_LOCAL_USERID_CHANGE |
+						 SECURITY_RESTRICTED_OPERATION |
+						 SECURITY_NOFORCE_RLS;
+
+	become(owner, security, saved);
+}
+
+/*
+ * Until bdd_become_again: values as text that any session reads back as they
+ * were, whatever the settings.
+ */
+void
+bdd_exact_output(void)
+{
+	static const char *const settings[][2] = {
+		{"datestyle", "ISO"},
+		{"intervalstyle", "postgres"},
+		{"extra_float_digits", "3"},
+	};
+
+	for (int i = 0; i < lengthof(settings); i++)
+		(void) set_config_option(settings[i][0], settings[i][1],
+								 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+								 true, 0, false);
+}
+
+/* Become who may write our own tables. */
+void
+bdd_become_extension_owner(BddIdentity *saved)
+{
+	Relation rel = table_open(bdd_catalog_relation("target_option"),
+							  AccessShareLock);
+	Oid owner = rel->rd_rel->relowner;
+
+	table_close(rel, AccessShareLock);
+	become(owner, SECURITY_LOCAL_USERID_CHANGE, saved);
+}
+
+void
+bdd_become_again(const BddIdentity *saved)
+{
+	AtEOXact_GUC(false, saved->guc_nesting);
+	SetUserIdAndSecContext(saved->role, saved->security);
+}
+
+void
+bdd_spi_connect(void)
+{
+	int result = SPI_connect();
+
+	if (result != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed: %s", SPI_result_code_string(result));
+}
+
+void
+bdd_spi_finish(void)
+{
+	(void) SPI_finish();
+}
+
+/* Until bdd_own_end: connected to SPI, as who may write our own tables. */
+void
+bdd_own_begin(BddIdentity *saved)
+{
+	bdd_become_extension_owner(saved);
+	bdd_spi_connect();
+}
+
+void
+bdd_own_end(const BddIdentity *saved)
+{
+	bdd_spi_finish();
+	bdd_become_again(saved);
+}
+
+/* Runs one statement; returns the number of rows. */
+uint64
+bdd_spi_run(const char *sql, int nargs, Oid *types, Datum *values,
+			const char *nulls)
+{
+	int result = SPI_execute_with_args(sql, nargs, types, values,
+									   nulls, false, 0);
+
+	if (result < 0)
+		elog(ERROR, "statement failed: %s: %s",
+			 SPI_result_code_string(result), sql);
+	return SPI_processed;
+}
+
+static void
+make_plan(BddKeptPlan *plan)
+{
+	SPIPlanPtr made;
+
+	if (plan->plan != NULL)
+		return;
+	made = SPI_prepare(plan->sql, plan->nargs, plan->types);
+	if (made == NULL || SPI_keepplan(made) != 0)
+		elog(ERROR, "statement could not be prepared: %s: %s",
+			 SPI_result_code_string(SPI_result), plan->sql);
+	plan->plan = made;
+}
+
+static uint64
+check_result(const BddKeptPlan *plan, int result)
+{
+	if (result < 0)
+		elog(ERROR, "statement failed: %s: %s",
+			 SPI_result_code_string(result), plan->sql);
+	return SPI_processed;
+}
+
+/*
+ * Runs a statement with a plan that is kept; returns the number of rows.
+ * "nulls": NULL, or 'n' for each value that is null.
+ */
+uint64
+bdd_plan_run(BddKeptPlan *plan, Datum *values, const char *nulls)
+{
+	make_plan(plan);
+	return check_result(plan, SPI_execute_plan(plan->plan, values, nulls,
+											   false, 0));
+}
+
+/* The same, as who may write our own tables. */
+uint64
+bdd_plan_run_own(BddKeptPlan *plan, Datum *values, const char *nulls)
+{
+	BddIdentity saved;
+	uint64 count;
+
+	bdd_become_extension_owner(&saved);
+	count = bdd_plan_run(plan, values, nulls);
+	bdd_become_again(&saved);
+	return count;
+}
+
+/*
+ * Runs a query that sees all that is committed now, whatever the snapshot of
+ * the transaction.
+ */
+uint64
+bdd_plan_run_now(BddKeptPlan *plan, Datum *values, const char *nulls)
+{
+	make_plan(plan);
+	CommandCounterIncrement();
+	return check_result(plan, SPI_execute_snapshot(plan->plan, values, nulls,
+												   GetLatestSnapshot(),
+												   InvalidSnapshot, true,
+												   false, 0));
+}
+
+/* A parameter that is NULL for no text; *null says so as "nulls" has it. */
+Datum
+bdd_text_or_null(const char *text, char *null)
+{
+	*null = text == NULL ? 'n' : ' ';
+	return text == NULL ? (Datum) 0 : CStringGetTextDatum(text);
+}
+
+/* A value of the last statement's result; "column" counts from 1. */
+Datum
+bdd_spi_value(uint64 row, int column, bool *isnull)
+{
+	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc,
+						 column, isnull);
+}

@@ -1,0 +1,49 @@
+/*-------------------------------------------------------------------------
+ *
+ * spi.h
+ *		SQL from C: as whom, and with which plan.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BDD_SPI_H
+#define BDD_SPI_H
+
+#include "base/base.h"
+
+#include "executor/spi.h"
+
+/* What bdd_become must restore. */
+typedef struct BddIdentity
+{
+	Oid role;
+	int security;
+	int guc_nesting;
+} BddIdentity;
+
+/* A statement whose plan is kept: static, with sql, nargs and types set. */
+typedef struct BddKeptPlan
+{
+	const char *sql;
+	int nargs;
+	Oid types[10];
+	SPIPlanPtr plan; /* made at the first use */
+} BddKeptPlan;
+
+extern void bdd_become_owner_of(Oid owner, BddIdentity *saved);
+extern void bdd_become_extension_owner(BddIdentity *saved);
+extern void bdd_exact_output(void);
+extern void bdd_become_again(const BddIdentity *saved);
+
+extern void bdd_spi_connect(void);
+extern void bdd_spi_finish(void);
+extern void bdd_own_begin(BddIdentity *saved);
+extern void bdd_own_end(const BddIdentity *saved);
+extern uint64 bdd_spi_run(const char *sql, int nargs, Oid *types,
+						  Datum *values, const char *nulls);
+extern uint64 bdd_plan_run(BddKeptPlan *plan, Datum *values, const char *nulls);
+extern uint64 bdd_plan_run_own(BddKeptPlan *plan, Datum *values, const char *nulls);
+extern uint64 bdd_plan_run_now(BddKeptPlan *plan, Datum *values, const char *nulls);
+extern Datum bdd_text_or_null(const char *text, char *null);
+extern Datum bdd_spi_value(uint64 row, int column, bool *isnull);
+
+#endif /* BDD_SPI_H */

@@ -1,0 +1,489 @@
+/*-------------------------------------------------------------------------
+ *
+ * sync.c
+ *		Syncs: the rows of batchdedup.sync_row, and who may change them.
+ *
+ * A sync belongs to the role that made it.  All that it reads and writes, and
+ * all that is written in its mapping, runs as that role, whoever calls; so only
+ * who could become that role may run or change it.
+ *
+ * One run at a time: a run holds a lock of its session on the sync.  How far a
+ * sync is changes in the transaction that writes a slice.  A run sees a pause or
+ * another watermark at its next slice; one that comes while a slice is written
+ * makes the server refuse the slice, which is then done again.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "sync/sync.h"
+
+#include "access/xact.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_type_d.h"
+#include "fmgr.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "storage/lock.h"
+#include "sync/capture.h"
+#include "target/options.h"
+#include "target/target_check.h"
+#include "utils/acl.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/fmgrprotos.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+PG_FUNCTION_INFO_V1(bdd_pause_sync);
+PG_FUNCTION_INFO_V1(bdd_resume_sync);
+PG_FUNCTION_INFO_V1(bdd_drop_sync);
+PG_FUNCTION_INFO_V1(bdd_reset_watermark);
+
+static const char *const kind_names[] = {
+	[BDD_CURSOR_CLOCK] = "clock",
+	[BDD_CURSOR_SEQUENCE] = "sequence",
+	[BDD_CURSOR_OTHER] = "other",
+	[BDD_CURSOR_FULL] = "full",
+	[BDD_CURSOR_TRIGGER] = "trigger",
+};
+
+const char *
+bdd_cursor_kind_name(BddCursorKind kind)
+{
+	return kind_names[kind];
+}
+
+BddCursorKind
+bdd_cursor_kind(const char *name)
+{
+	for (int i = 0; i < lengthof(kind_names); i++)
+		if (strcmp(kind_names[i], name) == 0)
+			return (BddCursorKind) i;
+	elog(ERROR, "unknown kind of cursor \"%s\"", name);
+}
+
+/* ---------- reading ---------- */
+
+static char *
+text_of(int column)
+{
+	bool isnull;
+	Datum value = bdd_spi_value(0, column, &isnull);
+
+	return isnull ? NULL : TextDatumGetCString(value);
+}
+
+static List *
+names_of(int column)
+{
+	bool isnull;
+	Datum value = bdd_spi_value(0, column, &isnull);
+
+	return isnull ? NIL : bdd_names_of(value);
+}
+
+static bool
+flag_of(int column)
+{
+	bool isnull;
+
+	return DatumGetBool(bdd_spi_value(0, column, &isnull));
+}
+
+static Oid
+oid_of(int column)
+{
+	bool isnull;
+	Datum value = bdd_spi_value(0, column, &isnull);
+
+	return isnull ? InvalidOid : DatumGetObjectId(value);
+}
+
+static List *
+oids_of(int column)
+{
+	bool isnull;
+	ArrayType *array = DatumGetArrayTypeP(bdd_spi_value(0, column, &isnull));
+	Datum *values;
+	int count;
+	List *oids = NIL;
+
+	deconstruct_array(array, ARR_ELEMTYPE(array), sizeof(Oid), true, TYPALIGN_INT,
+					  &values, NULL, &count);
+	for (int i = 0; i < count; i++)
+		oids = lappend_oid(oids, DatumGetObjectId(values[i]));
+	return oids;
+}
+
+/* In the order of the statement below. */
+static void
+parse_sync(BddSync *sync)
+{
+	bool isnull;
+	int i = 1;
+
+	sync->id = DatumGetInt32(bdd_spi_value(0, i++, &isnull));
+	sync->name = text_of(i++);
+	sync->owner = oid_of(i++);
+	sync->source = oid_of(i++);
+	sync->target = oid_of(i++);
+	sync->key = names_of(i++);
+	sync->position = names_of(i++);
+	sync->position_types = oids_of(i++);
+	sync->cursor_columns = DatumGetInt32(bdd_spi_value(0, i++, &isnull));
+	sync->columns = names_of(i++);
+	sync->expressions = names_of(i++);
+	sync->filter = text_of(i++);
+	sync->slice_rows = DatumGetInt32(bdd_spi_value(0, i++, &isnull));
+	sync->kind = bdd_cursor_kind(text_of(i++));
+	sync->sequence = oid_of(i++);
+	sync->lag = palloc(sizeof(Interval));
+	*sync->lag = *DatumGetIntervalP(bdd_spi_value(0, i++, &isnull));
+	sync->buffered = flag_of(i++);
+	sync->change_log = flag_of(i++);
+	sync->log_values = flag_of(i++);
+	sync->hash_exclude = names_of(i++);
+	sync->delete_missing = flag_of(i++);
+	sync->soft = flag_of(i++);
+	sync->tombstone = text_of(i++);
+	sync->deleted_column = text_of(i++);
+	sync->version_column = text_of(i++);
+	sync->captured = oid_of(i++);
+	sync->paused = flag_of(i++);
+	sync->watermark = names_of(i++);
+	sync->bound = text_of(i++);
+	sync->moment = text_of(i++);
+	sync->moment_value = text_of(i++);
+	sync->complete = flag_of(i++);
+	sync->truncated = flag_of(i++);
+	sync->settings = names_of(i++);
+}
+
+/* False: there is none of that name.  The caller is connected to SPI. */
+bool
+bdd_sync_read(const char *name, BddSync *sync)
+{
+	static BddKeptPlan select = {
+		"SELECT id, name, owner::pg_catalog.oid, source::pg_catalog.oid, target::pg_catalog.oid, key_columns, position_columns, "
+		"position_types, cursor_columns, columns, expressions, filter, slice_rows, cursor_kind, "
+		"sequence::pg_catalog.oid, lag, write_to = 'buffer', change_log, log_values, hash_exclude, "
+		"delete_missing <> 'no', delete_missing = 'soft', tombstone, deleted_column, version_column, "
+		"captured::pg_catalog.oid, paused, watermark, bound, moment, moment_value, complete, truncated, settings "
+		"FROM batchdedup.sync_row WHERE name = $1",
+		1,
+		{TEXTOID}};
+	Datum values[] = {CStringGetTextDatum(name)};
+	bool found;
+
+	memset(sync, 0, sizeof(*sync));
+	found = bdd_plan_run_own(&select, values, NULL) > 0;
+	if (found)
+		parse_sync(sync);
+	return found;
+}
+
+void
+bdd_sync_read_existing(const char *name, BddSync *sync)
+{
+	if (!bdd_sync_read(name, sync))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("sync \"%s\" does not exist", name)));
+}
+
+void
+bdd_sync_check_owner(const BddSync *sync)
+{
+	if (!has_privs_of_role(GetUserId(), sync->owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be owner of sync \"%s\"", sync->name)));
+}
+
+/* ---------- as whom ---------- */
+
+/* What text means in a mapping, and what becomes of values that are text. */
+static const char *const settings[] = {"datestyle", "intervalstyle", "timezone", "extra_float_digits",
+									   "standard_conforming_strings"};
+
+/* Names and values, as they are now. */
+List *
+bdd_sync_settings(void)
+{
+	List *list = NIL;
+
+	for (int i = 0; i < lengthof(settings); i++)
+	{
+		list = lappend(list, pstrdup(settings[i]));
+		list = lappend(list, pstrdup(GetConfigOption(settings[i], false, false)));
+	}
+	return list;
+}
+
+/*
+ * As the owner of the sync, to read, map and compare, with the settings that he
+ * had when he made it: a run by a job means the same as his own.
+ */
+void
+bdd_sync_become(const BddSync *sync, BddIdentity *saved)
+{
+	ListCell *cell;
+
+	bdd_become_owner_of(sync->owner, saved);
+	for (cell = list_head(sync->settings); cell != NULL; cell = lnext(sync->settings, cell))
+	{
+		const char *name = lfirst(cell);
+
+		cell = lnext(sync->settings, cell);
+		(void) set_config_option(name, lfirst(cell), PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+								 true, 0, false);
+	}
+}
+
+/*
+ * To write: as the owner of the target, whose triggers, checks and domains are
+ * his code and not the sync's.  Whether the sync's owner may write is asked by
+ * bdd_sync_check_still.
+ */
+void
+bdd_sync_become_writer(const BddSync *sync, BddIdentity *saved)
+{
+	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(sync->target));
+	Oid owner;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", sync->target);
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	/* Upserts ask for rights themselves, and are written by the worker. */
+	bdd_become_owner_of(sync->buffered ? sync->owner : owner, saved);
+}
+
+/* ---------- one run at a time ---------- */
+
+/*
+ * A lock of the kind that advisory locks are: a session keeps these when one of
+ * its transactions is aborted, which those of a run may be.
+ */
+static LOCKTAG
+lock_tag(const BddSync *sync)
+{
+	LOCKTAG tag;
+
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, bdd_catalog_relation("sync_row"), sync->id, 0);
+	tag.locktag_lockmethodid = USER_LOCKMETHOD;
+	return tag;
+}
+
+/* Who holds it; 0: nobody any more. */
+static int
+holder(const BddSync *sync)
+{
+	static BddKeptPlan select = {
+		"SELECT l.pid FROM pg_catalog.pg_locks l WHERE l.locktype = 'object' AND l.granted "
+		"AND l.classid = $1 AND l.objid::pg_catalog.int8 = $2 AND l.mode = 'ExclusiveLock' "
+		"AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())",
+		2,
+		{OIDOID, INT8OID}};
+	Datum values[] = {ObjectIdGetDatum(bdd_catalog_relation("sync_row")), Int64GetDatum(sync->id)};
+	bool isnull;
+
+	return bdd_plan_run(&select, values, NULL) == 0 ? 0 :
+													  DatumGetInt32(bdd_spi_value(0, 1, &isnull));
+}
+
+/*
+ * For the transaction, or for the session until bdd_sync_unlock.  Raises an
+ * error if somebody else has it.
+ */
+void
+bdd_sync_lock(const BddSync *sync, bool session)
+{
+	LOCKTAG tag = lock_tag(sync);
+	int pid;
+
+	if (LockAcquire(&tag, ExclusiveLock, session, true) != LOCKACQUIRE_NOT_AVAIL)
+		return;
+	pid = holder(sync);
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_IN_USE),
+			 errmsg("sync \"%s\" is running", sync->name),
+			 pid != 0 ? errdetail("Process %d runs it.", pid) : 0,
+			 errhint("batchdedup.pause_sync ends it after its slice.")));
+}
+
+void
+bdd_sync_unlock(const BddSync *sync)
+{
+	LOCKTAG tag = lock_tag(sync);
+
+	(void) LockRelease(&tag, ExclusiveLock, true);
+}
+
+/* ---------- changing ---------- */
+
+static char *
+name_argument(FunctionCallInfo fcinfo)
+{
+	bdd_check_argument(fcinfo, 0, "name");
+	return text_to_cstring(PG_GETARG_TEXT_PP(0));
+}
+
+/* Connected to SPI, as who may write our tables; the caller owns the sync. */
+static void
+begin_change(FunctionCallInfo fcinfo, const char *call, BddSync *sync, BddIdentity *saved)
+{
+	PreventCommandDuringRecovery(call);
+	PreventCommandIfReadOnly(call);
+	bdd_spi_connect();
+	bdd_sync_read_existing(name_argument(fcinfo), sync);
+	bdd_sync_check_owner(sync);
+	bdd_become_extension_owner(saved);
+}
+
+static void
+end_change(const BddIdentity *saved)
+{
+	bdd_become_again(saved);
+	bdd_spi_finish();
+}
+
+static void
+set_paused(FunctionCallInfo fcinfo, const char *call, bool paused)
+{
+	static BddKeptPlan update = {
+		"UPDATE batchdedup.sync_row SET paused = $2 WHERE id = $1 AND paused <> $2",
+		2,
+		{INT4OID, BOOLOID}};
+	BddSync sync;
+	BddIdentity saved;
+	Datum values[2];
+
+	begin_change(fcinfo, call, &sync, &saved);
+	values[0] = Int32GetDatum(sync.id);
+	values[1] = BoolGetDatum(paused);
+	(void) bdd_plan_run(&update, values, NULL);
+	end_change(&saved);
+}
+
+/* pause_sync(name) */
+Datum
+bdd_pause_sync(PG_FUNCTION_ARGS)
+{
+	set_paused(fcinfo, "pause_sync()", true);
+	PG_RETURN_VOID();
+}
+
+/* resume_sync(name) */
+Datum
+bdd_resume_sync(PG_FUNCTION_ARGS)
+{
+	set_paused(fcinfo, "resume_sync()", false);
+	PG_RETURN_VOID();
+}
+
+/* '{a, b}' or a value: as many columns of the position as are given. */
+static List *
+watermark_argument(const BddSync *sync, const char *to)
+{
+	List *values = list_make1(unconstify(char *, to));
+	ListCell *value;
+	ListCell *type;
+
+	if (to[0] == '{' && list_length(sync->position) > 1)
+	{
+		Datum array = OidInputFunctionCall(F_ARRAY_IN, unconstify(char *, to), TEXTOID, -1);
+
+		if (array_contains_nulls(DatumGetArrayTypeP(array)))
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("a watermark must not contain null")));
+		values = bdd_names_of(array);
+	}
+	if (values == NIL || list_length(values) > list_length(sync->position))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a watermark of sync \"%s\" has 1 to %d values, not %d",
+						sync->name, list_length(sync->position), list_length(values))));
+	/* As it is meant now: 'yesterday' will be another day tomorrow. */
+	forboth(value, values, type, sync->position_types)
+	{
+		Oid function;
+		Oid parameter;
+		bool varlena;
+		Datum datum;
+
+		getTypeInputInfo(lfirst_oid(type), &function, &parameter);
+		datum = OidInputFunctionCall(function, lfirst(value), parameter, -1);
+		getTypeOutputInfo(lfirst_oid(type), &function, &varlena);
+		lfirst(value) = OidOutputFunctionCall(function, datum);
+	}
+	return values;
+}
+
+/* reset_watermark(name, to) */
+Datum
+bdd_reset_watermark(PG_FUNCTION_ARGS)
+{
+	static BddKeptPlan update = {
+		"UPDATE batchdedup.sync_row SET watermark = $2, complete = false, "
+		"truncated = cursor_kind = 'trigger', last_error = NULL, last_error_sqlstate = NULL, last_error_at = NULL "
+		"WHERE id = $1",
+		2,
+		{INT4OID, TEXTARRAYOID}};
+	BddSync sync;
+	BddIdentity saved;
+	Datum values[2];
+
+	begin_change(fcinfo, "reset_watermark()", &sync, &saved);
+	values[0] = Int32GetDatum(sync.id);
+	if (!PG_ARGISNULL(1))
+	{
+		bdd_become_again(&saved);
+		bdd_sync_become(&sync, &saved);
+		bdd_exact_output();
+		values[1] =
+			bdd_text_array(watermark_argument(&sync, text_to_cstring(PG_GETARG_TEXT_PP(1))));
+		bdd_become_again(&saved);
+		bdd_become_extension_owner(&saved);
+	}
+	(void) bdd_plan_run(&update, values, PG_ARGISNULL(1) ? " n" : NULL);
+	end_change(&saved);
+	PG_RETURN_VOID();
+}
+
+/* drop_sync(name, if_exists) */
+Datum
+bdd_drop_sync(PG_FUNCTION_ARGS)
+{
+	static BddKeptPlan delete = {
+		"WITH letters AS (DELETE FROM batchdedup.sync_letter_row WHERE sync_id = $1) "
+		"DELETE FROM batchdedup.sync_row WHERE id = $1",
+		1,
+		{INT4OID}};
+	char *name = name_argument(fcinfo);
+	BddSync sync;
+	BddIdentity saved;
+	Datum values[1];
+
+	bdd_check_argument(fcinfo, 1, "if_exists");
+	bdd_spi_connect();
+	if (!bdd_sync_read(name, &sync) && PG_GETARG_BOOL(1))
+	{
+		ereport(NOTICE, (errmsg("sync \"%s\" does not exist, skipping", name)));
+		bdd_spi_finish();
+		PG_RETURN_VOID();
+	}
+	bdd_spi_finish();
+	begin_change(fcinfo, "drop_sync()", &sync, &saved);
+	/* A run that goes on would write what nobody knows any more. */
+	bdd_sync_lock(&sync, false);
+	if (sync.kind == BDD_CURSOR_TRIGGER)
+		bdd_capture_drop(&sync);
+	values[0] = Int32GetDatum(sync.id);
+	(void) bdd_plan_run(&delete, values, NULL);
+	end_change(&saved);
+	PG_RETURN_VOID();
+}

@@ -1,0 +1,1141 @@
+/*-------------------------------------------------------------------------
+ *
+ * sync_run.c
+ *		run_sync: a sync, slice by slice.
+ *
+ * First a short transaction finds out up to where the cursor may be read
+ * (sync_bound.c).  Then each slice is a transaction that writes its rows, their
+ * log and the new watermark; so a run may end at any point, in any way, and
+ * another one goes on from there.  When all is read up to the bound, rows
+ * without a cursor are read, and rows that the source has no more are removed.
+ *
+ * A run reads what was committed before it began; what comes meanwhile is the
+ * next one's.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "sync/sync.h"
+
+#include "access/xact.h"
+#include "apply/tolerate.h"
+#include "base/debug_point.h"
+#include "base/guc.h"
+#include "buffer/progress.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "storage/latch.h"
+#include "sync/capture.h"
+#include "sync/change_log.h"
+#include "sync/sync_bound.h"
+#include "sync/sync_check.h"
+#include "sync/sync_slice.h"
+#include "target/options.h"
+#include "target/target.h"
+#include "utils/builtins.h"
+#include "utils/date.h"
+#include "utils/fmgrprotos.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/portal.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+PG_FUNCTION_INFO_V1(bdd_run_sync);
+
+/*
+ * So long a run waits for transactions that are open when it begins; in steps,
+ * for these are transactions themselves, and two runs would wait for each other.
+ */
+#define PATIENCE_MS 1000
+#define STEP_MS 20
+
+typedef enum BddPhase
+{
+	PHASE_ROWS,     /* behind the watermark */
+	PHASE_NULLS,    /* without a cursor */
+	PHASE_CAPTURED, /* that the source's trigger has seen */
+	PHASE_MISSING,  /* not in the source any more */
+	PHASE_DONE
+} BddPhase;
+
+typedef struct BddRun
+{
+	char *name;
+	bool dry_run;
+	int64 max_slices; /* 0: no limit, as for the next two */
+	int64 max_rows;
+	double max_seconds;
+	int slice_rows; /* 0: that of the sync */
+	MemoryContext context;
+	MemoryContext slice_context; /* of a transaction */
+	MemoryContext step_context;  /* of what one slice leaves to the next */
+	BddSync *sync;               /* as it was at the start, for the lock */
+	TimestampTz started;
+	BddPhase phase;
+	bool begun;         /* the sync has been read */
+	bool not_committed; /* the last transaction failed at its very end */
+	List *watermark;    /* dry run: how far it is */
+	bool complete;      /* dry run: the same */
+	char *bound;        /* up to where this run reads */
+	char *moment;       /* that this run waits for; NULL: none yet */
+	bool waits;         /* another step is to come */
+	List *after;        /* key of the last row of this phase */
+	int64 kept;         /* rows that could not be removed */
+	bool paused;
+	int64 run_id; /* 0: nothing found yet */
+	int day;      /* for which the log has a partition */
+	int failures;
+	BddSyncCounts totals;
+	List *sample;
+	int64 left; /* rows, as estimated; -1: not yet */
+} BddRun;
+
+/* ---------- arguments ---------- */
+
+static int64
+limit_argument(FunctionCallInfo fcinfo, int n, const char *what)
+{
+	int64 value = PG_ARGISNULL(n) ? 0 : PG_GETARG_INT64(n);
+
+	if (!PG_ARGISNULL(n) && value <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must be positive", what)));
+	return value;
+}
+
+static void
+take_arguments(FunctionCallInfo fcinfo, BddRun *run)
+{
+	bdd_check_argument(fcinfo, 0, "name");
+	bdd_check_argument(fcinfo, 1, "dry_run");
+	run->name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	run->dry_run = PG_GETARG_BOOL(1);
+	run->max_slices = limit_argument(fcinfo, 2, "max_slices");
+	run->max_rows = limit_argument(fcinfo, 3, "max_rows");
+	run->max_seconds = PG_ARGISNULL(4) ? 0 : PG_GETARG_FLOAT8(4);
+	if (!PG_ARGISNULL(4) && !(run->max_seconds > 0))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("max_seconds must be positive")));
+	run->slice_rows = PG_ARGISNULL(5) ? 0 : PG_GETARG_INT32(5);
+	if (!PG_ARGISNULL(5) && run->slice_rows <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("slice_rows must be positive")));
+}
+
+static void
+check_may_commit(FunctionCallInfo fcinfo)
+{
+	CallContext *context = (CallContext *) fcinfo->context;
+
+	if (context == NULL || !IsA(context, CallContext) || context->atomic)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
+				 errmsg("run_sync cannot be called inside a transaction block or a function"),
+				 errdetail("It commits each slice."),
+				 errhint("Call it on its own: CALL batchdedup.run_sync('name').")));
+}
+
+/* ---------- transactions ---------- */
+
+static void
+copy_in(BddRun *run, BddSync *from)
+{
+	MemoryContext old_context = MemoryContextSwitchTo(run->context);
+
+	run->sync = palloc(sizeof(BddSync));
+	*run->sync = *from;
+	run->sync->name = pstrdup(from->name);
+	MemoryContextSwitchTo(old_context);
+}
+
+typedef struct BddTransaction
+{
+	BddRun *run;
+	void (*work)(BddRun *run);
+} BddTransaction;
+
+static void
+do_work(void *arg)
+{
+	BddTransaction *transaction = arg;
+
+	/* Here, and not between transactions: then it is known how the run has ended. */
+	CHECK_FOR_INTERRUPTS();
+	bdd_spi_connect();
+	/* What SPI returns lives in its own memory; what the work makes, here. */
+	MemoryContextSwitchTo(transaction->run->slice_context);
+	transaction->work(transaction->run);
+	bdd_spi_finish();
+}
+
+/* Returns the error that made the server roll back instead, or NULL. */
+static ErrorData *
+commit(BddRun *run)
+{
+	ErrorData *volatile error = NULL;
+
+	PG_TRY();
+	{
+		SPI_commit();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(run->context);
+		error = CopyErrorData();
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(run->context);
+	run->not_committed = error != NULL;
+	return error;
+}
+
+/*
+ * Does the work in a transaction of its own; returns the error that undid it, or
+ * NULL.
+ */
+static ErrorData *
+in_transaction(BddRun *run, void (*work)(BddRun *run), bool repeatable)
+{
+	BddTransaction transaction = {run, work};
+	ErrorData *error;
+
+	SPI_commit();
+	MemoryContextReset(run->slice_context);
+	if (repeatable)
+		XactIsoLevel = XACT_REPEATABLE_READ;
+	PushActiveSnapshot(GetTransactionSnapshot());
+	MemoryContextSwitchTo(run->context);
+	error = bdd_catch(do_work, &transaction);
+	PopActiveSnapshot();
+	/* What the mapping's functions have written is no part of a dry run. */
+	if (error == NULL && !run->dry_run)
+		return commit(run);
+	SPI_rollback();
+	return error;
+}
+
+/* ---------- up to where ---------- */
+
+static char *
+timestamp_text(TimestampTz at)
+{
+	return pstrdup(timestamptz_to_str(at));
+}
+
+/* "at" less the lag, and less what the column's precision may round away. */
+static TimestampTz
+less_lag(const BddSync *sync, TimestampTz at)
+{
+	Datum value = DirectFunctionCall2(timestamptz_mi_interval, TimestampTzGetDatum(at),
+									  IntervalPGetDatum(sync->lag));
+	int64 rounding = 0;
+	int32 typmod;
+	Oid type;
+	Oid collation;
+
+	get_atttypetypmodcoll(sync->source, get_attnum(sync->source, linitial(sync->position)),
+						  &type, &typmod, &collation);
+	if (typmod >= 0 && typmod < 6)
+		for (rounding = 500000; typmod > 0; typmod--)
+			rounding /= 10;
+	return DatumGetTimestampTz(value) - rounding;
+}
+
+/* The bound in the form of the cursor's type. */
+static char *
+as_cursor(const BddSync *sync, TimestampTz at)
+{
+	Oid type = getBaseType(linitial_oid(sync->position_types));
+	Datum value = TimestampTzGetDatum(at);
+
+	if (type == TIMESTAMPOID)
+		return DatumGetCString(
+			DirectFunctionCall1(timestamp_out, DirectFunctionCall1(timestamptz_timestamp, value)));
+	if (type == DATEOID)
+	{
+		/* That day may not be over. */
+		DateADT date = DatumGetDateADT(DirectFunctionCall1(timestamptz_date, value)) - 1;
+
+		return DatumGetCString(DirectFunctionCall1(date_out, DateADTGetDatum(date)));
+	}
+	return DatumGetCString(DirectFunctionCall1(timestamptz_out, value));
+}
+
+static void
+tell_holders(BddRun *run, const BddMoment *moment)
+{
+	char *holders = bdd_moment_holders(moment);
+
+	if (holders != NULL)
+		ereport(NOTICE,
+				(errmsg("sync \"%s\" does not read what transactions that are still open may write", run->name),
+				 errdetail("It is held back by %s.", holders)));
+}
+
+/* False: not yet, and if the run has patience left, another step is to come. */
+static bool
+is_over_soon(BddRun *run, BddMoment *moment)
+{
+	run->waits = false;
+	if (bdd_moment_wait(moment, STEP_MS))
+		return true;
+	if (!TimestampDifferenceExceeds(run->started, GetCurrentTimestamp(), PATIENCE_MS))
+	{
+		run->moment = MemoryContextStrdup(run->context, bdd_moment_out(moment));
+		run->waits = true;
+	}
+	return false;
+}
+
+/*
+ * Before the bound of an earlier run: what has been written since may be behind
+ * the watermark, by how much nobody knows.  To read a row again does no harm.
+ */
+static void
+check_clock(BddRun *run, BddSync *sync)
+{
+	static BddKeptPlan reset = {
+		"UPDATE batchdedup.sync_row SET watermark = NULL WHERE id = $1", 1, {INT4OID}};
+	Datum values[] = {Int32GetDatum(sync->id)};
+	TimestampTz now = less_lag(sync, GetCurrentTimestamp());
+
+	if (sync->bound == NULL || DatumGetTimestampTz(DirectFunctionCall3(
+								   timestamptz_in, CStringGetDatum(sync->bound),
+								   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1))) <= now)
+		return;
+	ereport(WARNING,
+			(errmsg("the clock has been set back since sync \"%s\" has read up to %s", run->name, sync->bound),
+			 errdetail("Everything is read again.")));
+	sync->bound = NULL;
+	sync->moment = NULL;
+	(void) bdd_plan_run(&reset, values, NULL);
+}
+
+/*
+ * The bound of a clock: a moment before which nobody can write any more.  One
+ * that an earlier run has remembered may be over by now.
+ */
+static void
+find_clock(BddRun *run, BddSync *sync)
+{
+	BddMoment *before;
+	BddMoment *moment = run->moment != NULL ? bdd_moment_in(run->moment) : bdd_moment_take();
+	TimestampTz bound = DT_NOBEGIN;
+	TimestampTz at;
+
+	check_clock(run, sync);
+	before = bdd_moment_in(sync->moment);
+	if (is_over_soon(run, moment))
+		sync->moment = NULL;
+	else if (run->waits)
+		return;
+	else
+	{
+		tell_holders(run, moment);
+		if (before != NULL && bdd_moment_is_over(before))
+		{
+			if (bdd_moment_bound(before, &at))
+				bound = at;
+			before = NULL;
+		}
+		sync->moment = bdd_moment_out(before != NULL ? before : moment);
+	}
+	if (bdd_moment_bound(moment, &at))
+		bound = Max(bound, at);
+	if (bound != DT_NOBEGIN)
+		sync->bound = as_cursor(sync, less_lag(sync, bound));
+}
+
+/*
+ * Values that it gives once more would be behind the watermark.  What was known
+ * of them before holds no longer.
+ */
+static void
+check_set_back(BddSync *sync, int64 last)
+{
+	char *watermark = sync->watermark != NIL ? linitial(sync->watermark) : NULL;
+
+	if (watermark != NULL && strtoll(watermark, NULL, 10) > last)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("sequence \"%s\" has been set back to " INT64_FORMAT ", and sync \"%s\" has read up to %s",
+						get_rel_name(sync->sequence), last, sync->name, watermark),
+				 errdetail("Rows that get numbers below that would be missed."),
+				 errhint("SELECT batchdedup.reset_watermark(%s); reads all rows once more.",
+						 quote_literal_cstr(sync->name))));
+	if (sync->bound != NULL && strtoll(sync->bound, NULL, 10) > last)
+	{
+		sync->bound = NULL;
+		sync->moment = NULL;
+	}
+}
+
+static void
+find_sequence(BddRun *run, BddSync *sync)
+{
+	BddMoment *before;
+	BddMoment *moment;
+	int64 last;
+	bool called;
+
+	bdd_sync_check_sequence(sync);
+	moment = run->moment != NULL ? bdd_moment_in(run->moment) :
+								   bdd_moment_take_sequence(sync->sequence, &last, &called);
+	last = moment->last_value;
+	called = moment->called;
+	check_set_back(sync, called ? last : last - 1);
+	before = bdd_moment_in(sync->moment);
+	if (before != NULL && before->last_value > last)
+		before = NULL;
+	if (!called)
+		return;
+	if (is_over_soon(run, moment))
+	{
+		sync->moment = NULL;
+		sync->bound = psprintf(INT64_FORMAT, last);
+		return;
+	}
+	if (run->waits)
+		return;
+	tell_holders(run, moment);
+	if (before == NULL || bdd_moment_is_over(before))
+	{
+		if (before != NULL)
+			sync->bound = psprintf(INT64_FORMAT, before->last_value);
+		before = moment;
+	}
+	sync->moment = bdd_moment_out(before);
+}
+
+/* The highest value that is there, as text; NULL: there is none. */
+static char *
+highest_value(BddSync *sync)
+{
+	BddIdentity saved;
+	char *value = NULL;
+
+	bdd_sync_become(sync, &saved);
+	bdd_exact_output();
+	if (bdd_spi_run(bdd_sync_sql_last(sync), 0, NULL, NULL, NULL) > 0)
+		value = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	bdd_become_again(&saved);
+	return value;
+}
+
+static bool
+is_time(Oid type)
+{
+	return type == TIMESTAMPTZOID || type == TIMESTAMPOID || type == DATEOID;
+}
+
+/*
+ * Of a cursor that nobody knows: what is older than the lag.  Where values are
+ * no times, those that were there so long ago.
+ */
+static void
+find_other(BddRun *run, BddSync *sync)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz limit = less_lag(sync, now);
+
+	if (is_time(getBaseType(linitial_oid(sync->position_types))))
+	{
+		sync->bound = as_cursor(sync, limit);
+		return;
+	}
+	if (sync->moment != NULL && sync->moment_value != NULL &&
+		DatumGetTimestampTz(DirectFunctionCall3(timestamptz_in, CStringGetDatum(sync->moment),
+												ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1))) <=
+			limit)
+	{
+		sync->bound = sync->moment_value;
+		sync->moment = NULL;
+	}
+	if (sync->moment == NULL)
+	{
+		sync->moment = timestamp_text(now);
+		sync->moment_value = highest_value(sync);
+	}
+}
+
+/*
+ * Rows that wait in the buffer are brought into the tables first.  False: they
+ * stay there, because the target is paused.
+ */
+static bool
+flush_if_target(Oid relid)
+{
+	static BddKeptPlan flush = {
+		"SELECT batchdedup.flush($1)", 1, {REGCLASSOID}};
+	Datum values[] = {ObjectIdGetDatum(relid)};
+	BddOptions options;
+
+	if (!bdd_options_read(relid, &options))
+		return true;
+	if (options.paused)
+		return false;
+	(void) bdd_plan_run_own(&flush, values, NULL);
+	return true;
+}
+
+static void
+save_bound(const BddSync *sync)
+{
+	static BddKeptPlan update = {
+		"UPDATE batchdedup.sync_row SET bound = $2, moment = $3, moment_value = $4 WHERE id = $1 "
+		"AND (bound, moment, moment_value) IS DISTINCT FROM ($2, $3, $4)",
+		4,
+		{INT4OID, TEXTOID, TEXTOID, TEXTOID}};
+	char nulls[] = "    ";
+	Datum values[] = {Int32GetDatum(sync->id),
+					  bdd_text_or_null(sync->bound, &nulls[1]),
+					  bdd_text_or_null(sync->moment, &nulls[2]),
+					  bdd_text_or_null(sync->moment_value, &nulls[3])};
+
+	(void) bdd_plan_run_own(&update, values, nulls);
+}
+
+/*
+ * Runs that have not come to their end, nor to an error: their server or
+ * process was gone.  We have the lock, so no run goes on.
+ */
+static void
+close_runs(const BddSync *sync)
+{
+	static BddKeptPlan update = {
+		"UPDATE batchdedup.sync_run_row SET finished_at = pg_catalog.clock_timestamp(), "
+		"error = '57P01: the run was ended from outside' WHERE sync = $1 AND finished_at IS NULL",
+		1,
+		{TEXTOID}};
+	Datum values[] = {CStringGetTextDatum(sync->name)};
+
+	(void) bdd_plan_run_own(&update, values, NULL);
+}
+
+static void
+find_bound(BddRun *run)
+{
+	BddSync sync;
+	BddIdentity saved;
+	char *bound;
+
+	bdd_sync_read_existing(run->name, &sync);
+	bdd_sync_check_still(&sync);
+	bound = sync.bound;
+	bdd_become_extension_owner(&saved);
+	bdd_exact_output();
+	switch (sync.kind)
+	{
+		case BDD_CURSOR_CLOCK:
+			find_clock(run, &sync);
+			break;
+		case BDD_CURSOR_SEQUENCE:
+			find_sequence(run, &sync);
+			break;
+		case BDD_CURSOR_OTHER:
+			find_other(run, &sync);
+			break;
+		default:
+			break;
+	}
+	bdd_become_again(&saved);
+	if (run->waits)
+		return;
+	if (!flush_if_target(sync.source) && sync.kind != BDD_CURSOR_OTHER)
+	{
+		ereport(NOTICE,
+				(errmsg("sync \"%s\" does not read what waits in the buffer of its source, which is paused", run->name)));
+		sync.bound = bound;
+	}
+	if (OidIsValid(sync.captured))
+		(void) flush_if_target(sync.captured);
+	if (!run->dry_run)
+	{
+		(void) flush_if_target(sync.target);
+		save_bound(&sync);
+		close_runs(&sync);
+	}
+	run->bound = sync.bound == NULL ? NULL : MemoryContextStrdup(run->context, sync.bound);
+}
+
+/* ---------- how much is left ---------- */
+
+/* As the planner estimates it. */
+static int64
+estimate_left(BddSync *sync)
+{
+	Oid types[INDEX_MAX_KEYS + 1];
+	Datum values[INDEX_MAX_KEYS + 1];
+	int count;
+	BddIdentity saved;
+	char *plan;
+	char *rows;
+
+	bdd_sync_become(sync, &saved);
+	count = bdd_slice_bounded(sync, sync->position, sync->watermark, sync->bound, types, values);
+	(void) bdd_spi_run(
+		psprintf("EXPLAIN (FORMAT JSON) %s",
+				 bdd_sync_sql_left(sync, list_length(sync->watermark), sync->bound != NULL)),
+		count, types, values, NULL);
+	plan = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	bdd_become_again(&saved);
+	rows = strstr(plan, "\"Plan Rows\": ");
+	return rows == NULL ? 0 : strtoll(rows + strlen("\"Plan Rows\": "), NULL, 10);
+}
+
+/* ---------- a slice ---------- */
+
+static int64
+begin_run(const BddRun *run, const BddSync *sync, List *watermark)
+{
+	Oid types[] = {TEXTOID, OIDOID, TIMESTAMPTZOID, TEXTARRAYOID,
+				   OIDOID, INT8OID, INT8OID, INT8OID};
+	Datum values[] = {CStringGetTextDatum(sync->name), ObjectIdGetDatum(sync->target),
+					  TimestampTzGetDatum(run->started), bdd_text_array(watermark),
+					  ObjectIdGetDatum(sync->source), Int64GetDatum(run->totals.slices),
+					  Int64GetDatum(run->totals.read), Int64GetDatum(run->totals.unchanged)};
+	BddIdentity saved;
+	bool isnull;
+	int64 id;
+
+	bdd_become_extension_owner(&saved);
+	(void) bdd_spi_run("INSERT INTO batchdedup.sync_run_row "
+					   "(sync, target, started_at, from_watermark, source, slices, rows_read, unchanged) "
+					   "VALUES ($1, $2, $3, nullif($4, '{}'), $5, $6, $7, $8) RETURNING id",
+					   lengthof(types), types, values, NULL);
+	id = DatumGetInt64(bdd_spi_value(0, 1, &isnull));
+	bdd_become_again(&saved);
+	return id;
+}
+
+/* With what the slice has written, in its transaction. */
+static void
+save_slice(const BddSlice *slice)
+{
+	static BddKeptPlan mark = {
+		"UPDATE batchdedup.sync_row SET watermark = nullif($2, '{}'), complete = $3, truncated = $4 WHERE id = $1 "
+		"AND (watermark, complete, truncated) IS DISTINCT FROM (nullif($2, '{}'), $3, $4)",
+		4,
+		{INT4OID, TEXTARRAYOID, BOOLOID, BOOLOID}};
+	static BddKeptPlan count = {
+		"UPDATE batchdedup.sync_run_row SET slices = slices + $2, rows_read = rows_read + $3, inserted = inserted + $4, "
+		"updated = updated + $5, deleted = deleted + $6, unchanged = unchanged + $7, refused = refused + $8, "
+		"watermark = nullif($9, '{}') WHERE id = $1",
+		9,
+		{INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, TEXTARRAYOID}};
+	const BddSyncCounts *counts = &slice->counts;
+	Datum watermark = bdd_text_array(slice->sync->watermark);
+	Datum mark_values[] = {Int32GetDatum(slice->sync->id), watermark,
+						   BoolGetDatum(slice->sync->complete),
+						   BoolGetDatum(slice->sync->truncated)};
+	Datum values[] = {Int64GetDatum(slice->run_id),
+					  Int64GetDatum(counts->slices),
+					  Int64GetDatum(counts->read),
+					  Int64GetDatum(counts->inserted),
+					  Int64GetDatum(counts->updated),
+					  Int64GetDatum(counts->deleted),
+					  Int64GetDatum(counts->unchanged),
+					  Int64GetDatum(counts->refused),
+					  watermark};
+
+	(void) bdd_plan_run_own(&mark, mark_values, NULL);
+	if (slice->run_id != 0)
+		(void) bdd_plan_run_own(&count, values, NULL);
+	bdd_debug_point("sync-marked");
+}
+
+static List *
+copy_texts(const List *texts)
+{
+	List *copies = NIL;
+	ListCell *cell;
+
+	foreach(cell, texts)
+		copies = lappend(copies, lfirst(cell) != NULL ? pstrdup(lfirst(cell)) : NULL);
+	return copies;
+}
+
+static void
+add_totals(BddRun *run, const BddSlice *slice)
+{
+	const BddSyncCounts *counts = &slice->counts;
+
+	run->totals.slices += counts->slices;
+	run->totals.read += counts->read;
+	run->totals.inserted += counts->inserted;
+	run->totals.updated += counts->updated;
+	run->totals.deleted += counts->deleted;
+	run->totals.unchanged += counts->unchanged;
+	run->totals.refused += counts->refused;
+	bdd_progress_add(counts->read);
+}
+
+/* How many rows the next slice is to have. */
+static int
+slice_limit(const BddRun *run, const BddSync *sync)
+{
+	int64 limit = run->slice_rows > 0 ? run->slice_rows : sync->slice_rows;
+
+	if (run->max_rows > 0)
+		limit = Min(limit, run->max_rows - (int64) run->totals.read);
+	return (int) Max(limit, 1);
+}
+
+/* What a slice says of the run, once it is committed. */
+typedef struct BddStep
+{
+	BddPhase next;
+	List *after;
+	int64 kept;
+	bool found;
+	List *from; /* the watermark before the slice */
+} BddStep;
+
+/* Rows that are read in every run are nothing to tell of if they are as they were. */
+static bool
+is_nothing_new(const BddRun *run, BddSlice *slice, const BddSyncRows *rows, bool removals)
+{
+	BddSlice look = *slice;
+	BddSyncCounts *counts = &look.counts;
+
+	if (slice->sync->kind != BDD_CURSOR_FULL && run->phase != PHASE_NULLS)
+		return false;
+	look.dry_run = true;
+	bdd_slice_write(&look, rows, removals);
+	if (counts->inserted + counts->updated + counts->deleted + counts->refused > 0)
+		return false;
+	slice->counts = *counts;
+	return true;
+}
+
+/* Writes what was found; the first time, a run begins. */
+static void
+write_found(BddRun *run, BddSlice *slice, BddStep *step, const BddSyncRows *rows, bool removals)
+{
+	if (rows->count == 0)
+		return;
+	step->found = true;
+	if (!run->dry_run && slice->run_id == 0)
+	{
+		if (is_nothing_new(run, slice, rows, removals))
+			return;
+		slice->run_id = begin_run(run, slice->sync, step->from);
+	}
+	bdd_slice_write(slice, rows, removals);
+}
+
+/* What comes when all rows up to the bound are read. */
+static BddPhase
+after_rows(const BddSync *sync)
+{
+	if (sync->kind == BDD_CURSOR_TRIGGER)
+		return PHASE_CAPTURED;
+	if (bdd_sync_nullable(sync) != NIL)
+		return PHASE_NULLS;
+	return sync->delete_missing ? PHASE_MISSING : PHASE_DONE;
+}
+
+static void
+slice_of_rows(BddRun *run, BddSlice *slice, BddStep *step)
+{
+	BddSync *sync = slice->sync;
+	BddSyncRows rows = {0};
+
+	/* Without a bound nothing is known to be complete yet. */
+	if (sync->bound != NULL || sync->kind == BDD_CURSOR_FULL || sync->kind == BDD_CURSOR_TRIGGER)
+		rows = bdd_slice_rows(slice);
+	bdd_debug_point("sync-read");
+	if (rows.count > 0)
+		sync->watermark = bdd_slice_position(slice, &rows, sync->position);
+	write_found(run, slice, step, &rows, false);
+	if (rows.count >= slice->limit)
+		return;
+	step->next = after_rows(sync);
+	if (sync->kind == BDD_CURSOR_TRIGGER)
+	{
+		sync->complete = true;
+		sync->watermark = NIL;
+	}
+}
+
+static void
+slice_of_nulls(BddRun *run, BddSlice *slice, BddStep *step)
+{
+	List *key = bdd_sync_source_key(slice->sync);
+	BddSyncRows rows = bdd_slice_nulls(slice, run->after);
+	BddSyncRows without_key = {0};
+
+	if (run->after == NIL)
+		without_key = bdd_slice_null_keys(slice);
+	write_found(run, slice, step, &without_key, false);
+	write_found(run, slice, step, &rows, false);
+	if (rows.count > 0 && key != NIL)
+		step->after = bdd_slice_position(slice, &rows, key);
+	if (rows.count < slice->limit || key == NIL)
+		step->next = slice->sync->delete_missing ? PHASE_MISSING : PHASE_DONE;
+}
+
+static void
+slice_of_captured(BddRun *run, BddSlice *slice, BddStep *step)
+{
+	BddSyncRows keys = bdd_capture_read(slice, run->after);
+	BddSyncRows rows;
+
+	if (keys.count > 0)
+	{
+		/* Values of unique columns are given up before they are taken. */
+		rows = bdd_capture_rows(slice, &keys, true);
+		write_found(run, slice, step, &rows, true);
+		rows = bdd_capture_rows(slice, &keys, false);
+		write_found(run, slice, step, &rows, false);
+		if (!run->dry_run)
+			bdd_capture_forget(slice, &keys);
+		step->after = bdd_slice_position(slice, &keys, bdd_sync_source_key(slice->sync));
+	}
+	if (keys.count < slice->limit)
+		step->next = slice->sync->truncated ? PHASE_MISSING : PHASE_DONE;
+}
+
+static void
+slice_of_missing(BddRun *run, BddSlice *slice, BddStep *step)
+{
+	BddSync *sync = slice->sync;
+	BddSyncRows rows = bdd_slice_missing(slice, run->kept);
+	uint64 refused = slice->counts.refused;
+
+	if (rows.count > 0 && sync->kind != BDD_CURSOR_TRIGGER && bdd_slice_source_is_empty(slice))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the source of sync \"%s\" is empty, so all rows of the target would be removed", sync->name),
+				 errhint("Load the source; or, if this is meant, remove the rows of \"%s\" yourself.",
+						 get_rel_name(sync->target))));
+	if (rows.count > 0)
+		step->after = list_make1(SPI_getvalue(rows.tuples[0], rows.desc,
+											  SPI_fnumber(rows.desc, "batchdedup key")));
+	/* Once more, without an end. */
+	if (rows.count > 0 && run->after != NIL &&
+		strcmp(linitial(step->after), linitial(run->after)) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+				 errmsg("rows that sync \"%s\" removes come back", sync->name),
+				 errdetail("The row of \"%s\" with the key %s, for instance.",
+						   get_rel_name(sync->target), (char *) linitial(step->after)),
+				 errhint("See the triggers of the table.")));
+	write_found(run, slice, step, &rows, true);
+	/* Those that stay come first the next time. */
+	step->kept += run->dry_run ? (int64) rows.count : (int64) (slice->counts.refused - refused);
+	if (rows.count < slice->limit)
+	{
+		step->next = PHASE_DONE;
+		sync->truncated = false;
+	}
+}
+
+/* Reads the sync as it is now; false: it is not to run. */
+static bool
+begin_slice(BddRun *run, BddSync *sync)
+{
+	bdd_sync_read_existing(run->name, sync);
+	bdd_sync_check_owner(sync);
+	bdd_sync_check_still(sync);
+	if (sync->paused)
+		return false;
+	sync->bound = run->bound;
+	if (run->dry_run && run->begun)
+	{
+		sync->watermark = run->watermark;
+		sync->complete = run->complete;
+	}
+	if (run->phase == PHASE_ROWS && sync->kind == BDD_CURSOR_TRIGGER && sync->complete)
+		run->phase = PHASE_CAPTURED;
+	if (run->left < 0)
+	{
+		run->left = estimate_left(sync);
+		bdd_progress_begin("sync", sync->target, NULL, (uint64) run->left);
+		bdd_progress_keep();
+	}
+	return true;
+}
+
+/* From here on nothing fails but the commit, after which the run ends. */
+static void
+take_step(BddRun *run, const BddSlice *slice, const BddStep *step)
+{
+	MemoryContext before = run->step_context;
+	MemoryContext old_context;
+
+	run->step_context = AllocSetContextCreate(run->context, "batchdedup sync step", ALLOCSET_SMALL_SIZES);
+	old_context = MemoryContextSwitchTo(run->step_context);
+	run->watermark = copy_texts(slice->sync->watermark);
+	run->after = step->next == run->phase ? copy_texts(step->after) : NIL;
+	run->sample = copy_texts(slice->sample);
+	MemoryContextSwitchTo(old_context);
+	if (before != NULL)
+		MemoryContextDelete(before);
+	run->run_id = slice->run_id;
+	run->begun = true;
+	run->complete = slice->sync->complete;
+	run->kept = step->kept;
+	run->phase = step->next;
+	add_totals(run, slice);
+}
+
+static void
+do_slice(BddRun *run)
+{
+	BddSync sync;
+	BddSlice slice = {.sync = &sync,
+					  .dry_run = run->dry_run,
+					  .run_id = run->run_id,
+					  .sample = list_copy(run->sample)};
+	BddStep step = {.after = run->after, .kept = run->kept};
+
+	if (!begin_slice(run, &sync))
+	{
+		run->paused = true;
+		run->phase = PHASE_DONE;
+		return;
+	}
+	step.next = run->phase;
+	step.from = sync.watermark;
+	slice.limit = slice_limit(run, &sync);
+	switch (run->phase)
+	{
+		case PHASE_ROWS:
+			slice_of_rows(run, &slice, &step);
+			break;
+		case PHASE_NULLS:
+			slice_of_nulls(run, &slice, &step);
+			break;
+		case PHASE_CAPTURED:
+			slice_of_captured(run, &slice, &step);
+			break;
+		case PHASE_MISSING:
+			slice_of_missing(run, &slice, &step);
+			break;
+		case PHASE_DONE:
+			break;
+	}
+	/* The end of a cycle of a sync without a cursor: the next run begins anew. */
+	if (sync.kind == BDD_CURSOR_FULL && step.next == PHASE_DONE)
+		sync.watermark = NIL;
+	slice.counts.slices = step.found ? 1 : 0;
+	if (!run->dry_run)
+		save_slice(&slice);
+	take_step(run, &slice, &step);
+}
+
+/* ---------- the run ---------- */
+
+static void
+prepare_log(BddRun *run)
+{
+	bdd_change_log_prepare();
+	run->day = bdd_change_log_day();
+}
+
+static void
+save_end(BddRun *run)
+{
+	static BddKeptPlan sync = {
+		"UPDATE batchdedup.sync_row SET last_run_at = pg_catalog.clock_timestamp(), last_error = NULL, "
+		"last_error_sqlstate = NULL, last_error_at = NULL "
+		"WHERE name = $1",
+		1,
+		{TEXTOID}};
+	static BddKeptPlan history = {
+		"UPDATE batchdedup.sync_run_row SET finished_at = pg_catalog.clock_timestamp() WHERE id = $1", 1, {INT8OID}};
+	Datum sync_values[] = {CStringGetTextDatum(run->name)};
+	Datum history_values[] = {Int64GetDatum(run->run_id)};
+
+	(void) bdd_plan_run_own(&sync, sync_values, NULL);
+	if (run->run_id != 0)
+		(void) bdd_plan_run_own(&history, history_values, NULL);
+}
+
+/* Set before save_error runs: it has to reach it through a BddRun. */
+static ErrorData *failed_with = NULL;
+
+static void
+save_error(BddRun *run)
+{
+	static BddKeptPlan sync = {
+		"UPDATE batchdedup.sync_row SET last_error = $2, last_error_sqlstate = $3, last_error_at = pg_catalog.clock_timestamp() "
+		"WHERE name = $1",
+		3,
+		{TEXTOID, TEXTOID, TEXTOID}};
+	static BddKeptPlan history = {
+		"UPDATE batchdedup.sync_run_row SET error = $2, finished_at = pg_catalog.clock_timestamp() WHERE id = $1",
+		2,
+		{INT8OID, TEXTOID}};
+	const char *state = unpack_sql_state(failed_with->sqlerrcode);
+	Datum sync_values[] = {CStringGetTextDatum(run->name),
+						   CStringGetTextDatum(failed_with->message), CStringGetTextDatum(state)};
+	Datum history_values[] = {Int64GetDatum(run->run_id),
+							  CStringGetTextDatum(psprintf("%s: %s", state, failed_with->message))};
+
+	(void) bdd_plan_run_own(&sync, sync_values, NULL);
+	if (run->run_id != 0)
+		(void) bdd_plan_run_own(&history, history_values, NULL);
+}
+
+static void
+fail(BddRun *run, ErrorData *error)
+{
+	MemoryContext old_context = MemoryContextSwitchTo(run->context);
+
+	if (!run->dry_run)
+	{
+		failed_with = error;
+		(void) in_transaction(run, save_error, false);
+	}
+	MemoryContextSwitchTo(old_context);
+	ReThrowError(error);
+}
+
+/*
+ * Errors that come of what others do at the same time.  After a commit that
+ * failed we have noted down more than has happened.
+ */
+static bool
+is_worth_another_try(const BddRun *run, const ErrorData *error)
+{
+	return !run->not_committed &&
+		   (error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE ||
+			error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED) &&
+		   run->failures < bdd_retry_limit;
+}
+
+static void
+wait_before_next_try(BddRun *run)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 Min(bdd_backoff_ms(run->failures), 1000), PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+}
+
+/* Until it is done, or fails for good. */
+static void
+do_transaction(BddRun *run, void (*work)(BddRun *run), bool repeatable)
+{
+	ErrorData *error;
+
+	while ((error = in_transaction(run, work, repeatable)) != NULL)
+	{
+		if (!is_worth_another_try(run, error))
+			fail(run, error);
+		run->failures++;
+		wait_before_next_try(run);
+	}
+	run->failures = 0;
+}
+
+static bool
+is_at_limit(const BddRun *run)
+{
+	int ms = (int) Min(run->max_seconds * 1000, PG_INT32_MAX);
+
+	return run->phase == PHASE_DONE ||
+		   (run->max_slices > 0 && run->totals.slices >= run->max_slices) ||
+		   (run->max_rows > 0 && run->totals.read >= run->max_rows) ||
+		   (run->max_seconds > 0 && TimestampDifferenceExceeds(run->started,
+															   GetCurrentTimestamp(), ms));
+}
+
+static void
+tell_dry_run(const BddRun *run)
+{
+	const BddSyncCounts *counts = &run->totals;
+	StringInfoData sample;
+	ListCell *cell;
+
+	initStringInfo(&sample);
+	foreach(cell, run->sample)
+		appendStringInfo(&sample, "%s%s", sample.len > 0 ? "\n" : "", (char *) lfirst(cell));
+	ereport(NOTICE,
+			(errmsg("sync \"%s\" would read " UINT64_FORMAT " rows: " UINT64_FORMAT " to insert, " UINT64_FORMAT
+					" to update, " UINT64_FORMAT " to delete, " UINT64_FORMAT " unchanged, " UINT64_FORMAT " refused",
+					run->name, counts->read, counts->inserted, counts->updated, counts->deleted,
+					counts->unchanged, counts->refused),
+			 sample.len > 0 ? errdetail("%s", sample.data) : 0));
+}
+
+static void
+run_slices(BddRun *run)
+{
+	do
+		do_transaction(run, find_bound, false);
+	while (run->waits);
+	while (!is_at_limit(run))
+	{
+		if (!run->dry_run && run->day != bdd_change_log_day())
+			do_transaction(run, prepare_log, false);
+		do_transaction(run, do_slice, true);
+		bdd_debug_point("sync-committed");
+	}
+	if (run->paused)
+		ereport(NOTICE, (errmsg("sync \"%s\" is paused", run->name)));
+	else if (run->dry_run)
+		tell_dry_run(run);
+	if (!run->dry_run && (!run->paused || run->run_id != 0))
+		do_transaction(run, save_end, false);
+}
+
+static void
+lock_sync(BddRun *run)
+{
+	BddSync sync;
+
+	bdd_spi_connect();
+	bdd_sync_read_existing(run->name, &sync);
+	bdd_sync_check_owner(&sync);
+	copy_in(run, &sync);
+	bdd_sync_lock(&sync, true);
+	bdd_spi_finish();
+}
+
+/* run_sync(name, dry_run, max_slices, max_rows, max_seconds, slice_rows) */
+Datum
+bdd_run_sync(PG_FUNCTION_ARGS)
+{
+	MemoryContext context = AllocSetContextCreate(PortalContext, "batchdedup sync", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old_context = MemoryContextSwitchTo(context);
+	BddRun *run = palloc0(sizeof(BddRun));
+
+	run->context = context;
+	run->slice_context = AllocSetContextCreate(context, "batchdedup slice", ALLOCSET_DEFAULT_SIZES);
+	run->started = GetCurrentTimestamp();
+	run->left = -1;
+	run->day = -1;
+	take_arguments(fcinfo, run);
+	bdd_check_preloaded();
+	check_may_commit(fcinfo);
+	PreventCommandDuringRecovery("run_sync()");
+	PreventCommandIfReadOnly("run_sync()");
+	MemoryContextSwitchTo(old_context);
+
+	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	MemoryContextSwitchTo(context);
+	lock_sync(run);
+	PG_TRY();
+	{
+		run_slices(run);
+	}
+	PG_FINALLY();
+	{
+		bdd_progress_end();
+		bdd_sync_unlock(run->sync);
+	}
+	PG_END_TRY();
+	bdd_spi_finish();
+	MemoryContextDelete(context);
+	return (Datum) 0;
+}
