@@ -11,6 +11,7 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "apply/apply.h"
+#include "base/list.h"
 #include "buffer/flush_wait.h"
 #include "catalog/catalog.h"
 #include "catalog/namespace.h"

@@ -14,7 +14,11 @@
 
 #include "access/table.h"
 #include "access/xact.h"
+#include "apply/apply.h"
+#include "apply/tolerate.h"
+#include "base/compat.h"
 #include "base/guc.h"
+#include "base/list.h"
 #include "catalog/pg_collation_d.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"

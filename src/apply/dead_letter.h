@@ -10,7 +10,8 @@
 
 #include "base/base.h"
 
-#include "apply/tolerate.h"
+#include "buffer/memtable.h"
+#include "target/target.h"
 
 extern void bdd_store_dead_letters(BddTarget *target, uint64 generation,
 								   List *refused);

@@ -14,6 +14,7 @@
 #include "apply/replay.h"
 
 #include "access/tupdesc.h"
+#include "base/compat.h"
 #include "buffer/progress.h"
 #include "catalog/pg_operator_d.h"
 #include "catalog/pg_type_d.h"

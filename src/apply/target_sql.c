@@ -15,6 +15,8 @@
 #include "access/nbtree.h"
 #include "access/relation.h"
 #include "access/xact.h"
+#include "base/compat.h"
+#include "base/list.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_inherits.h"

@@ -3,10 +3,6 @@
  * base.h
  *		Vocabulary that every file of the extension shares.
  *
- * Layers (a file includes headers of its own and of lower layers only; which
- * file is in which one: README.md):
- *	0 ground, 1 shared memory, 2 commit and WAL, 3 SQL work, 4 surface
- *
  *-------------------------------------------------------------------------
  */
 #ifndef BDD_BASE_H
@@ -14,7 +10,6 @@
 
 #include "postgres.h"
 
-#include "base/compat.h"
 #include "fmgr.h"
 
 #define BDD_SCHEMA "batchdedup"

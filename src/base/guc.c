@@ -7,6 +7,8 @@
  */
 #include "base/guc.h"
 
+#include <limits.h>
+
 #include "utils/guc.h"
 
 bool bdd_enabled = true;

@@ -15,10 +15,12 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "batch/batch.h"
+#include "base/base.h"
 
 #include "base/debug_point.h"
+#include "base/uuid.h"
 #include "batch/barrier_hint.h"
+#include "batch/batch.h"
 #include "catalog/pg_type_d.h"
 #include "commands/trigger.h"
 #include "target/options.h"

@@ -18,6 +18,7 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/xact.h"
+#include "base/uuid.h"
 #include "batch/barrier_hint.h"
 #include "buffer/flush_wait.h"
 #include "buffer/registry.h"
@@ -25,7 +26,7 @@
 #include "commit/pending.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
-#include "target/target.h"
+#include "target/options.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -34,6 +35,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
+#include "utils/wait_event.h"
 
 PG_FUNCTION_INFO_V1(bdd_create_batch);
 PG_FUNCTION_INFO_V1(bdd_complete_upload);
@@ -61,37 +63,24 @@ bdd_batch_begin(BddIdentity *saved, const char *call)
 	bdd_own_begin(saved);
 }
 
-/* ---------- ids ---------- */
-
-/*
- * A new id.  Ids of one time are neighbours (version 7 of RFC 9562: 48 bits of
- * milliseconds, then random ones), so that rows that come together lie
- * together in the index.
- */
-pg_uuid_t *
-bdd_new_uuid(void)
+/* When a lease that begins now is over. */
+TimestampTz
+bdd_lease_end(Interval *lease)
 {
-	pg_uuid_t *uuid = palloc(sizeof(pg_uuid_t));
-	int64 ms = (GetCurrentTimestamp() +
-				(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY) /
-			   1000;
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz until =
+		DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+												TimestampTzGetDatum(now),
+												IntervalPGetDatum(lease)));
 
-	if (!pg_strong_random(uuid->data, UUID_LEN))
+	if (until <= now)
 		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not generate random values")));
-	for (int i = 0; i < 6; i++)
-		uuid->data[i] = (unsigned char) (ms >> (8 * (5 - i)));
-	uuid->data[6] = (uuid->data[6] & 0x0f) | 0x70;
-	uuid->data[8] = (uuid->data[8] & 0x3f) | 0x80;
-	return uuid;
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("lease must be longer than zero")));
+	return until;
 }
 
-char *
-bdd_uuid_text(const pg_uuid_t *uuid)
-{
-	return DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(uuid)));
-}
+/* ---------- ids ---------- */
 
 /* ---------- reading a batch ---------- */
 
@@ -201,14 +190,6 @@ check_is_of_files(const BddBatch *batch)
 }
 
 /* ---------- steps ---------- */
-
-/* A uuid[]. */
-Datum
-bdd_uuid_array(Datum *ids, int count)
-{
-	return PointerGetDatum(construct_array(ids, count, UUIDOID, UUID_LEN,
-										   false, TYPALIGN_CHAR));
-}
 
 static void
 settle(const pg_uuid_t *batch)

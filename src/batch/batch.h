@@ -34,16 +34,12 @@ typedef struct BddBatch
 
 extern void bdd_batch_begin(BddIdentity *saved, const char *call);
 
-extern pg_uuid_t *bdd_new_uuid(void);
-extern char *bdd_uuid_text(const pg_uuid_t *uuid);
-
 extern void bdd_batch_read(const pg_uuid_t *id, BddBatch *batch);
 extern void bdd_batch_lock(const pg_uuid_t *id, bool for_files,
 						   BddBatch *batch);
 extern bool bdd_batch_has_ended(const BddBatch *batch);
 extern void bdd_batch_advance(const pg_uuid_t *batch, const char *status);
 extern void bdd_batch_settle(Datum batches);
-extern Datum bdd_uuid_array(Datum *ids, int count);
 extern TimestampTz bdd_lease_end(Interval *lease);
 
 #endif /* BDD_BATCH_H */

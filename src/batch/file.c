@@ -11,17 +11,18 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "batch/batch.h"
+#include "base/base.h"
 
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "base/guc.h"
+#include "base/uuid.h"
 #include "batch/barrier_hint.h"
+#include "batch/batch.h"
 #include "buffer/flush_wait.h"
 #include "catalog/pg_type_d.h"
-#include "commit/pending.h"
 #include "funcapi.h"
 #include "ingest/push.h"
 #include "miscadmin.h"
@@ -583,23 +584,6 @@ lease_files(BddClaim *claim, Tuplestorestate *result)
 	for (uint64 i = 0; i < SPI_processed; i++)
 		tuplestore_puttuple(result, SPI_tuptable->vals[i]);
 	(void) bdd_plan_run(&begin, values, NULL);
-}
-
-/* When a lease that begins now is over. */
-TimestampTz
-bdd_lease_end(Interval *lease)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz until =
-		DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
-												TimestampTzGetDatum(now),
-												IntervalPGetDatum(lease)));
-
-	if (until <= now)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("lease must be longer than zero")));
-	return until;
 }
 
 static void

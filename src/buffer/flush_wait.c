@@ -19,6 +19,7 @@
 #include "utils/lsyscache.h"
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
+#include "utils/wait_event.h"
 
 /* A lost wake-up costs this long at most. */
 #define WAIT_STEP_MS 100

@@ -18,6 +18,7 @@
  */
 #include "buffer/memtable.h"
 
+#include "base/compat.h"
 #include "common/hashfn.h"
 #include "utils/memutils.h"
 

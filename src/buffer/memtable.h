@@ -14,6 +14,7 @@
 #include "buffer/arena.h"
 #include "datatype/timestamp.h"
 #include "row/rowimage.h"
+#include "storage/lwlock.h"
 
 #define BDD_PARTITIONS 16
 

@@ -13,6 +13,7 @@
 #include "buffer/progress.h"
 
 #include "access/xact.h"
+#include "base/compat.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"

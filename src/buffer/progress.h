@@ -12,6 +12,7 @@
 
 #include "datatype/timestamp.h"
 #include "port/atomics.h"
+#include "storage/lwlock.h"
 #include "utils/uuid.h"
 
 /* So many processes are seen at once; work goes on unseen beyond that. */

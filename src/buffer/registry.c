@@ -18,6 +18,7 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "base/debug_point.h"
+#include "miscadmin.h"
 #include "utils/timestamp.h"
 
 BddSharedRegistry *bdd_registry = NULL;

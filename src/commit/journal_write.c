@@ -10,13 +10,17 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "journal/journal.h"
+#include "base/base.h"
 
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "access/xloginsert.h"
+#include "base/compat.h"
 #include "base/debug_point.h"
 #include "base/number.h"
+#include "buffer/registry.h"
+#include "commit/pending.h"
+#include "journal/journal.h"
 #include "postmaster/walwriter.h"
 #include "replication/message.h"
 #include "replication/syncrep.h"

@@ -20,6 +20,7 @@
 #include "base/debug_point.h"
 #include "batch/barrier_hint.h"
 #include "buffer/flush_wait.h"
+#include "commit/pending.h"
 #include "journal/journal.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"

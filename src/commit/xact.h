@@ -11,7 +11,6 @@
 #include "base/base.h"
 
 #include "buffer/registry.h"
-#include "commit/pending.h"
 
 extern void bdd_xact_init(void);
 extern void bdd_check_can_push(void);

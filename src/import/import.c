@@ -28,6 +28,8 @@
 
 #include "access/xact.h"
 #include "base/debug_point.h"
+#include "base/list.h"
+#include "base/uuid.h"
 #include "batch/batch.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type_d.h"

@@ -5,9 +5,10 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "import/import.h"
+#include "base/base.h"
 
 #include "access/relation.h"
+#include "import/import.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "parser/parse_node.h"

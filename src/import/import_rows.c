@@ -18,7 +18,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "import/import.h"
+#include "base/base.h"
 
 #include "access/nbtree.h"
 #include "access/relation.h"
@@ -27,13 +27,16 @@
 #include "apply/dead_letter.h"
 #include "apply/direct.h"
 #include "apply/tolerate.h"
+#include "base/compat.h"
 #include "base/debug_point.h"
+#include "base/list.h"
 #include "base/number.h"
 #include "buffer/progress.h"
 #include "catalog/pg_operator_d.h"
 #include "catalog/pg_type_d.h"
 #include "commit/pending.h"
 #include "executor/tuptable.h"
+#include "import/import.h"
 #include "ingest/push.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"

@@ -24,11 +24,13 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "import/import.h"
+#include "base/base.h"
 
 #include "access/genam.h"
 #include "access/relation.h"
 #include "access/xact.h"
+#include "base/compat.h"
+#include "base/list.h"
 #include "catalog/dependency.h"
 #include "catalog/index.h"
 #include "catalog/namespace.h"
@@ -39,6 +41,7 @@
 #include "commands/defrem.h"
 #include "commands/extension.h"
 #include "fmgr.h"
+#include "import/import.h"
 #include "miscadmin.h"
 #include "parser/parse_utilcmd.h"
 #include "storage/bufmgr.h"

@@ -8,6 +8,7 @@
 #include "base/base.h"
 
 #include "access/htup_details.h"
+#include "base/list.h"
 #include "buffer/flush_wait.h"
 #include "catalog/pg_type.h"
 #include "commit/pending.h"

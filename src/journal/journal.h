@@ -15,7 +15,7 @@
 #include "base/base.h"
 
 #include "access/xlogdefs.h"
-#include "commit/pending.h"
+#include "buffer/memtable.h"
 #include "datatype/timestamp.h"
 #include "lib/stringinfo.h"
 #include "port/atomics.h"

@@ -11,11 +11,13 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "journal/journal.h"
+#include "base/base.h"
 
 #include "access/xlog.h"
 #include "base/debug_point.h"
 #include "base/number.h"
+#include "buffer/registry.h"
+#include "journal/journal.h"
 #include "journal/spool.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"

@@ -16,7 +16,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "journal/journal.h"
+#include "base/base.h"
 
 #include <unistd.h>
 
@@ -25,8 +25,11 @@
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
 #include "access/xlogutils.h"
+#include "base/compat.h"
 #include "base/debug_point.h"
 #include "base/number.h"
+#include "buffer/registry.h"
+#include "journal/journal.h"
 #include "journal/spool.h"
 #include "miscadmin.h"
 #include "replication/message.h"

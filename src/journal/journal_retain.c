@@ -16,13 +16,16 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "journal/journal.h"
+#include "base/base.h"
 
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
+#include "base/compat.h"
 #include "base/debug_point.h"
 #include "base/guc.h"
+#include "buffer/registry.h"
 #include "common/controldata_utils.h"
+#include "journal/journal.h"
 #include "journal/spool.h"
 #include "miscadmin.h"
 #include "pgstat.h"

@@ -11,6 +11,7 @@
  */
 #include "main/shmem.h"
 
+#include "base/compat.h"
 #include "base/debug_point.h"
 #include "base/guc.h"
 #include "batch/barrier_hint.h"

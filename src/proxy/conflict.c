@@ -11,6 +11,7 @@
 #include "proxy/conflict.h"
 
 #include "apply/target_sql.h"
+#include "base/compat.h"
 #include "catalog/partition.h"
 #include "executor/executor.h"
 #include "nodes/nodeFuncs.h"

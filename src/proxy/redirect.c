@@ -17,6 +17,7 @@
 #include "access/relation.h"
 #include "admin/target_admin.h"
 #include "apply/target_sql.h"
+#include "base/list.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "miscadmin.h"

@@ -12,9 +12,9 @@
  */
 #include "proxy/relay.h"
 
+#include "access/relation.h"
 #include "catalog/partition.h"
 #include "catalog/pg_class.h"
-#include "commit/pending.h"
 #include "ingest/push.h"
 #include "nodes/nodeFuncs.h"
 #include "read/read.h"

@@ -14,6 +14,8 @@
 #include "read/lookup.h"
 
 #include "access/nbtree.h"
+#include "base/compat.h"
+#include "base/list.h"
 #include "catalog/pg_opfamily_d.h"
 #include "catalog/pg_type_d.h"
 #include "executor/executor.h"

@@ -27,11 +27,13 @@
 #include "read/overlay.h"
 
 #include "base/debug_point.h"
+#include "base/list.h"
 #include "catalog/pg_class.h"
 #include "commit/pending.h"
 #include "common/hashfn.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "nodes/supportnodes.h"
 #include "read/read.h"

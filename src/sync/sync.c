@@ -17,6 +17,7 @@
 #include "sync/sync.h"
 
 #include "access/xact.h"
+#include "base/list.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type_d.h"
 #include "fmgr.h"
@@ -26,7 +27,6 @@
 #include "storage/lock.h"
 #include "sync/capture.h"
 #include "target/options.h"
-#include "target/target_check.h"
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"

@@ -80,11 +80,11 @@
  */
 #include "sync/sync_bound.h"
 
-#include "catalog/pg_authid_d.h"
-
 #include "access/relation.h"
 #include "access/twophase.h"
+#include "base/compat.h"
 #include "buffer/registry.h"
+#include "catalog/pg_authid_d.h"
 #include "commands/sequence.h"
 #include "funcapi.h"
 #include "lib/stringinfo.h"

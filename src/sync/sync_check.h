@@ -8,6 +8,8 @@
 #ifndef BDD_SYNC_CHECK_H
 #define BDD_SYNC_CHECK_H
 
+#include "base/base.h"
+
 #include "sync/sync.h"
 #include "utils/rel.h"
 

@@ -5,11 +5,12 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "sync/sync.h"
+#include "base/base.h"
 
 #include "access/genam.h"
 #include "access/relation.h"
 #include "access/table.h"
+#include "base/list.h"
 #include "catalog/pg_am_d.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_namespace_d.h"
@@ -18,10 +19,10 @@
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "sync/capture.h"
+#include "sync/sync.h"
 #include "sync/sync_check.h"
 #include "sync/sync_slice.h"
 #include "target/options.h"
-#include "target/target.h"
 #include "target/target_check.h"
 #include "utils/array.h"
 #include "utils/builtins.h"

@@ -9,12 +9,13 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "sync/sync_slice.h"
+#include "base/base.h"
 
 #include "catalog/pg_type_d.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "sync/change_log.h"
+#include "sync/sync_slice.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/memutils.h"

@@ -14,12 +14,13 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "sync/sync.h"
+#include "base/base.h"
 
 #include "access/xact.h"
 #include "apply/tolerate.h"
 #include "base/debug_point.h"
 #include "base/guc.h"
+#include "base/list.h"
 #include "buffer/progress.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
@@ -28,11 +29,11 @@
 #include "storage/latch.h"
 #include "sync/capture.h"
 #include "sync/change_log.h"
+#include "sync/sync.h"
 #include "sync/sync_bound.h"
 #include "sync/sync_check.h"
 #include "sync/sync_slice.h"
 #include "target/options.h"
-#include "target/target.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
 #include "utils/fmgrprotos.h"
@@ -42,6 +43,7 @@
 #include "utils/portal.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
+#include "utils/wait_event.h"
 
 PG_FUNCTION_INFO_V1(bdd_run_sync);
 

@@ -24,6 +24,7 @@
 #include "apply/target_sql.h"
 #include "apply/tolerate.h"
 #include "base/debug_point.h"
+#include "base/list.h"
 #include "catalog/pg_type_d.h"
 #include "common/hashfn.h"
 #include "fmgr.h"

@@ -8,6 +8,8 @@
 #ifndef BDD_SYNC_SLICE_H
 #define BDD_SYNC_SLICE_H
 
+#include "base/base.h"
+
 #include "sync/sync.h"
 
 /* So many changes a dry run shows. */

@@ -14,6 +14,7 @@
  */
 #include "target/old_shape.h"
 
+#include "base/compat.h"
 #include "lib/stringinfo.h"
 #include "sql/spi.h"
 #include "utils/lsyscache.h"

@@ -11,6 +11,7 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/xlog.h"
+#include "base/list.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "utils/array.h"
@@ -57,34 +58,6 @@ bdd_catalog_relation(const char *name)
 	Oid schema = get_namespace_oid(BDD_SCHEMA, true);
 
 	return OidIsValid(schema) ? get_relname_relid(name, schema) : InvalidOid;
-}
-
-/* Elements of a text[], none of which is null, as char *. */
-List *
-bdd_names_of(Datum array)
-{
-	List *names = NIL;
-	Datum *elements;
-	int count;
-
-	deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false,
-					  TYPALIGN_INT, &elements, NULL, &count);
-	for (int i = 0; i < count; i++)
-		names = lappend(names, TextDatumGetCString(elements[i]));
-	return names;
-}
-
-/* A list of char * as text[]. */
-Datum
-bdd_text_array(List *strings)
-{
-	Datum *values = palloc(sizeof(Datum) * (list_length(strings) + 1));
-	int count = 0;
-	ListCell *cell;
-
-	foreach(cell, strings)
-		values[count++] = CStringGetTextDatum(lfirst(cell));
-	return PointerGetDatum(construct_array(values, count, TEXTOID, -1, false, TYPALIGN_INT));
 }
 
 static int

@@ -64,8 +64,6 @@ typedef struct BddOptions
 
 extern Oid bdd_catalog_relation(const char *name);
 extern bool bdd_options_read(Oid relid, BddOptions *options);
-extern List *bdd_names_of(Datum array);
-extern Datum bdd_text_array(List *strings);
 extern List *bdd_all_targets(void);
 extern bool bdd_has_dead_letters(Oid relid);
 extern char *bdd_mark_shape(int32 target_id);

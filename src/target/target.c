@@ -15,7 +15,9 @@
 #include "access/relation.h"
 #include "access/table.h"
 #include "access/xact.h"
+#include "base/compat.h"
 #include "base/guc.h"
+#include "base/list.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_attribute.h"
 #include "catalog/pg_class.h"
@@ -65,39 +67,6 @@ bdd_may_read(Oid relid)
 {
 	return pg_class_aclcheck(relid, GetUserId(), ACL_SELECT) == ACLCHECK_OK &&
 		   check_enable_rls(relid, InvalidOid, true) != RLS_ENABLED;
-}
-
-/* schema.table, quoted where need be. */
-char *
-bdd_qualified_name(Oid relid)
-{
-	return quote_qualified_identifier(
-		get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid));
-}
-
-/* How many of the first columns are not dropped. */
-int
-bdd_live_columns(TupleDesc desc, AttrNumber up_to)
-{
-	int count = 0;
-
-	for (int i = 0; i < up_to; i++)
-		count += !TupleDescAttr(desc, i)->attisdropped;
-	return count;
-}
-
-AttrNumber
-bdd_column_number(TupleDesc desc, const char *name)
-{
-	for (int i = 0; i < desc->natts; i++)
-	{
-		Form_pg_attribute attribute = TupleDescAttr(desc, i);
-
-		if (!attribute->attisdropped &&
-			strcmp(NameStr(attribute->attname), name) == 0)
-			return i + 1;
-	}
-	return InvalidAttrNumber;
 }
 
 /* A column that is gone makes the target unusable until it is altered. */

@@ -106,9 +106,6 @@ extern bool bdd_is_switched_off(const BddTarget *target);
 extern bool bdd_is_redirect(const Trigger *trigger);
 extern bool bdd_redirects(const BddTarget *target);
 extern bool bdd_may_read(Oid relid);
-extern char *bdd_qualified_name(Oid relid);
-extern int bdd_live_columns(TupleDesc desc, AttrNumber up_to);
-extern AttrNumber bdd_column_number(TupleDesc desc, const char *name);
 extern void bdd_target_default(BddTarget *target, int column, Datum *value,
 							   bool *isnull);
 

@@ -7,6 +7,8 @@
  */
 #include "target/target_check.h"
 
+#include "base/compat.h"
+#include "base/list.h"
 #include "catalog/catalog.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_attribute.h"
@@ -14,8 +16,8 @@
 #include "catalog/pg_index.h"
 #include "catalog/pg_type_d.h"
 #include "miscadmin.h"
+#include "row/key.h"
 #include "row/rule.h"
-#include "target/target.h"
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"

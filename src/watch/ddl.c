@@ -16,6 +16,7 @@
 #include "access/xact.h"
 #include "apply/apply.h"
 #include "apply/direct.h"
+#include "base/compat.h"
 #include "buffer/flush_wait.h"
 #include "buffer/registry.h"
 #include "catalog/dependency.h"

@@ -13,6 +13,7 @@
 
 #include "access/xact.h"
 #include "apply/direct.h"
+#include "base/compat.h"
 #include "buffer/flush_wait.h"
 #include "buffer/registry.h"
 #include "catalog/partition.h"
@@ -20,6 +21,7 @@
 #include "executor/executor.h"
 #include "journal/journal.h"
 #include "miscadmin.h"
+#include "nodes/plannodes.h"
 #include "proxy/conflict.h"
 #include "storage/lmgr.h"
 #include "target/target.h"

@@ -10,6 +10,8 @@
 
 #include "base/base.h"
 
+#include "nodes/plannodes.h"
+
 /* The next statement that starts is one of ours. */
 extern bool bdd_guard_own_statement;
 

@@ -22,6 +22,7 @@
 #include "apply/apply.h"
 #include "apply/dead_letter.h"
 #include "apply/tolerate.h"
+#include "base/compat.h"
 #include "base/debug_point.h"
 #include "base/guc.h"
 #include "buffer/flush_wait.h"

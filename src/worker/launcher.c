@@ -15,6 +15,7 @@
 #include "worker/launcher.h"
 
 #include "access/xact.h"
+#include "base/compat.h"
 #include "base/debug_point.h"
 #include "base/guc.h"
 #include "buffer/registry.h"

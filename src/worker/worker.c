@@ -10,6 +10,7 @@
  */
 #include "base/base.h"
 
+#include "base/compat.h"
 #include "base/guc.h"
 #include "buffer/registry.h"
 #include "fmgr.h"
