@@ -10,21 +10,9 @@
 
 #include "base/base.h"
 
+#include "apply/write.h"
 #include "buffer/memtable.h"
 #include "target/target.h"
-
-/* What a set of rows did to the table. */
-typedef struct BddApplyCounts
-{
-	uint64 rows; /* of the buffer, one per key */
-	uint64 inserted;
-	uint64 updated;
-	uint64 unchanged;
-	uint64 stale; /* older than the row they met */
-	uint64 deleted;
-	uint64 dead_lettered;
-	bool finds_stale; /* also where no worker writes */
-} BddApplyCounts;
 
 /*
  * What is applied to one target in the current transaction.  The caller holds
@@ -42,18 +30,6 @@ typedef struct BddApply
 	BddApplyCounts counts;
 } BddApply;
 
-/* Rows by round: those of round i are rows[starts[i]] to rows[starts[i + 1]]. */
-typedef struct BddRounds
-{
-	BddRow *rows;
-	uint64 *starts;
-	uint32 count;
-} BddRounds;
-
-extern BddRounds bdd_split_rounds(const BddRow *rows, uint64 count);
-extern void bdd_write_rows(BddTarget *target, const BddRow *rows, uint64 count,
-						   bool merge, BddApplyCounts *counts);
-extern void bdd_constraints_immediate(Oid relid);
 extern void bdd_apply_begin(BddApply *apply, BddTarget *target);
 extern bool bdd_apply_add(BddApply *apply, BddSharedGeneration *generation);
 extern void bdd_report_other_shape(BddTarget *target);
@@ -66,10 +42,6 @@ extern void bdd_apply_end(BddApply *apply);
 extern bool bdd_apply_generation(BddTarget *target,
 								 BddSharedGeneration *generation,
 								 BddApplyCounts *counts);
-extern void bdd_count_stale(BddSharedSlot *slot, int32 target_id,
-							uint64 stale);
-extern void bdd_apply_count(BddSharedSlot *slot, int32 target_id,
-							const BddApplyCounts *counts, TimestampTz started);
 extern void bdd_apply_here(BddTarget *target);
 extern void bdd_discard_here(BddTarget *target);
 extern void bdd_wait_quiet_step(void);

@@ -14,8 +14,8 @@
 
 #include "access/table.h"
 #include "access/xact.h"
-#include "apply/apply.h"
 #include "apply/tolerate.h"
+#include "apply/write.h"
 #include "base/compat.h"
 #include "base/guc.h"
 #include "base/list.h"
@@ -108,7 +108,6 @@ static void
 store_letter(BddTarget *target, uint64 generation, BddRefused *refused)
 {
 	const BddImage *image = &refused->row.image;
-	const ErrorData *error = refused->error;
 	Oid types[] = {INT4OID, REGCLASSOID, TEXTARRAYOID, TEXTOID,
 				   TEXTARRAYOID, TEXTARRAYOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID,
 				   TEXTOID, INT4OID, INT8OID, INT8OID, INT8OID};
@@ -125,13 +124,8 @@ store_letter(BddTarget *target, uint64 generation, BddRefused *refused)
 	values[i++] = column_names(target, bdd_image_update(&target->shape, image),
 							   true);
 	values[i++] = CStringGetTextDatum(operation_names[image->op]);
-	values[i++] = CStringGetTextDatum(unpack_sql_state(error->sqlerrcode));
-	values[i] = bdd_text_or_null(error->message, &nulls[i]);
-	i++;
-	values[i] = bdd_text_or_null(error->detail, &nulls[i]);
-	i++;
-	values[i] = bdd_text_or_null(error->hint, &nulls[i]);
-	i++;
+	bdd_error_values(refused->error, &values[i], &nulls[i]);
+	i += 4;
 	values[i++] = Int32GetDatum((int32) target->slot->failure.count + 1);
 	values[i++] = Int64GetDatum(generation);
 	values[i++] = Int64GetDatum(refused->row.sequence);
@@ -492,10 +486,7 @@ letter_refused(int64 id, const ErrorData *error, bool counted)
 	BddIdentity saved;
 
 	values[0] = Int64GetDatum(id);
-	values[1] = CStringGetTextDatum(unpack_sql_state(error->sqlerrcode));
-	values[2] = bdd_text_or_null(error->message, &nulls[2]);
-	values[3] = bdd_text_or_null(error->detail, &nulls[3]);
-	values[4] = bdd_text_or_null(error->hint, &nulls[4]);
+	bdd_error_values(error, &values[1], &nulls[1]);
 	values[5] = Int32GetDatum(counted ? 0 : 1);
 	bdd_become_extension_owner(&saved);
 	(void) bdd_spi_run("UPDATE batchdedup.dead_letter_row SET attempts = attempts OPERATOR(pg_catalog.+) $6, "

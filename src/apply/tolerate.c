@@ -1,20 +1,30 @@
 /*-------------------------------------------------------------------------
  *
  * tolerate.c
- *		Finding the rows that a table refuses.
+ *		Finding the units of work that fail.
  *
- * All rows are tried in one subtransaction.  If the table refuses them, halves
- * are tried, and so on to single rows.  An error that passes by itself (a
+ * All units are tried in one subtransaction.  If that fails, halves are
+ * tried, and so on to single units.  An error that passes by itself (a
  * deadlock, a lock, memory) or that is nobody's (cancel, shutdown) is raised:
- * the whole generation is tried again.  So is one that speaks of the table
- * and not of the row (a column that a trigger misses, say), if it hits every
- * row.
+ * everything is tried again later.  So is one that speaks of the table and
+ * not of the row (a column that a trigger misses, say), if it hits the first,
+ * the middle and the last unit alike.
+ *
+ * A unit that failed may have been waiting for another: for a unique value
+ * that a row after it gives up, say.  So those that failed are tried again,
+ * until none is accepted any more.
+ *
+ * A unit is a row of an apply (write.c) or a row of a sync's source
+ * (sync_slice.c); this file knows numbers only.
  *
  *-------------------------------------------------------------------------
  */
 #include "apply/tolerate.h"
 
 #include "access/xact.h"
+#include "miscadmin.h"
+#include "sql/spi.h"
+#include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
@@ -113,153 +123,129 @@ bdd_in_subtransaction(BddWork work, void *arg)
 	return error;
 }
 
-typedef struct BddWrite
-{
-	BddTarget *target;
-	const BddRow *rows;
-	uint64 count;
-	bool merge;
-	BddApplyCounts counts;
-} BddWrite;
-
-static void
-do_write(void *arg)
-{
-	BddWrite *write = arg;
-
-	bdd_write_rows(write->target, write->rows, write->count, write->merge,
-				   &write->counts);
-}
-
-static ErrorData *
-try_write(BddTarget *target, const BddRow *rows, uint64 count, bool merge,
-		  BddApplyCounts *counts)
-{
-	BddWrite write = {target, rows, count, merge, *counts};
-	ErrorData *error = bdd_in_subtransaction(do_write, &write);
-
-	if (error == NULL)
-		*counts = write.counts;
-	return error;
-}
-
-/* Writes the rows in a subtransaction; returns the error, or NULL. */
-ErrorData *
-bdd_try_write(BddTarget *target, const BddRow *rows, uint64 count,
-			  BddApplyCounts *counts)
-{
-	return try_write(target, rows, count, false, counts);
-}
+/* ---------- bisecting ---------- */
 
 /*
- * The same, quicker where the table allows it.  What MERGE refuses is no
- * answer: somebody may just have inserted a key.
+ * Tries the units from "first" on, and halves of them where that fails.  Adds
+ * a BddRefusal for each unit that fails alone to "refused".
  */
-ErrorData *
-bdd_try_write_quickly(BddTarget *target, const BddRow *rows, uint64 count,
-					  BddApplyCounts *counts)
-{
-	if (try_write(target, rows, count, true, counts) == NULL)
-		return NULL;
-	return bdd_try_write(target, rows, count, counts);
-}
-
-static List *
-add_refused(List *refused, const BddRow *row, ErrorData *error)
-{
-	BddRefused *entry = palloc(sizeof(BddRefused));
-
-	entry->row = *row;
-	entry->error = error;
-	return lappend(refused, entry);
-}
-
-static List *
-bisect(BddTarget *target, const BddRow *rows, uint64 count,
-	   BddApplyCounts *counts, List *refused)
+List *
+bdd_bisect(const BddTrial *trial, uint64 first, uint64 count, List *refused)
 {
 	ErrorData *error;
+	BddRefusal *refusal;
 
 	if (count == 0)
 		return refused;
-	error = bdd_try_write(target, rows, count, counts);
+	error = trial->write(trial->arg, first, count);
 	if (error == NULL)
 		return refused;
 	if (count == 1)
-		return add_refused(refused, rows, error);
+	{
+		refusal = palloc(sizeof(BddRefusal));
+		refusal->number = first;
+		refusal->error = error;
+		return lappend(refused, refusal);
+	}
 	FreeErrorData(error);
-	refused = bisect(target, rows, count / 2, counts, refused);
-	return bisect(target, rows + count / 2, count - count / 2, counts,
-				  refused);
+	refused = bdd_bisect(trial, first, count / 2, refused);
+	return bdd_bisect(trial, first + count / 2, count - count / 2, refused);
 }
 
 /*
- * A refused row may have been waiting for another: for a unique value that a
- * row after it gives up, say.  So the refused are tried again, until none is
- * accepted any more.
+ * One more pass over "refused": what is left of it, and what trial->accepted
+ * finds because of those that are accepted now.
  */
 static List *
-retry_refused(BddTarget *target, BddApplyCounts *counts, List *refused)
+retry_once(const BddTrial *trial, List *refused)
 {
-	bool progress = true;
+	List *left = NIL;
+	List *found = NIL;
+	ListCell *cell;
 
-	while (progress && refused != NIL)
+	foreach(cell, refused)
 	{
-		List *left = NIL;
-		ListCell *cell;
+		BddRefusal *refusal = lfirst(cell);
 
-		progress = false;
-		foreach(cell, refused)
-		{
-			BddRefused *entry = lfirst(cell);
-			ErrorData *error = bdd_try_write(target, &entry->row, 1, counts);
-
-			if (error == NULL)
-				progress = true;
-			else
-				left = add_refused(left, &entry->row, error);
-		}
-		refused = left;
+		refusal->error = trial->write(trial->arg, refusal->number, 1);
+		if (refusal->error != NULL)
+			left = lappend(left, refusal);
+		else if (trial->accepted != NULL)
+			found = list_concat(found,
+								trial->accepted(trial, refusal->number,
+												list_concat_copy(refused, found)));
 	}
+	return list_concat(left, found);
+}
+
+/* Tries those that were refused again, as long as some are accepted. */
+List *
+bdd_retry_refused(const BddTrial *trial, List *refused)
+{
+	int before;
+
+	do
+	{
+		before = list_length(refused);
+		refused = retry_once(trial, refused);
+	} while (refused != NIL && list_length(refused) < before);
 	return refused;
 }
 
-/* ---------- faults of the table ---------- */
+/* ---------- faults that are no unit's ---------- */
 
-static bool
-refuses_alone(BddTarget *target, const BddRow *row, int sqlstate)
+/* trial->probe of one unit, all of whose effects are undone. */
+static ErrorData *
+probe(const BddTrial *trial, uint64 number, bool *tried)
 {
-	BddApplyCounts ignored = {0};
-	ErrorData *error = bdd_try_write(target, row, 1, &ignored);
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData *error;
 
-	return error != NULL && error->sqlerrcode == sqlstate;
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	error = trial->probe(trial->arg, number, tried);
+	RollbackAndReleaseCurrentSubTransaction();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return error;
 }
 
 /*
- * Raises the error if it is not a row's and hits the first, the middle and
- * the last row alike; what they wrote, if they were accepted, is undone.
+ * From "number" on, the first unit that says something; *tried is false if
+ * there is none.
  */
-static void
-raise_if_fault(BddTarget *target, BddRows *rows, ErrorData *error)
+static ErrorData *
+probe_from(const BddTrial *trial, uint64 number, uint64 count, bool *tried)
 {
-	uint64 probes[] = {0, rows->count / 2, rows->count - 1};
+	ErrorData *error = NULL;
+
+	*tried = false;
+	for (; number < count && !*tried; number++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		error = probe(trial, number, tried);
+	}
+	return error;
+}
+
+/*
+ * Raises the error of all "count" units together if it is not a row's and hits
+ * the first, the middle and the last unit alike.
+ */
+void
+bdd_raise_if_fault(const BddTrial *trial, uint64 count, ErrorData *error)
+{
+	uint64 probes[] = {0, count / 2, count - 1};
 
 	if (bdd_error_is_of_row(error->sqlerrcode))
 		return;
 	for (int i = 0; i < lengthof(probes); i++)
 	{
-		MemoryContext context = CurrentMemoryContext;
-		ResourceOwner owner = CurrentResourceOwner;
-		bool same;
+		bool tried;
+		ErrorData *other = probe_from(trial, probes[i], count, &tried);
 
-		BeginInternalSubTransaction(NULL);
-		MemoryContextSwitchTo(context);
-		same = refuses_alone(target, &rows->rows[probes[i]],
-							 error->sqlerrcode);
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-		if (!same)
+		if (tried && (other == NULL || other->sqlerrcode != error->sqlerrcode))
 			return;
 	}
 	ReThrowError(error);
@@ -267,61 +253,37 @@ raise_if_fault(BddTarget *target, BddRows *rows, ErrorData *error)
 
 /* ---------- the whole ---------- */
 
-/* Deletes to the front, in key order otherwise. */
-static BddRow *
-deletes_first(const BddRow *rows, uint64 count, uint64 *deletes)
-{
-	BddRow *sorted = MemoryContextAllocHuge(CurrentMemoryContext,
-											count * sizeof(BddRow));
-	uint64 next = 0;
-
-	for (uint64 i = 0; i < count; i++)
-		if (rows[i].image.op == BDD_DELETE)
-			sorted[next++] = rows[i];
-	*deletes = next;
-	for (uint64 i = 0; i < count; i++)
-		if (rows[i].image.op != BDD_DELETE)
-			sorted[next++] = rows[i];
-	return sorted;
-}
-
-static List *
-write_round(BddTarget *target, const BddRow *rows, uint64 count,
-			BddApplyCounts *counts)
-{
-	uint64 deletes;
-	BddRow *sorted = deletes_first(rows, count, &deletes);
-	List *refused = bisect(target, sorted, deletes, counts, NIL);
-
-	refused = bisect(target, sorted + deletes, count - deletes, counts,
-					 refused);
-	return retry_refused(target, counts, refused);
-}
-
 /*
- * Writes the rows, as bdd_rows_fold_equal leaves them, and returns those that
- * the table refuses (of BddRefused), each with its error.
+ * Writes the units and returns those that fail (of BddRefusal).  Raises an
+ * error that is no unit's.
  */
 List *
-bdd_write_tolerantly(BddTarget *target, BddRows *rows, BddApplyCounts *counts)
+bdd_tolerate(const BddTrial *trial, uint64 count)
 {
 	ErrorData *error;
-	BddRounds rounds;
-	List *refused = NIL;
 
-	if (rows->count == 0)
+	if (count == 0)
 		return NIL;
-	error = bdd_try_write_quickly(target, rows->rows, rows->count, counts);
+	error = trial->write(trial->arg, 0, count);
 	if (error == NULL)
 		return NIL;
-	raise_if_fault(target, rows, error);
+	bdd_raise_if_fault(trial, count, error);
+	return bdd_retry_refused(trial, bdd_bisect(trial, 0, count, NIL));
+}
 
-	rounds = bdd_split_rounds(rows->rows, rows->count);
-	for (uint32 i = 0; i < rounds.count; i++)
-		refused = list_concat(refused,
-							  write_round(target,
-										  &rounds.rows[rounds.starts[i]],
-										  rounds.starts[i + 1] - rounds.starts[i],
-										  counts));
-	return refused;
+/* ---------- letters ---------- */
+
+/*
+ * What letters of all kinds say of an error: sqlstate, message, detail and
+ * hint, as four parameters of a statement.
+ */
+void
+bdd_error_values(const ErrorData *error, Datum *values, char *nulls)
+{
+	const char *const texts[] = {error->message, error->detail, error->hint};
+
+	values[0] = CStringGetTextDatum(unpack_sql_state(error->sqlerrcode));
+	nulls[0] = ' ';
+	for (int i = 0; i < lengthof(texts); i++)
+		values[i + 1] = bdd_text_or_null(texts[i], &nulls[i + 1]);
 }
