@@ -18,8 +18,6 @@
 #include "access/xlog.h"
 #include "apply/dead_letter.h"
 #include "apply/replay.h"
-#include "apply/target_sql.h"
-#include "apply/tolerate.h"
 #include "base/debug_point.h"
 #include "buffer/progress.h"
 #include "catalog/pg_class.h"

@@ -24,6 +24,8 @@
 #include "fmgr.h"
 #include "ingest/push.h"
 #include "miscadmin.h"
+#include "sql/attempt.h"
+#include "sql/catalog.h"
 #include "sql/spi.h"
 #include "storage/lmgr.h"
 #include "target/keyorder.h"

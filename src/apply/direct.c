@@ -18,6 +18,7 @@
 #include "apply/dead_letter.h"
 #include "buffer/flush_wait.h"
 #include "miscadmin.h"
+#include "sql/catalog.h"
 #include "sql/spi.h"
 #include "storage/lmgr.h"
 #include "target/keyorder.h"

@@ -15,7 +15,6 @@
 #include "access/nbtree.h"
 #include "access/relation.h"
 #include "access/xact.h"
-#include "base/compat.h"
 #include "base/list.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_collation.h"
@@ -31,7 +30,8 @@
 #include "miscadmin.h"
 #include "nodes/pathnodes.h"
 #include "optimizer/optimizer.h"
-#include "sql/spi.h"
+#include "sql/statement.h"
+#include "sql/text.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -45,7 +45,6 @@
 #include "utils/resowner.h"
 #include "utils/syscache.h"
 #include "utils/typcache.h"
-#include "watch/guard.h"
 
 /* ---------- triggers ---------- */
 
@@ -131,97 +130,6 @@ only(BddTarget *target)
 	return get_rel_relkind(target->relid) == RELKIND_PARTITIONED_TABLE ?
 			   "" :
 			   "ONLY ";
-}
-
-static const char *
-qualified(Oid schema, const NameData *name)
-{
-	return quote_qualified_identifier(get_namespace_name(schema),
-									  NameStr(*name));
-}
-
-void
-bdd_append_operator(StringInfo sql, Oid opno)
-{
-	HeapTuple tuple = SearchSysCache1(OPEROID, ObjectIdGetDatum(opno));
-	Form_pg_operator form;
-
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for operator %u", opno);
-	form = (Form_pg_operator) GETSTRUCT(tuple);
-	appendStringInfo(sql, " OPERATOR(%s.%s) ",
-					 quote_identifier(get_namespace_name(form->oprnamespace)),
-					 NameStr(form->oprname));
-	ReleaseSysCache(tuple);
-}
-
-void
-bdd_append_collation(StringInfo sql, Oid collation)
-{
-	if (OidIsValid(collation))
-	{
-		HeapTuple tuple = SearchSysCache1(COLLOID,
-										  ObjectIdGetDatum(collation));
-		Form_pg_collation form;
-
-		if (!HeapTupleIsValid(tuple))
-			elog(ERROR, "cache lookup failed for collation %u", collation);
-		form = (Form_pg_collation) GETSTRUCT(tuple);
-		appendStringInfo(sql, " COLLATE %s",
-						 qualified(form->collnamespace, &form->collname));
-		ReleaseSysCache(tuple);
-	}
-}
-
-static void
-append_opclass(StringInfo sql, Oid opclass)
-{
-	HeapTuple tuple = SearchSysCache1(CLAOID, ObjectIdGetDatum(opclass));
-	Form_pg_opclass form;
-
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for operator class %u", opclass);
-	form = (Form_pg_opclass) GETSTRUCT(tuple);
-	appendStringInfo(sql, " %s",
-					 qualified(form->opcnamespace, &form->opcname));
-	ReleaseSysCache(tuple);
-}
-
-/* "alias.k1 = other.k1 AND ...", as the key's index compares. */
-void
-bdd_append_same_key(StringInfo sql, TupleDesc desc, const BddKey *key,
-					const char *alias, const char *other)
-{
-	for (int i = 0; i < key->count; i++)
-	{
-		const BddKeyColumn *column = &key->columns[i];
-		const char *name =
-			quote_identifier(NameStr(TupleDescAttr(desc, column->attnum - 1)->attname));
-
-		appendStringInfo(sql, "%s%s.%s", i > 0 ? " AND " : "", alias, name);
-		bdd_append_operator(sql, get_opfamily_member(column->opfamily,
-													 column->input_type,
-													 column->input_type,
-													 BTEqualStrategyNumber));
-		appendStringInfo(sql, "%s.%s", other, name);
-		bdd_append_collation(sql, column->collation);
-	}
-}
-
-/* "k1, ...", as ON CONFLICT finds the key's index. */
-void
-bdd_append_conflict_key(StringInfo sql, TupleDesc desc, const BddKey *key)
-{
-	for (int i = 0; i < key->count; i++)
-	{
-		const BddKeyColumn *column = &key->columns[i];
-		const char *name =
-			quote_identifier(NameStr(TupleDescAttr(desc, column->attnum - 1)->attname));
-
-		appendStringInfo(sql, "%s%s", i > 0 ? ", " : "", name);
-		bdd_append_collation(sql, column->collation);
-		append_opclass(sql, column->opclass);
-	}
 }
 
 static void
@@ -371,39 +279,6 @@ can_tell_unchanged(BddTarget *target, const BddColumns *columns)
 			rule_of(target, i)->kind == BDD_FUNCTION)
 			return false;
 	return true;
-}
-
-static Oid
-get_type_namespace(Oid type)
-{
-	HeapTuple tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
-	Oid result;
-
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for type %u", type);
-	result = ((Form_pg_type) GETSTRUCT(tuple))->typnamespace;
-	ReleaseSysCache(tuple);
-	return result;
-}
-
-/*
- * Whether values that the type's = takes for equal are the same to the byte,
- * and = is a quick function that is found under any search_path.
- */
-bool
-bdd_equal_is_same(Form_pg_attribute attribute)
-{
-	Oid type = getBaseType(attribute->atttypid);
-	TypeCacheEntry *entry = lookup_type_cache(type, TYPECACHE_BTREE_OPFAMILY);
-	Oid proc;
-
-	if (get_type_namespace(type) != PG_CATALOG_NAMESPACE ||
-		type == BPCHAROID || entry->btree_opintype != type)
-		return false;
-	proc = get_opfamily_proc(entry->btree_opf, type, type, BTEQUALIMAGE_PROC);
-	return OidIsValid(proc) &&
-		   DatumGetBool(OidFunctionCall1Coll(proc, attribute->attcollation,
-											 ObjectIdGetDatum(type)));
 }
 
 /*
@@ -839,249 +714,14 @@ bdd_sql_select_row(BddTarget *target)
 
 /* ---------- running ---------- */
 
-#define MAX_PLANS 256
-
-typedef struct BddPlan
-{
-	uint32 hash; /* of statement and size class */
-	SPIPlanPtr plan;
-	char *sql;
-} BddPlan;
-
-static HTAB *plans = NULL;
-
-/* The table that the innermost statement of ours writes, or InvalidOid. */
-static Oid writing = InvalidOid;
-
-/* Statements that run now: a plan in use must not be freed. */
-static int running = 0;
-static LocalTransactionId running_in = InvalidLocalTransactionId;
-
-static bool
-may_free_plans(void)
-{
-	LocalTransactionId now = bdd_my_vxid().localTransactionId;
-
-	if (running_in != now)
-		running = 0; /* an error ended what ran */
-	running_in = now;
-	return running == 0;
-}
-
-static void
-forget_plans(void)
-{
-	HASH_SEQ_STATUS scan;
-	BddPlan *entry;
-
-	hash_seq_init(&scan, plans);
-	while ((entry = hash_seq_search(&scan)) != NULL)
-	{
-		SPI_freeplan(entry->plan);
-		pfree(entry->sql);
-	}
-	hash_destroy(plans);
-	plans = NULL;
-}
-
-static void
-init_plans(void)
-{
-	HASHCTL control;
-
-	control.keysize = sizeof(uint32);
-	control.entrysize = sizeof(BddPlan);
-	plans = hash_create("batchdedup plans", MAX_PLANS, &control,
-						HASH_ELEM | HASH_BLOBS);
-}
-
-/*
- * What the catalog says about the table's size is not believed if it is
- * little: a plan for a table of no rows reads all of it for every row of ours,
- * and it stays in use while the table fills up.
- */
-#define LEAST_PAGES 1000
-#define LEAST_ROWS 100000
-
-static bool planning = false; /* a statement of ours */
-static BddRelationHook previous_relation_hook = NULL;
-
-static BDD_RELATION_HOOK(assume_large)
-{
-	ListCell *cell;
-
-	if (previous_relation_hook != NULL)
-		BDD_CALL_RELATION_HOOK(previous_relation_hook);
-	if (!planning || rel->rtekind != RTE_RELATION)
-		return;
-	rel->pages = Max(rel->pages, LEAST_PAGES);
-	rel->tuples = Max(rel->tuples, LEAST_ROWS);
-	foreach(cell, rel->indexlist)
-	{
-		IndexOptInfo *index = lfirst_node(IndexOptInfo, cell);
-
-		if (index->indpred == NIL)
-		{
-			index->pages = Max(index->pages, LEAST_PAGES / 4);
-			index->tuples = rel->tuples;
-		}
-	}
-}
-
 void
-bdd_apply_sql_init(void)
+bdd_target_sql_init(void)
 {
 	static const int caches[] = {NAMESPACEOID, OPEROID, CLAOID, COLLOID,
 								 PROCOID, TYPEOID};
 
 	for (int i = 0; i < lengthof(caches); i++)
 		CacheRegisterSyscacheCallback(caches[i], note_new_names, (Datum) 0);
-	previous_relation_hook = bdd_relation_hook;
-	bdd_relation_hook = assume_large;
-}
-
-/*
- * Few rows are looked up one by one: the planner would rather read the whole
- * table.  The settings act on the planning only, not on what triggers run.
- */
-static void
-make_plan(SPIPlanPtr plan, bool few)
-{
-	int nesting = NewGUCNestLevel();
-	CachedPlan *cached;
-
-	if (few)
-	{
-		const char *const settings[] = {"enable_hashjoin", "enable_mergejoin"};
-
-		for (int i = 0; i < lengthof(settings); i++)
-			(void) set_config_option(settings[i], "off", PGC_USERSET,
-									 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
-									 false);
-	}
-	PG_TRY();
-	{
-		planning = true;
-		cached = SPI_plan_get_cached_plan(plan);
-	}
-	PG_FINALLY();
-	{
-		planning = false;
-	}
-	PG_END_TRY();
-	if (cached != NULL)
-		ReleaseCachedPlan(cached, CurrentResourceOwner);
-	AtEOXact_GUC(false, nesting);
-}
-
-static bool
-few_for_table(Oid relid, uint64 count)
-{
-	HeapTuple tuple = SearchSysCache1(RELOID,
-									  ObjectIdGetDatum(relid));
-	double rows = 0;
-
-	if (HeapTupleIsValid(tuple))
-	{
-		rows = ((Form_pg_class) GETSTRUCT(tuple))->reltuples;
-		ReleaseSysCache(tuple);
-	}
-	return count < 1000 || count <= rows / 2;
-}
-
-/* A saved plan, whose dependencies the server watches. */
-static SPIPlanPtr
-plan_for(Oid relid, const char *sql, uint64 count, int nargs, Oid *types)
-{
-	bool few = few_for_table(relid, count);
-	uint32 hash = hash_combine(string_hash(sql, 0), few);
-	BddPlan *entry;
-	bool found;
-	SPIPlanPtr plan;
-
-	if (plans != NULL && hash_get_num_entries(plans) >= MAX_PLANS &&
-		may_free_plans())
-		forget_plans();
-	if (plans == NULL)
-		init_plans();
-	entry = hash_search(plans, &hash, HASH_FIND, NULL);
-	if (entry != NULL && strcmp(entry->sql, sql) == 0)
-	{
-		make_plan(entry->plan, few);
-		return entry->plan;
-	}
-	plan = SPI_prepare(sql, nargs, types);
-	if (plan != NULL && entry != NULL && !may_free_plans())
-		return plan; /* for this time only */
-	if (plan == NULL || SPI_keepplan(plan) != 0)
-		elog(ERROR, "could not prepare \"%s\": %s", sql,
-			 SPI_result_code_string(SPI_result));
-	make_plan(plan, few);
-	entry = hash_search(plans, &hash, HASH_ENTER, &found);
-	if (found)
-	{
-		/* Another statement with the same hash has to make room. */
-		SPI_freeplan(entry->plan);
-		pfree(entry->sql);
-	}
-	entry->plan = plan;
-	entry->sql = MemoryContextStrdup(TopMemoryContext, sql);
-	return plan;
-}
-
-/* Whether rows that come into the table now are ours. */
-bool
-bdd_is_writing(Oid relid)
-{
-	return writing == relid;
-}
-
-static int
-execute(SPIPlanPtr plan, Oid relid, Datum *values, bool read_only)
-{
-	Oid outer = writing;
-	int result = 0;
-
-	writing = relid;
-	PG_TRY();
-	{
-		result = SPI_execute_plan(plan, values, NULL, read_only, 0);
-	}
-	PG_FINALLY();
-	{
-		writing = outer;
-	}
-	PG_END_TRY();
-	return result;
-}
-
-/*
- * Runs a statement on rows that it knows by the name in "relation"; returns
- * how many rows it wrote or found.  "relid" is the table that it writes, or
- * looks into for each of the rows.  The caller is connected to SPI.
- * "read_only": with the active snapshot.
- */
-uint64
-bdd_run_on_relation(Oid relid, const char *sql, EphemeralNamedRelation relation,
-					int nargs, Oid *types, Datum *values, bool read_only)
-{
-	SPIPlanPtr plan;
-	int result;
-
-	if (SPI_register_relation(relation) != SPI_OK_REL_REGISTER)
-		elog(ERROR, "could not register the rows");
-	plan = plan_for(relid, sql, (uint64) relation->md.enrtuples, nargs, types);
-	(void) may_free_plans();
-	running++;
-	bdd_guard_own_statement = true;
-	result = execute(plan, relid, values, read_only);
-	running--;
-	bdd_guard_own_statement = false;
-	if (result < 0)
-		elog(ERROR, "statement failed: %s: %s",
-			 SPI_result_code_string(result), sql);
-	(void) SPI_unregister_relation(relation->md.name);
-	return SPI_processed;
 }
 
 /* Runs a statement of this file on rows that have the table's row type. */

@@ -26,7 +26,7 @@ typedef struct BddWriteRules
 	bool merge;           /* MERGE means the same, but for what others insert meanwhile */
 } BddWriteRules;
 
-extern void bdd_apply_sql_init(void);
+extern void bdd_target_sql_init(void);
 
 extern BddWriteRules bdd_write_rules(BddTarget *target);
 
@@ -46,17 +46,6 @@ extern char *bdd_sql_insert_missing(BddTarget *target,
 									const BddColumns *insert);
 extern char *bdd_sql_select_row(BddTarget *target);
 
-extern void bdd_append_operator(StringInfo sql, Oid opno);
-extern void bdd_append_collation(StringInfo sql, Oid collation);
-extern void bdd_append_same_key(StringInfo sql, TupleDesc desc, const BddKey *key,
-								const char *alias, const char *other);
-extern void bdd_append_conflict_key(StringInfo sql, TupleDesc desc, const BddKey *key);
-
-extern bool bdd_equal_is_same(Form_pg_attribute attribute);
-extern bool bdd_is_writing(Oid relid);
-extern uint64 bdd_run_on_relation(Oid relid, const char *sql,
-								  EphemeralNamedRelation relation, int nargs,
-								  Oid *types, Datum *values, bool read_only);
 extern uint64 bdd_run_on_rows(BddTarget *target, const char *sql,
 							  Tuplestorestate *rows, uint64 count,
 							  bool read_only);

@@ -53,11 +53,4 @@ extern List *bdd_tolerate(const BddTrial *trial, uint64 count);
 
 extern void bdd_error_values(const ErrorData *error, Datum *values, char *nulls);
 
-typedef void (*BddWork)(void *arg);
-
-extern ErrorData *bdd_catch(BddWork work, void *arg);
-extern ErrorData *bdd_in_subtransaction(BddWork work, void *arg);
-extern bool bdd_error_is_of_row(int sqlstate);
-extern bool bdd_error_is_passing(int sqlstate);
-
 #endif /* BDD_TOLERATE_H */

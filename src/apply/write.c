@@ -25,6 +25,7 @@
 #include "catalog/pg_type_d.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
+#include "sql/attempt.h"
 #include "sql/spi.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"

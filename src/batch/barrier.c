@@ -23,7 +23,7 @@
 #include "batch/batch.h"
 #include "catalog/pg_type_d.h"
 #include "commands/trigger.h"
-#include "target/options.h"
+#include "sql/catalog.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"

@@ -27,6 +27,7 @@
 #include "ingest/push.h"
 #include "miscadmin.h"
 #include "read/read.h"
+#include "sql/catalog.h"
 #include "target/target.h"
 #include "utils/array.h"
 #include "utils/builtins.h"

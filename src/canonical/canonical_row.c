@@ -11,9 +11,10 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "canonical/canonical.h"
+#include "base/base.h"
 
 #include "access/htup_details.h"
+#include "canonical/canonical.h"
 #include "catalog/pg_type.h"
 #include "common/shortest_dec.h"
 #include "funcapi.h"

@@ -22,10 +22,11 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "event/event.h"
+#include "base/base.h"
 
 #include "access/htup_details.h"
 #include "catalog/pg_type_d.h"
+#include "event/event.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "nodes/pg_list.h"

@@ -37,6 +37,7 @@
 #include "fmgr.h"
 #include "ingest/push.h"
 #include "miscadmin.h"
+#include "sql/catalog.h"
 #include "storage/lmgr.h"
 #include "target/target_check.h"
 #include "utils/acl.h"

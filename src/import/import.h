@@ -59,7 +59,6 @@ extern void bdd_attach_writer(BddImport *import, const BddInstance *instance);
 extern void bdd_drop_staging(Oid relid);
 extern void bdd_grant_writer(const BddImport *import, Oid writer);
 extern void bdd_staging_follows_extension(void);
-extern void bdd_run_as_owner(Oid owner, const char *sql);
 
 /* ---------- import_rows.c ---------- */
 

@@ -39,6 +39,7 @@
 #include "import/import.h"
 #include "ingest/push.h"
 #include "miscadmin.h"
+#include "sql/catalog.h"
 #include "storage/lmgr.h"
 #include "target/keyorder.h"
 #include "utils/array.h"

@@ -44,6 +44,7 @@
 #include "import/import.h"
 #include "miscadmin.h"
 #include "parser/parse_utilcmd.h"
+#include "sql/catalog.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
@@ -88,22 +89,6 @@ bdd_refuse_writer(PG_FUNCTION_ARGS)
 }
 
 /* ---------- SQL as somebody ---------- */
-
-static void
-run(const char *sql)
-{
-	(void) bdd_spi_run(sql, 0, NULL, NULL, NULL);
-}
-
-void
-bdd_run_as_owner(Oid owner, const char *sql)
-{
-	BddIdentity saved;
-
-	bdd_become_owner_of(owner, &saved);
-	run(sql);
-	bdd_become_again(&saved);
-}
 
 /* A text that a query makes of the table; NULL: there is none. */
 static char *
@@ -198,8 +183,8 @@ bdd_staging_follows_extension(void)
 void
 bdd_grant_writer(const BddImport *import, Oid writer)
 {
-	run(psprintf("GRANT INSERT ON %s TO %s", bdd_qualified_name(writer),
-				 quote_identifier(GetUserNameFromId(import->caller.role, false))));
+	bdd_run_utility(InvalidOid, "GRANT INSERT ON %s TO %s", bdd_qualified_name(writer),
+					quote_identifier(GetUserNameFromId(import->caller.role, false)));
 }
 
 /*
@@ -246,12 +231,10 @@ add_definition(BddImport *import, const char *writer, const char *condition)
 	char *definition = definition_of(import);
 
 	if (definition != NULL)
-		bdd_run_as_owner(import->target->owner,
-						 psprintf("ALTER TABLE %s %s", writer, definition));
+		bdd_run_utility(import->target->owner, "ALTER TABLE %s %s", writer, definition);
 	if (condition != NULL)
-		bdd_run_as_owner(import->target->owner,
-						 psprintf("ALTER TABLE %s ADD CONSTRAINT " BOUND_CHECK " CHECK (%s)",
-								  writer, condition));
+		bdd_run_utility(import->target->owner, "ALTER TABLE %s ADD CONSTRAINT " BOUND_CHECK " CHECK (%s)",
+						writer, condition);
 }
 
 /* Makes the instance's tables. */
@@ -269,25 +252,25 @@ bdd_make_writer(BddImport *import, BddInstance *instance,
 				 errmsg("could not generate random values")));
 	name = psprintf("import_%016llx", (unsigned long long) number);
 	writer = psprintf(BDD_SCHEMA ".%s", name);
-	run(psprintf("CREATE TABLE %s (LIKE %s INCLUDING STORAGE INCLUDING COMPRESSION)%s",
-				 writer, bdd_qualified_name(import->relid),
-				 import->attach ? "" : " WITH (autovacuum_enabled = off)"));
+	bdd_run_utility(InvalidOid, "CREATE TABLE %s (LIKE %s INCLUDING STORAGE INCLUDING COMPRESSION)%s",
+					writer, bdd_qualified_name(import->relid),
+					import->attach ? "" : " WITH (autovacuum_enabled = off)");
 	instance->writer = relation_named(name);
-	run(psprintf("COMMENT ON TABLE %s IS %s", writer,
-				 quote_literal_cstr(psprintf("instance \"%s\" of import \"%s\"", instance->name, import->name))));
+	bdd_run_utility(InvalidOid, "COMMENT ON TABLE %s IS %s", writer,
+					quote_literal_cstr(psprintf("instance \"%s\" of import \"%s\"", instance->name, import->name)));
 	if (!import->attach)
-		run(psprintf("ALTER TABLE %s ADD COLUMN " BDD_ORDER_COLUMN " bigint "
-					 "GENERATED ALWAYS AS (batchdedup.import_order_internal(tableoid)) STORED",
-					 writer));
-	run(psprintf("ALTER TABLE %s OWNER TO %s", writer,
-				 quote_identifier(GetUserNameFromId(import->target->owner, false))));
+		bdd_run_utility(InvalidOid, "ALTER TABLE %s ADD COLUMN " BDD_ORDER_COLUMN " bigint "
+									"GENERATED ALWAYS AS (batchdedup.import_order_internal(tableoid)) STORED",
+						writer);
+	bdd_run_utility(InvalidOid, "ALTER TABLE %s OWNER TO %s", writer,
+					quote_identifier(GetUserNameFromId(import->target->owner, false)));
 	add_definition(import, writer, condition);
 	if (!import->attach)
 	{
-		run(psprintf("CREATE TABLE %s_chunks (chunk_no integer, part integer, rows bytea) "
-					 "WITH (autovacuum_enabled = off)",
-					 writer));
-		run(psprintf("ALTER TABLE %s_chunks ALTER COLUMN rows SET STORAGE EXTERNAL", writer));
+		bdd_run_utility(InvalidOid, "CREATE TABLE %s_chunks (chunk_no integer, part integer, rows bytea) "
+									"WITH (autovacuum_enabled = off)",
+						writer);
+		bdd_run_utility(InvalidOid, "ALTER TABLE %s_chunks ALTER COLUMN rows SET STORAGE EXTERNAL", writer);
 		instance->chunks = relation_named(psprintf("%s_chunks", name));
 		depend(instance->chunks, import->relid);
 	}
@@ -302,8 +285,8 @@ follow_owner(const BddImport *import, Oid writer)
 {
 	if (bdd_owns_relation(writer, import->target->owner))
 		return;
-	run(psprintf("ALTER TABLE %s OWNER TO %s", bdd_qualified_name(writer),
-				 quote_identifier(GetUserNameFromId(import->target->owner, false))));
+	bdd_run_utility(InvalidOid, "ALTER TABLE %s OWNER TO %s", bdd_qualified_name(writer),
+					quote_identifier(GetUserNameFromId(import->target->owner, false)));
 	CommandCounterIncrement();
 }
 
@@ -311,17 +294,16 @@ void
 bdd_empty_writer(BddImport *import, const BddInstance *instance)
 {
 	follow_owner(import, instance->writer);
-	bdd_run_as_owner(import->target->owner,
-					 psprintf("TRUNCATE %s", bdd_qualified_name(instance->writer)));
+	bdd_run_utility(import->target->owner, "TRUNCATE %s", bdd_qualified_name(instance->writer));
 	if (OidIsValid(instance->chunks))
-		run(psprintf("TRUNCATE %s", bdd_qualified_name(instance->chunks)));
+		bdd_run_utility(InvalidOid, "TRUNCATE %s", bdd_qualified_name(instance->chunks));
 }
 
 void
 bdd_drop_staging(Oid relid)
 {
 	if (get_rel_name(relid) != NULL)
-		run(psprintf("DROP TABLE %s", bdd_qualified_name(relid)));
+		bdd_run_utility(InvalidOid, "DROP TABLE %s", bdd_qualified_name(relid));
 }
 
 /* ---------- finalize_instance ---------- */
@@ -367,8 +349,7 @@ make_foreign_keys(BddImport *import, Oid writer)
 						 import->relid);
 
 	if (list != NULL)
-		bdd_run_as_owner(import->target->owner,
-						 psprintf("ALTER TABLE %s %s", bdd_qualified_name(writer), list));
+		bdd_run_utility(import->target->owner, "ALTER TABLE %s %s", bdd_qualified_name(writer), list);
 }
 
 /* Also rows that came after the transaction's snapshot: none come any more. */
@@ -422,9 +403,9 @@ bdd_close_writer(BddImport *import, BddInstance *instance, int64 *bytes)
 
 	LockRelationOid(instance->writer, ShareRowExclusiveLock);
 	follow_owner(import, instance->writer);
-	run(psprintf("CREATE TRIGGER " CLOSED_TRIGGER " BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s "
-				 "FOR EACH STATEMENT EXECUTE FUNCTION batchdedup.refuse_writer_internal()",
-				 writer));
+	bdd_run_utility(InvalidOid, "CREATE TRIGGER " CLOSED_TRIGGER " BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s "
+								"FOR EACH STATEMENT EXECUTE FUNCTION batchdedup.refuse_writer_internal()",
+					writer);
 	instance->rows = count_rows(import, instance);
 	*bytes = main_fork_size(instance->writer);
 	if (OidIsValid(instance->chunks))
@@ -475,9 +456,9 @@ rename_indexes(Oid relid, const char *name)
 		char *now = bdd_qualified_name(RelationGetRelid(index));
 
 		relation_close(index, NoLock);
-		run(psprintf("ALTER INDEX %s RENAME TO %s", now,
-					 quote_identifier(ChooseRelationName(name, NULL, kind,
-														 get_rel_namespace(relid), true))));
+		bdd_run_utility(InvalidOid, "ALTER INDEX %s RENAME TO %s", now,
+						quote_identifier(ChooseRelationName(name, NULL, kind,
+															get_rel_namespace(relid), true)));
 		CommandCounterIncrement();
 	}
 }
@@ -493,7 +474,7 @@ revoke_grants(Oid relid)
 							 relid);
 
 	if (grantees != NULL)
-		run(psprintf("REVOKE ALL ON %s FROM %s", bdd_qualified_name(relid), grantees));
+		bdd_run_utility(InvalidOid, "REVOKE ALL ON %s FROM %s", bdd_qualified_name(relid), grantees);
 }
 
 /* The writer's table becomes a partition. */
@@ -509,19 +490,19 @@ bdd_attach_writer(BddImport *import, const BddInstance *instance)
 	LockRelationOid(instance->writer, AccessExclusiveLock);
 	follow_owner(import, instance->writer);
 	now = bdd_qualified_name(instance->writer);
-	run(psprintf("DROP TRIGGER " CLOSED_TRIGGER " ON %s", now));
-	run(psprintf("COMMENT ON TABLE %s IS NULL", now));
+	bdd_run_utility(InvalidOid, "DROP TRIGGER " CLOSED_TRIGGER " ON %s", now);
+	bdd_run_utility(InvalidOid, "COMMENT ON TABLE %s IS NULL", now);
 	revoke_grants(instance->writer);
-	run(psprintf("ALTER TABLE %s SET SCHEMA %s", now, schema));
+	bdd_run_utility(InvalidOid, "ALTER TABLE %s SET SCHEMA %s", now, schema);
 	CommandCounterIncrement();
 	now = bdd_qualified_name(instance->writer);
-	run(psprintf("ALTER TABLE %s RENAME TO %s", now, quote_identifier(name)));
+	bdd_run_utility(InvalidOid, "ALTER TABLE %s RENAME TO %s", now, quote_identifier(name));
 	CommandCounterIncrement();
 	now = bdd_qualified_name(instance->writer);
 	rename_indexes(instance->writer, name);
 	depend_no_more(instance->writer, import->relid);
-	bdd_run_as_owner(owner, psprintf("ALTER TABLE %s ATTACH PARTITION %s %s", target, now,
-									 instance->bound));
-	bdd_run_as_owner(owner, psprintf("ALTER TABLE %s DROP CONSTRAINT " BOUND_CHECK, now));
+	bdd_run_utility(owner, "ALTER TABLE %s ATTACH PARTITION %s %s", target, now,
+					instance->bound);
+	bdd_run_utility(owner, "ALTER TABLE %s DROP CONSTRAINT " BOUND_CHECK, now);
 	CommandCounterIncrement();
 }

@@ -21,6 +21,7 @@
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 #include "parser/parse_coerce.h"
+#include "sql/catalog.h"
 #include "target/target.h"
 #include "utils/acl.h"
 #include "utils/array.h"

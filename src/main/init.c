@@ -17,6 +17,7 @@
 #include "proxy/conflict.h"
 #include "proxy/view.h"
 #include "read/lookup.h"
+#include "sql/statement.h"
 #include "watch/ddl.h"
 #include "watch/guard.h"
 #include "worker/launcher.h"
@@ -46,9 +47,10 @@ _PG_init(void)
 	bdd_preloaded = true;
 	bdd_shmem_init();
 	bdd_xact_init();
+	bdd_statement_init();
 	bdd_guard_init();
 	bdd_ddl_init();
-	bdd_apply_sql_init();
+	bdd_target_sql_init();
 	bdd_conflict_init();
 	bdd_lookup_init();
 	bdd_view_init();

@@ -10,13 +10,13 @@
  */
 #include "proxy/conflict.h"
 
-#include "apply/target_sql.h"
 #include "base/compat.h"
 #include "catalog/partition.h"
 #include "executor/executor.h"
 #include "nodes/nodeFuncs.h"
 #include "nodes/primnodes.h"
 #include "parser/parsetree.h"
+#include "sql/text.h"
 #include "utils/lsyscache.h"
 
 static ExecutorRun_hook_type previous_run_hook = NULL;

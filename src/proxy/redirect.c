@@ -16,13 +16,13 @@
 
 #include "access/relation.h"
 #include "admin/target_admin.h"
-#include "apply/target_sql.h"
 #include "base/list.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "proxy/relay.h"
 #include "sql/spi.h"
+#include "sql/statement.h"
 #include "storage/lmgr.h"
 #include "target/target.h"
 #include "target/target_check.h"
@@ -79,15 +79,11 @@ run_as_owner_of(Oid relid, const char *sql)
 {
 	Relation rel = relation_open(relid, NoLock);
 	Oid owner = rel->rd_rel->relowner;
-	BddIdentity saved;
 
 	relation_close(rel, NoLock);
-	bdd_become_owner_of(owner, &saved);
 	bdd_spi_connect();
-	if (SPI_execute(sql, false, 0) < 0)
-		elog(ERROR, "statement failed: %s", sql);
+	bdd_run_utility(owner, "%s", sql);
 	bdd_spi_finish();
-	bdd_become_again(&saved);
 }
 
 /* Removes the trigger if it is there.  The caller has flushed the target. */

@@ -19,6 +19,7 @@
 #include "nodes/nodeFuncs.h"
 #include "read/read.h"
 #include "rewrite/rewriteHandler.h"
+#include "sql/catalog.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"

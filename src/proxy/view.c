@@ -261,13 +261,6 @@ view_sql(BddTarget *target, const char *view)
 	return sql.data;
 }
 
-static void
-run(const char *sql)
-{
-	if (SPI_execute(sql, false, 0) < 0)
-		elog(ERROR, "statement failed: %s", sql);
-}
-
 /* Columns that were renamed in the table since the view was made. */
 static void
 rename_columns(BddTarget *target, const char *view, Oid view_oid)
@@ -294,7 +287,7 @@ rename_columns(BddTarget *target, const char *view, Oid view_oid)
 	}
 	relation_close(rel, NoLock);
 	if (sql.len > 0)
-		run(sql.data);
+		bdd_run_utility(InvalidOid, "%s", sql.data);
 }
 
 /* A column's default as SQL, or NULL. */
@@ -341,7 +334,7 @@ set_defaults(BddTarget *target, const char *view)
 			appendStringInfoString(&sql, "DROP DEFAULT;");
 	}
 	relation_close(rel, NoLock);
-	run(sql.data);
+	bdd_run_utility(InvalidOid, "%s", sql.data);
 }
 
 /* ---------- create_view ---------- */
@@ -391,11 +384,11 @@ make_view(BddTarget *target, Oid schema, const char *name)
 	bdd_spi_connect();
 	if (OidIsValid(existing))
 		rename_columns(target, view, existing);
-	run(view_sql(target, view));
+	bdd_run_utility(InvalidOid, "%s", view_sql(target, view));
 	set_defaults(target, view);
-	run(psprintf("CREATE OR REPLACE TRIGGER batchdedup_write INSTEAD OF INSERT OR UPDATE OR DELETE ON %s "
-				 "FOR EACH ROW EXECUTE FUNCTION " BDD_SCHEMA ".view_write()",
-				 view));
+	bdd_run_utility(InvalidOid, "CREATE OR REPLACE TRIGGER batchdedup_write INSTEAD OF INSERT OR UPDATE OR DELETE ON %s "
+								"FOR EACH ROW EXECUTE FUNCTION " BDD_SCHEMA ".view_write()",
+					view);
 	bdd_spi_finish();
 	bdd_become_again(&saved);
 }

@@ -30,6 +30,7 @@
 #include "optimizer/restrictinfo.h"
 #include "parser/parse_coerce.h"
 #include "read/overlay.h"
+#include "sql/catalog.h"
 #include "storage/lmgr.h"
 #include "target/target.h"
 #include "utils/array.h"

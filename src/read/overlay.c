@@ -37,6 +37,7 @@
 #include "nodes/nodeFuncs.h"
 #include "nodes/supportnodes.h"
 #include "read/read.h"
+#include "sql/catalog.h"
 #include "sql/spi.h"
 #include "storage/lmgr.h"
 #include "target/keyorder.h"

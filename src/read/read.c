@@ -29,6 +29,7 @@
 #include "miscadmin.h"
 #include "nodes/supportnodes.h"
 #include "optimizer/optimizer.h"
+#include "sql/catalog.h"
 #include "sql/spi.h"
 #include "storage/procarray.h"
 #include "target/keyorder.h"

@@ -10,8 +10,8 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "miscadmin.h"
+#include "sql/catalog.h"
 #include "sql/spi.h"
-#include "target/options.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/rel.h"
@@ -122,6 +122,36 @@ bdd_spi_run(const char *sql, int nargs, Oid *types, Datum *values,
 		elog(ERROR, "statement failed: %s: %s",
 			 SPI_result_code_string(result), sql);
 	return SPI_processed;
+}
+
+/*
+ * Runs a statement without arguments and results, CREATE TABLE say, that is
+ * put together as by printf; as "owner", or as the caller for InvalidOid.
+ */
+void
+bdd_run_utility(Oid owner, const char *format, ...)
+{
+	BddIdentity saved;
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	for (;;)
+	{
+		va_list args;
+		int needed;
+
+		va_start(args, format);
+		needed = appendStringInfoVA(&sql, format, args);
+		va_end(args);
+		if (needed == 0)
+			break;
+		enlargeStringInfo(&sql, needed);
+	}
+	if (OidIsValid(owner))
+		bdd_become_owner_of(owner, &saved);
+	(void) bdd_spi_run(sql.data, 0, NULL, NULL, NULL);
+	if (OidIsValid(owner))
+		bdd_become_again(&saved);
 }
 
 static void

@@ -20,12 +20,17 @@ typedef struct BddIdentity
 	int guc_nesting;
 } BddIdentity;
 
-/* A statement whose plan is kept: static, with sql, nargs and types set. */
+#define BDD_MAX_ARGS 16
+
+/*
+ * A statement whose plan is kept: static, with sql, nargs and types set; or
+ * with sql alone, for bdd_plan_run_with.
+ */
 typedef struct BddKeptPlan
 {
 	const char *sql;
 	int nargs;
-	Oid types[10];
+	Oid types[BDD_MAX_ARGS];
 	SPIPlanPtr plan; /* made at the first use */
 } BddKeptPlan;
 
@@ -40,6 +45,7 @@ extern void bdd_own_begin(BddIdentity *saved);
 extern void bdd_own_end(const BddIdentity *saved);
 extern uint64 bdd_spi_run(const char *sql, int nargs, Oid *types,
 						  Datum *values, const char *nulls);
+extern void bdd_run_utility(Oid owner, const char *format, ...) pg_attribute_printf(2, 3);
 extern uint64 bdd_plan_run(BddKeptPlan *plan, Datum *values, const char *nulls);
 extern uint64 bdd_plan_run_own(BddKeptPlan *plan, Datum *values, const char *nulls);
 extern uint64 bdd_plan_run_now(BddKeptPlan *plan, Datum *values, const char *nulls);

@@ -25,7 +25,6 @@
 
 #include "access/relation.h"
 #include "access/xact.h"
-#include "apply/target_sql.h"
 #include "base/list.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
@@ -34,8 +33,10 @@
 #include "fmgr.h"
 #include "ingest/push.h"
 #include "miscadmin.h"
+#include "sql/catalog.h"
+#include "sql/statement.h"
+#include "sql/text.h"
 #include "sync/sync_check.h"
-#include "target/options.h"
 #include "target/target.h"
 #include "target/target_check.h"
 #include "utils/builtins.h"
@@ -54,13 +55,6 @@ trigger_name(const BddSync *sync, bool truncate)
 }
 
 /* ---------- making it ---------- */
-
-static void
-execute(const char *sql)
-{
-	if (SPI_execute(sql, false, 0) < 0)
-		elog(ERROR, "statement failed: %s", sql);
-}
 
 static void
 check_source(const BddSync *sync, Relation rel)
@@ -129,7 +123,7 @@ make_table(BddSync *sync, Relation source)
 	}
 
 	appendStringInfo(&sql, TRANSACTION_COLUMN " pg_catalog.int8 NOT NULL, PRIMARY KEY (%s))", columns.data);
-	execute(sql.data);
+	bdd_run_utility(InvalidOid, "%s", sql.data);
 	(void) bdd_spi_run("INSERT INTO batchdedup.target_option (target, key_columns, guard, own) "
 					   "VALUES ($1::pg_catalog.regclass, $2, 'off', true)",
 					   2, types, values, NULL);
@@ -149,14 +143,14 @@ make_triggers(BddSync *sync)
 	appendStringInfo(&arguments, "'captured_%d', '%d'", sync->id, sync->id);
 	foreach(cell, bdd_sync_source_key(sync))
 		appendStringInfo(&arguments, ", %s", quote_literal_cstr(lfirst(cell)));
-	execute(psprintf("CREATE TRIGGER %s AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW "
-					 "EXECUTE FUNCTION batchdedup.capture_internal(%s)",
-					 trigger_name(sync, false), source, arguments.data));
-	execute(psprintf("CREATE TRIGGER %s AFTER TRUNCATE ON %s FOR EACH STATEMENT "
-					 "EXECUTE FUNCTION batchdedup.capture_internal(%s)",
-					 trigger_name(sync, true), source, arguments.data));
-	execute(psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s, ENABLE ALWAYS TRIGGER %s", source,
-					 trigger_name(sync, false), trigger_name(sync, true)));
+	bdd_run_utility(InvalidOid, "CREATE TRIGGER %s AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW "
+								"EXECUTE FUNCTION batchdedup.capture_internal(%s)",
+					trigger_name(sync, false), source, arguments.data);
+	bdd_run_utility(InvalidOid, "CREATE TRIGGER %s AFTER TRUNCATE ON %s FOR EACH STATEMENT "
+								"EXECUTE FUNCTION batchdedup.capture_internal(%s)",
+					trigger_name(sync, true), source, arguments.data);
+	bdd_run_utility(InvalidOid, "ALTER TABLE %s ENABLE ALWAYS TRIGGER %s, ENABLE ALWAYS TRIGGER %s", source,
+					trigger_name(sync, false), trigger_name(sync, true));
 }
 
 /*
@@ -184,10 +178,10 @@ bdd_capture_drop(const BddSync *sync)
 {
 	if (get_rel_name(sync->source) != NULL)
 		for (int truncate = 0; truncate < 2; truncate++)
-			execute(psprintf("DROP TRIGGER IF EXISTS %s ON %s", trigger_name(sync, truncate == 1),
-							 bdd_qualified_name(sync->source)));
+			bdd_run_utility(InvalidOid, "DROP TRIGGER IF EXISTS %s ON %s", trigger_name(sync, truncate == 1),
+							bdd_qualified_name(sync->source));
 	if (OidIsValid(sync->captured) && get_rel_name(sync->captured) != NULL)
-		execute(psprintf("DROP TABLE %s", bdd_qualified_name(sync->captured)));
+		bdd_run_utility(InvalidOid, "DROP TABLE %s", bdd_qualified_name(sync->captured));
 }
 
 /* ---------- the trigger ---------- */

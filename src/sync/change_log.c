@@ -12,13 +12,13 @@
 #include "sync/change_log.h"
 
 #include "access/xact.h"
-#include "apply/target_sql.h"
 #include "catalog/pg_type_d.h"
 #include "datatype/timestamp.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "sql/catalog.h"
+#include "sql/statement.h"
 #include "storage/lmgr.h"
-#include "target/options.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
 #include "utils/lsyscache.h"
@@ -49,13 +49,6 @@ partition_name(int day)
 	return psprintf("change_log_%s", date_of(day, ""));
 }
 
-static void
-execute(const char *sql)
-{
-	if (SPI_execute(sql, false, 0) < 0)
-		elog(ERROR, "statement failed: %s", sql);
-}
-
 /* Connected to SPI, as the extension's owner. */
 static void
 make_partition(int day)
@@ -67,10 +60,10 @@ make_partition(int day)
 	LockRelationOid(bdd_catalog_relation("change_log_row"), ShareUpdateExclusiveLock);
 	if (OidIsValid(bdd_catalog_relation(partition_name(day))))
 		return;
-	execute(psprintf("CREATE TABLE %s (LIKE batchdedup.change_log_row INCLUDING DEFAULTS)", name));
-	execute(psprintf("ALTER TABLE batchdedup.change_log_row ATTACH PARTITION %s "
-					 "FOR VALUES FROM ('%s 00:00:00+00') TO ('%s 00:00:00+00')",
-					 name, date_of(day, "-"), date_of(day + 1, "-")));
+	bdd_run_utility(InvalidOid, "CREATE TABLE %s (LIKE batchdedup.change_log_row INCLUDING DEFAULTS)", name);
+	bdd_run_utility(InvalidOid, "ALTER TABLE batchdedup.change_log_row ATTACH PARTITION %s "
+								"FOR VALUES FROM ('%s 00:00:00+00') TO ('%s 00:00:00+00')",
+					name, date_of(day, "-"), date_of(day + 1, "-"));
 }
 
 /* Today's partition, and tomorrow's, for a slice that begins before midnight. */
@@ -126,7 +119,7 @@ drop_partitions(Datum older_than)
 	for (uint64 i = 0; i < count; i++)
 		names = lappend(names, SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1));
 	foreach(cell, names)
-		execute(psprintf("DROP TABLE batchdedup.%s", quote_identifier(lfirst(cell))));
+		bdd_run_utility(InvalidOid, "DROP TABLE batchdedup.%s", quote_identifier(lfirst(cell)));
 	return list_length(names);
 }
 

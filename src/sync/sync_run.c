@@ -17,7 +17,6 @@
 #include "base/base.h"
 
 #include "access/xact.h"
-#include "apply/tolerate.h"
 #include "base/debug_point.h"
 #include "base/guc.h"
 #include "base/list.h"
@@ -26,6 +25,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
+#include "sql/attempt.h"
 #include "storage/latch.h"
 #include "sync/capture.h"
 #include "sync/change_log.h"

@@ -18,12 +18,12 @@
 #include "base/base.h"
 
 #include "access/table.h"
-#include "apply/target_sql.h"
 #include "base/list.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "lib/stringinfo.h"
 #include "row/key.h"
+#include "sql/text.h"
 #include "sync/sync.h"
 #include "sync/sync_check.h"
 #include "target/target_check.h"

@@ -11,8 +11,8 @@
 #include "target/keyorder.h"
 
 #include "access/nbtree.h"
-#include "apply/tolerate.h"
 #include "common/hashfn.h"
+#include "sql/attempt.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/sortsupport.h"

@@ -14,6 +14,7 @@
 #include "base/list.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
+#include "sql/catalog.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -50,15 +51,6 @@ enum
 #define DEAD_LETTER_TARGET 3
 
 /* ---------- catalog ---------- */
-
-/* OID of a relation in our schema; InvalidOid: no extension here. */
-Oid
-bdd_catalog_relation(const char *name)
-{
-	Oid schema = get_namespace_oid(BDD_SCHEMA, true);
-
-	return OidIsValid(schema) ? get_relname_relid(name, schema) : InvalidOid;
-}
 
 static int
 interval_ms(const Interval *interval)

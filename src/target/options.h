@@ -62,7 +62,6 @@ typedef struct BddOptions
 	bool own; /* a table of the extension */
 } BddOptions;
 
-extern Oid bdd_catalog_relation(const char *name);
 extern bool bdd_options_read(Oid relid, BddOptions *options);
 extern List *bdd_all_targets(void);
 extern bool bdd_has_dead_letters(Oid relid);

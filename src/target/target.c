@@ -32,6 +32,7 @@
 #include "miscadmin.h"
 #include "optimizer/optimizer.h"
 #include "rewrite/rewriteHandler.h"
+#include "sql/catalog.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/array.h"
@@ -60,14 +61,6 @@ static BddTarget *last_of_row_type = NULL;
 static uint64 invalidations = 0;
 
 /* ---------- building ---------- */
-
-/* Whether the current user may see all of the table's rows. */
-bool
-bdd_may_read(Oid relid)
-{
-	return pg_class_aclcheck(relid, GetUserId(), ACL_SELECT) == ACLCHECK_OK &&
-		   check_enable_rls(relid, InvalidOid, true) != RLS_ENABLED;
-}
 
 /* A column that is gone makes the target unusable until it is altered. */
 static AttrNumber
@@ -783,25 +776,6 @@ bdd_redirects(const BddTarget *target)
 }
 
 /* ---------- small things ---------- */
-
-/* Whether it is the function of our library with this name in C. */
-bool
-bdd_is_function(Oid function, const char *symbol)
-{
-	HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
-	bool isnull;
-	Datum source;
-	bool result;
-
-	if (!HeapTupleIsValid(tuple))
-		return false;
-	source = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_prosrc, &isnull);
-	/* Only a superuser can have created another one of the same name. */
-	result = ((Form_pg_proc) GETSTRUCT(tuple))->prolang == ClanguageId &&
-			 !isnull && strcmp(TextDatumGetCString(source), symbol) == 0;
-	ReleaseSysCache(tuple);
-	return result;
-}
 
 int
 bdd_target_flush_rows(const BddTarget *target)

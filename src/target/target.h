@@ -99,13 +99,11 @@ extern uint32 bdd_fingerprint(TupleDesc desc);
 extern BddTarget *bdd_target_of_row_type(Oid row_type);
 extern int bdd_target_flush_rows(const BddTarget *target);
 
-extern bool bdd_is_function(Oid function, const char *symbol);
 extern bool bdd_is_key_column(const BddTarget *target, AttrNumber attnum);
 extern bool bdd_row_security_binds(const BddTarget *target);
 extern bool bdd_is_switched_off(const BddTarget *target);
 extern bool bdd_is_redirect(const Trigger *trigger);
 extern bool bdd_redirects(const BddTarget *target);
-extern bool bdd_may_read(Oid relid);
 extern void bdd_target_default(BddTarget *target, int column, Datum *value,
 							   bool *isnull);
 

@@ -40,6 +40,7 @@
 #include "nodes/value.h"
 #include "parser/parse_type.h"
 #include "proxy/conflict.h"
+#include "sql/catalog.h"
 #include "sql/spi.h"
 #include "storage/lmgr.h"
 #include "target/target.h"

@@ -23,14 +23,14 @@
 #include "miscadmin.h"
 #include "nodes/plannodes.h"
 #include "proxy/conflict.h"
+#include "sql/catalog.h"
+#include "sql/statement.h"
 #include "storage/lmgr.h"
 #include "target/target.h"
 #include "utils/acl.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
-
-bool bdd_guard_own_statement = false;
 
 static ExecutorStart_hook_type previous_start_hook = NULL;
 
@@ -208,10 +208,9 @@ executor_start(QueryDesc *query, int flags)
 {
 	PlannedStmt *planned = query->plannedstmt;
 
-	if (bdd_guard_own_statement)
-		bdd_guard_own_statement = false;
-	else if ((planned->commandType != CMD_SELECT || planned->hasModifyingCTE) &&
-			 !(flags & EXEC_FLAG_EXPLAIN_ONLY))
+	if (!bdd_starts_own_statement() &&
+		(planned->commandType != CMD_SELECT || planned->hasModifyingCTE) &&
+		!(flags & EXEC_FLAG_EXPLAIN_ONLY))
 		check_query(query);
 
 	if (previous_start_hook != NULL)
@@ -220,26 +219,9 @@ executor_start(QueryDesc *query, int flags)
 		standard_ExecutorStart(query, flags);
 }
 
-/* An error may have come before our statement started. */
-static void
-forget_own_statement(XactEvent event, void *arg)
-{
-	bdd_guard_own_statement = false;
-}
-
-static void
-forget_own_statement_sub(SubXactEvent event, SubTransactionId self,
-						 SubTransactionId parent, void *arg)
-{
-	if (event == SUBXACT_EVENT_ABORT_SUB)
-		bdd_guard_own_statement = false;
-}
-
 void
 bdd_guard_init(void)
 {
-	RegisterXactCallback(forget_own_statement, NULL);
-	RegisterSubXactCallback(forget_own_statement_sub, NULL);
 	previous_start_hook = ExecutorStart_hook;
 	ExecutorStart_hook = executor_start;
 }

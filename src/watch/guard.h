@@ -12,9 +12,6 @@
 
 #include "nodes/plannodes.h"
 
-/* The next statement that starts is one of ours. */
-extern bool bdd_guard_own_statement;
-
 extern void bdd_guard_written(Oid relid, bool inserts, PlannedStmt *planned,
 							  bool *flushed);
 extern void bdd_guard_init(void);
