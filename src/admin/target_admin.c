@@ -278,13 +278,13 @@ static void
 change_catalog(Oid relid, const char *sql, int nargs, Oid *types,
 			   Datum *values, const char *nulls)
 {
-	BddIdentity saved;
+	BddSavedRole saved;
 
 	bdd_become_extension_owner(&saved);
 	bdd_spi_connect();
 	(void) bdd_spi_run(sql, nargs, types, values, nulls);
 	bdd_spi_finish();
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 	CacheInvalidateRelcacheByRelid(relid);
 	/* Local caches hear of it now, and also if we are rolled back. */
 	CommandCounterIncrement();
@@ -322,7 +322,7 @@ check_group_size(FunctionCallInfo fcinfo)
 {
 	Oid types[] = {TEXTOID};
 	Datum values[] = {PG_GETARG_DATUM(ARG_FLUSH_GROUP)};
-	BddIdentity saved;
+	BddSavedRole saved;
 	uint64 members;
 
 	if (PG_ARGISNULL(ARG_FLUSH_GROUP))
@@ -333,7 +333,7 @@ check_group_size(FunctionCallInfo fcinfo)
 						  "WHERE flush_group OPERATOR(pg_catalog.=) $1",
 						  1, types, values, NULL);
 	bdd_spi_finish();
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 	if (members > BDD_GROUP_MEMBERS)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),

@@ -76,7 +76,7 @@ set_mark(BddTarget *target, uint64 generation)
 					  LSNGetDatum(bdd_slot_needed_from(target->slot, generation)),
 					  Int64GetDatum(GetSystemIdentifier()),
 					  CStringGetTextDatum(bdd_shape_to_text(target->shape.desc))};
-	BddIdentity saved;
+	BddSavedRole saved;
 	uint64 changed;
 
 	bdd_become_extension_owner(&saved);
@@ -88,7 +88,7 @@ set_mark(BddTarget *target, uint64 generation)
 						  "WHERE m.generation OPERATOR(pg_catalog.<) EXCLUDED.generation",
 						  lengthof(types), types, values, NULL);
 	bdd_spi_finish();
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 	if (changed > 0)
 		bdd_journal_write_applied(target->options.target_id, target->relid,
 								  generation);
@@ -191,7 +191,7 @@ bdd_apply_add(BddApply *apply, BddSharedGeneration *generation)
 static List *
 write_rows_as_owner(BddApply *apply, BddRows *rows)
 {
-	BddIdentity saved;
+	BddSavedRole saved;
 	List *refused;
 
 	if (rows->count > 0)
@@ -199,7 +199,7 @@ write_rows_as_owner(BddApply *apply, BddRows *rows)
 	bdd_become_owner_of(apply->target->owner, &saved);
 	bdd_constraints_immediate(apply->target->relid);
 	refused = bdd_write_tolerantly(apply->target, rows, &apply->counts);
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 	if (bdd_progress_is("flush"))
 		bdd_progress_end();
 	return refused;
@@ -217,11 +217,11 @@ void
 bdd_apply_fold(BddApply *apply)
 {
 	MemoryContext old_context = MemoryContextSwitchTo(apply->row_context);
-	BddIdentity saved;
+	BddSavedRole saved;
 
 	bdd_become_owner_of(apply->target->owner, &saved);
 	apply->counts.stale += bdd_rows_fold_equal(apply->target, &apply->rows);
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 	MemoryContextSwitchTo(old_context);
 }
 

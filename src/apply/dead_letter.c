@@ -80,7 +80,7 @@ key_names(BddTarget *target)
 static Datum
 row_json(BddTarget *target, const BddImage *image)
 {
-	BddIdentity saved;
+	BddSavedRole saved;
 	BddValues row;
 	HeapTuple tuple;
 	Datum json;
@@ -93,7 +93,7 @@ row_json(BddTarget *target, const BddImage *image)
 	json = DirectFunctionCall1(row_to_json,
 							   heap_copy_tuple_as_datum(tuple,
 														target->shape.desc));
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 	return json;
 }
 
@@ -158,7 +158,7 @@ note_letters(BddSharedSlot *slot)
 void
 bdd_store_dead_letters(BddTarget *target, uint64 generation, List *refused)
 {
-	BddIdentity saved;
+	BddSavedRole saved;
 	ListCell *cell;
 
 	if (refused == NIL)
@@ -169,7 +169,7 @@ bdd_store_dead_letters(BddTarget *target, uint64 generation, List *refused)
 	foreach(cell, refused)
 		store_letter(target, generation, lfirst(cell));
 	bdd_spi_finish();
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 }
 
 /* ---------- letters as they come back ---------- */
@@ -286,7 +286,7 @@ read_letters(BddTarget *target, bool superseded, const BddRows *of_rows)
 	Datum values[] = {Int32GetDatum(target->options.target_id),
 					  BoolGetDatum(superseded), columns, (Datum) 0};
 	char nulls[lengthof(types) + 1] = "   n";
-	BddIdentity saved;
+	BddSavedRole saved;
 	List *letters = NIL;
 	SPITupleTable *table;
 
@@ -307,7 +307,7 @@ read_letters(BddTarget *target, bool superseded, const BddRows *of_rows)
 					   "OR key_hash OPERATOR(pg_catalog.=) ANY ($4)) "
 					   "ORDER BY generation, sequence, id",
 					   lengthof(types), types, values, nulls);
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 
 	table = SPI_tuptable;
 	for (uint64 i = 0; i < table->numvals; i++)
@@ -357,13 +357,13 @@ mark_superseded(int64 id)
 {
 	Oid types[] = {INT8OID};
 	Datum values[] = {Int64GetDatum(id)};
-	BddIdentity saved;
+	BddSavedRole saved;
 
 	bdd_become_extension_owner(&saved);
 	(void) bdd_spi_run("UPDATE batchdedup.dead_letter_row SET superseded = true "
 					   "WHERE id OPERATOR(pg_catalog.=) $1",
 					   1, types, values, NULL);
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 }
 
 typedef struct BddSearch
@@ -379,14 +379,14 @@ static void
 find_letter_row(void *arg)
 {
 	BddSearch *search = arg;
-	BddIdentity saved;
+	BddSavedRole saved;
 	BddImage image;
 
 	bdd_become_owner_of(search->target->owner, &saved);
 	image = letter_image(search->target, search->letter);
 	search->found = bdd_rows_find(search->target, search->rows, &image,
 								  search->from);
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 }
 
 /*
@@ -470,13 +470,13 @@ letter_applied(int64 id)
 {
 	Oid types[] = {INT8OID};
 	Datum values[] = {Int64GetDatum(id)};
-	BddIdentity saved;
+	BddSavedRole saved;
 
 	bdd_become_extension_owner(&saved);
 	(void) bdd_spi_run("DELETE FROM batchdedup.dead_letter_row "
 					   "WHERE id OPERATOR(pg_catalog.=) $1",
 					   1, types, values, NULL);
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 }
 
 static void
@@ -485,7 +485,7 @@ letter_refused(int64 id, const ErrorData *error, bool counted)
 	Oid types[] = {INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT4OID};
 	char nulls[lengthof(types) + 1] = "      ";
 	Datum values[lengthof(types)];
-	BddIdentity saved;
+	BddSavedRole saved;
 
 	values[0] = Int64GetDatum(id);
 	bdd_error_values(error, &values[1], &nulls[1]);
@@ -496,7 +496,7 @@ letter_refused(int64 id, const ErrorData *error, bool counted)
 					   "last_attempt_at = pg_catalog.clock_timestamp() "
 					   "WHERE id OPERATOR(pg_catalog.=) $1",
 					   lengthof(types), types, values, nulls);
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 }
 
 typedef struct BddRetry
@@ -512,24 +512,24 @@ write_letter(void *arg)
 	BddRetry *retry = arg;
 	BddTarget *target = retry->target;
 	BddRow row = {0};
-	BddIdentity saved;
+	BddSavedRole saved;
 
 	bdd_become_owner_of(target->owner, &saved);
 	row.image = letter_image(target, retry->letter);
 	retry->counts.finds_stale = true;
 	bdd_write_rows(target, &row, 1, false, &retry->counts);
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 }
 
 /* Letters are written as the owner: see bdd_constraints_immediate. */
 static void
 prepare_retry(BddTarget *target)
 {
-	BddIdentity saved;
+	BddSavedRole saved;
 
 	bdd_become_owner_of(target->owner, &saved);
 	bdd_constraints_immediate(target->relid);
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 }
 
 /* "counted": the attempt was counted before. */
@@ -562,7 +562,7 @@ static void
 collect_accepted(void *arg)
 {
 	BddAccepted *accepted = arg;
-	BddIdentity saved;
+	BddSavedRole saved;
 	ListCell *cell;
 
 	bdd_become_owner_of(accepted->target->owner, &saved);
@@ -578,7 +578,7 @@ collect_accepted(void *arg)
 		}
 	}
 	bdd_rows_sort(accepted->target, &accepted->rows);
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 }
 
 /* Whether a newer letter that was accepted leaves nothing of this one. */
@@ -624,7 +624,7 @@ supersede_left_letters(BddTarget *target, List *letters)
 static int64
 retry_failed_files(void)
 {
-	BddIdentity saved;
+	BddSavedRole saved;
 	bool isnull;
 
 	bdd_become_extension_owner(&saved);
@@ -638,7 +638,7 @@ retry_failed_files(void)
 					   "AND b.status OPERATOR(pg_catalog.<>) ALL ('{completed,cancelled}') "
 					   "GROUP BY 1 ORDER BY 1) f (b)",
 					   0, NULL, NULL, NULL);
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
 									   SPI_tuptable->tupdesc, 1, &isnull));
 }
@@ -677,7 +677,7 @@ bdd_discard_dead_letters(PG_FUNCTION_ARGS)
 	Oid types[] = {INT4OID, REGCLASSOID};
 	Datum values[] = {Int32GetDatum(target->options.target_id),
 					  ObjectIdGetDatum(target->relid)};
-	BddIdentity saved;
+	BddSavedRole saved;
 	uint64 count;
 
 	bdd_become_extension_owner(&saved);
@@ -688,7 +688,7 @@ bdd_discard_dead_letters(PG_FUNCTION_ARGS)
 						"OR target OPERATOR(pg_catalog.=) $2 AND generation OPERATOR(pg_catalog.=) 0",
 						2, types, values, NULL);
 	bdd_spi_finish();
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 	PG_RETURN_INT64(count);
 }
 
@@ -727,7 +727,7 @@ bdd_count_waiting_letters(Oid relid)
 	static bool looked = false;
 	Oid types[] = {OIDOID, INT4OID};
 	Datum values[] = {ObjectIdGetDatum(relid), Int32GetDatum(bdd_retry_limit)};
-	BddIdentity saved;
+	BddSavedRole saved;
 
 	if (looked && !any_letters())
 		return;
@@ -751,7 +751,7 @@ bdd_count_waiting_letters(Oid relid)
 						   "WHERE " WAITING_FOR_TABLE,
 						   lengthof(types), types, values, NULL);
 		bdd_spi_finish();
-		bdd_become_again(&saved);
+		bdd_restore_role(&saved);
 	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();
@@ -762,14 +762,14 @@ waiting_targets(Oid relid)
 {
 	Oid types[] = {OIDOID};
 	Datum values[] = {ObjectIdGetDatum(relid)};
-	BddIdentity saved;
+	BddSavedRole saved;
 	List *relids = NIL;
 
 	bdd_become_extension_owner(&saved);
 	(void) bdd_spi_run("SELECT DISTINCT target::pg_catalog.oid FROM batchdedup.dead_letter_row "
 					   "WHERE " WAITING_FOR_TABLE "ORDER BY 1",
 					   1, types, values, NULL);
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 	for (uint64 i = 0; i < SPI_tuptable->numvals; i++)
 	{
 		bool isnull;

@@ -68,7 +68,7 @@ static void
 write_rows(BddTarget *target, BddRows *rows, bool others_rows)
 {
 	BddApplyCounts counts = {0};
-	BddIdentity saved;
+	BddSavedRole saved;
 	bool discreet = !bdd_may_read(target->relid);
 	bool as_owner = (others_rows || !may_do_all(target)) &&
 					(others_rows ||
@@ -86,7 +86,7 @@ write_rows(BddTarget *target, BddRows *rows, bool others_rows)
 	else
 		bdd_write_rows(target, rows->rows, rows->count, false, &counts);
 	if (as_owner)
-		bdd_become_again(&saved);
+		bdd_restore_role(&saved);
 	bdd_supersede_dead_letters(target, rows, NIL);
 }
 

@@ -55,7 +55,7 @@ PG_FUNCTION_INFO_V1(bdd_batch_changed);
  * is a matter of EXECUTE.
  */
 void
-bdd_batch_begin(BddIdentity *saved, const char *call)
+bdd_batch_begin(BddSavedRole *saved, const char *call)
 {
 	bdd_check_preloaded();
 	PreventCommandDuringRecovery(call);
@@ -328,7 +328,7 @@ find_batch(const Datum *values, const char *nulls, pg_uuid_t *id)
 Datum
 bdd_create_batch(PG_FUNCTION_ARGS)
 {
-	BddIdentity saved;
+	BddSavedRole saved;
 	pg_uuid_t *id = bdd_new_uuid();
 	Datum values[7] = {UUIDPGetDatum(id)};
 	char nulls[7] = {' '};
@@ -416,7 +416,7 @@ close_upload(const BddBatch *batch)
 Datum
 bdd_complete_upload(PG_FUNCTION_ARGS)
 {
-	BddIdentity saved;
+	BddSavedRole saved;
 	BddBatch batch;
 
 	bdd_check_argument(fcinfo, 0, "batch");
@@ -462,7 +462,7 @@ check_step(const BddBatch *batch, const char *status)
 Datum
 bdd_advance_batch(PG_FUNCTION_ARGS)
 {
-	BddIdentity saved;
+	BddSavedRole saved;
 	BddBatch batch;
 	char *status;
 
@@ -523,7 +523,7 @@ bdd_claim_batch(PG_FUNCTION_ARGS)
 	static BddKeptPlan select = {
 		"SELECT b FROM batchdedup.batch b WHERE b.id = $1", 1, {UUIDOID}};
 	static const char *const names[] = {"worker", "from_status", "to_status", "lease"};
-	BddIdentity saved;
+	BddSavedRole saved;
 	Datum values[4];
 	Datum row = (Datum) 0;
 	bool found;
@@ -573,7 +573,7 @@ bdd_expect_workers(PG_FUNCTION_ARGS)
 		"WHERE c.completed_workers = c.expected_workers AND c.completed_workers > 0) SELECT FROM c",
 		4,
 		{UUIDOID, TEXTOID, TEXTOID, INT4OID}};
-	BddIdentity saved;
+	BddSavedRole saved;
 	BddBatch batch;
 	Datum values[4];
 
@@ -614,7 +614,7 @@ bdd_complete_worker(PG_FUNCTION_ARGS)
 		"FROM c WHERE c.completed_workers = c.expected_workers) SELECT FROM c",
 		3,
 		{UUIDOID, TEXTOID, TEXTOID}};
-	BddIdentity saved;
+	BddSavedRole saved;
 	BddBatch batch;
 	Datum values[4];
 	bool is_new;
@@ -743,7 +743,7 @@ wait_for_status(const pg_uuid_t *batch, text *status, long ms)
 Datum
 bdd_wait_batch(PG_FUNCTION_ARGS)
 {
-	BddIdentity saved;
+	BddSavedRole saved;
 	pg_uuid_t *batch;
 	bool reached;
 
@@ -812,7 +812,7 @@ bdd_reconcile_batches(PG_FUNCTION_ARGS)
 	static BddKeptPlan select = {
 		"SELECT id FROM batchdedup.batch_row WHERE kind = 'files' AND status NOT IN ('completed', 'cancelled') ORDER BY id FOR UPDATE",
 		0};
-	BddIdentity saved;
+	BddSavedRole saved;
 	int64 repaired = 0;
 	pg_uuid_t *ids;
 	uint64 count;
@@ -852,7 +852,7 @@ bdd_expire_batches(PG_FUNCTION_ARGS)
 		"DELETE FROM batchdedup.batch_row b USING old WHERE b.id = old.id",
 		1,
 		{INTERVALOID}};
-	BddIdentity saved;
+	BddSavedRole saved;
 	Datum value;
 	uint64 count;
 

@@ -32,7 +32,7 @@ typedef struct BddBatch
 	int max_attempts;
 } BddBatch;
 
-extern void bdd_batch_begin(BddIdentity *saved, const char *call);
+extern void bdd_batch_begin(BddSavedRole *saved, const char *call);
 
 extern void bdd_batch_read(const pg_uuid_t *id, BddBatch *batch);
 extern void bdd_batch_lock(const pg_uuid_t *id, bool for_files,

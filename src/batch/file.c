@@ -407,7 +407,7 @@ add_file(BddDelivery *delivery)
 Datum
 bdd_add_file(PG_FUNCTION_ARGS)
 {
-	BddIdentity saved;
+	BddSavedRole saved;
 	BddDelivery delivery;
 	pg_uuid_t *id = bdd_new_uuid();
 
@@ -604,7 +604,7 @@ Datum
 bdd_claim_files(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	BddIdentity saved;
+	BddSavedRole saved;
 	BddClaim claim = {0};
 
 	bdd_check_argument(fcinfo, 0, "worker");
@@ -639,7 +639,7 @@ bdd_renew_lease(PG_FUNCTION_ARGS)
 		"UPDATE batchdedup.file SET lease_until = $3 WHERE id = $1 AND claimed_by = $2 AND status = 'processing'",
 		3,
 		{UUIDOID, TEXTOID, TIMESTAMPTZOID}};
-	BddIdentity saved;
+	BddSavedRole saved;
 	Datum values[3];
 	bool renewed;
 
@@ -791,7 +791,7 @@ release_file(const BddFile *file, Datum error)
 		"WHERE id = $1 AND version = $2 AND status = 'processing' AND attempts = $5",
 		5,
 		{UUIDOID, INT4OID, INT4OID, TEXTOID, INT4OID}};
-	BddIdentity saved;
+	BddSavedRole saved;
 	Datum values[5];
 	bool released;
 
@@ -871,7 +871,7 @@ bdd_retry_files(PG_FUNCTION_ARGS)
 		"AND ($2 OR error IS NOT NULL)",
 		2,
 		{UUIDOID, BOOLOID}};
-	BddIdentity saved;
+	BddSavedRole saved;
 	BddBatch batch;
 	Datum values[2];
 	uint64 count;
@@ -910,7 +910,7 @@ bdd_reconcile_files(PG_FUNCTION_ARGS)
 		2,
 		{UUIDOID, TEXTARRAYOID}};
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	BddIdentity saved;
+	BddSavedRole saved;
 	BddBatch batch;
 	Datum values[2];
 

@@ -268,7 +268,7 @@ bdd_create_consumer(PG_FUNCTION_ARGS)
 {
 	Datum values[CREATE_ARGS];
 	char nulls[CREATE_ARGS];
-	BddIdentity saved;
+	BddSavedRole saved;
 
 	check_consumer_arguments(fcinfo);
 	for (int i = 0; i < CREATE_ARGS; i++)
@@ -295,7 +295,7 @@ bdd_drop_consumer(PG_FUNCTION_ARGS)
 		{TEXTOID}};
 	static BddKeptPlan drop = {
 		"DELETE FROM batchdedup.consumer_row WHERE name = $1", 1, {TEXTOID}};
-	BddIdentity saved;
+	BddSavedRole saved;
 	Datum name;
 
 	bdd_check_argument(fcinfo, 0, "name");
@@ -673,7 +673,7 @@ bdd_poll_events(PG_FUNCTION_ARGS)
 {
 	BddPoll poll = poll_arguments(fcinfo);
 	BddConsumer consumer;
-	BddIdentity saved;
+	BddSavedRole saved;
 	List *shards;
 	ListCell *cell;
 
@@ -879,7 +879,7 @@ bdd_ack_events(PG_FUNCTION_ARGS)
 	BddInstance instance = instance_argument(fcinfo, 2, 3);
 	BddShard shard = {0};
 	BddConsumer consumer;
-	BddIdentity saved;
+	BddSavedRole saved;
 	BddPlace place;
 	int64 id;
 
@@ -980,7 +980,7 @@ bdd_nack_event(PG_FUNCTION_ARGS)
 	BddInstance instance = instance_argument(fcinfo, 3, 4);
 	BddShard shard = {0};
 	BddConsumer consumer;
-	BddIdentity saved;
+	BddSavedRole saved;
 	BddPlace place;
 	bool dead;
 
@@ -1001,7 +1001,7 @@ bdd_nack_event(PG_FUNCTION_ARGS)
 static uint64
 run_on_letters(FunctionCallInfo fcinfo, BddKeptPlan *plan)
 {
-	BddIdentity saved;
+	BddSavedRole saved;
 	Datum values[2];
 	uint64 count;
 
@@ -1057,7 +1057,7 @@ bdd_accept_lost_events(PG_FUNCTION_ARGS)
 		"UPDATE batchdedup.consumer_shard SET lost_events = 0 WHERE consumer = $1 AND lost_events > 0",
 		1,
 		{TEXTOID}};
-	BddIdentity saved;
+	BddSavedRole saved;
 	int64 lost = 0;
 	uint64 count;
 	bool isnull;

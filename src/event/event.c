@@ -136,7 +136,7 @@ bdd_publish_event(PG_FUNCTION_ARGS)
 {
 	Datum values[4];
 	char nulls[] = "    ";
-	BddIdentity saved;
+	BddSavedRole saved;
 	int64 id;
 
 	bdd_check_argument(fcinfo, 0, "kind");
@@ -244,7 +244,7 @@ bdd_expire_events(PG_FUNCTION_ARGS)
 	Datum now = TimestampTzGetDatum(GetCurrentTimestamp());
 	Datum limits[2] = {0};
 	char nulls[] = "  ";
-	BddIdentity saved;
+	BddSavedRole saved;
 	int64 deleted;
 
 	check_limits(fcinfo);

@@ -105,7 +105,7 @@ begin_call(BddImport *import, const char *call)
 static void
 end_call(BddImport *import)
 {
-	bdd_become_again(&import->caller);
+	bdd_restore_role(&import->caller);
 	bdd_spi_finish();
 }
 
@@ -245,7 +245,7 @@ open_import(BddImport *import, const pg_uuid_t *id, const char *call,
 	begin_call(import, call);
 	import->id = *id;
 	read_import(import);
-	bdd_become_again(&import->caller);
+	bdd_restore_role(&import->caller);
 	check_target(import, may_be_gone);
 	bdd_become_extension_owner(&import->caller);
 	lock_import(import, alone);
@@ -579,7 +579,7 @@ check_overlaps(BddImport *import, const BddInstance *instance)
 	uint64 count = bdd_plan_run(&select, values, NULL);
 	SPITupleTable *table = SPI_tuptable;
 
-	bdd_become_again(&import->caller);
+	bdd_restore_role(&import->caller);
 	for (uint64 i = 0; i < count; i++)
 		if (bdd_bounds_overlap(import->relid, instance->bound,
 							   SPI_getvalue(table->vals[i], table->tupdesc, 2)))
@@ -684,7 +684,7 @@ check_bound(BddImport *import, char *name, const char *bound, char **condition)
 {
 	char *checked;
 
-	bdd_become_again(&import->caller);
+	bdd_restore_role(&import->caller);
 	checked = bdd_bound_checked(import->relid, name, bound, condition);
 	bdd_become_extension_owner(&import->caller);
 	return checked;
@@ -887,7 +887,7 @@ write_chunk(FunctionCallInfo fcinfo, BddChunkForm form)
 	BddInstance instance;
 	BddChunk chunk;
 	StringInfoData content;
-	BddIdentity exact;
+	BddSavedRole exact;
 	List *images;
 	char *name;
 	bool claimed;
@@ -906,7 +906,7 @@ write_chunk(FunctionCallInfo fcinfo, BddChunkForm form)
 	need_instance(&import, &instance, name);
 
 	/* As the caller: defaults, domains and types are his to evaluate. */
-	bdd_become_again(&import.caller);
+	bdd_restore_role(&import.caller);
 	initStringInfo(&content);
 	if (form != BDD_CHUNK_ROWS)
 	{
@@ -924,7 +924,7 @@ write_chunk(FunctionCallInfo fcinfo, BddChunkForm form)
 		exact.guc_nesting = NewGUCNestLevel();
 		bdd_exact_output();
 		images = images_of_rows(import.target, PG_GETARG_ARRAYTYPE_P(3), &content);
-		bdd_become_again(&exact);
+		bdd_restore_role(&exact);
 	}
 	bdd_become_extension_owner(&import.caller);
 	append_sha256(&content, &chunk.content);

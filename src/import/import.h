@@ -25,7 +25,7 @@ typedef struct BddImport
 	int expected;
 	List *instances; /* of char *; NIL: not known in advance */
 	uint32 shape;
-	BddIdentity caller;
+	BddSavedRole caller;
 	BddTarget *target; /* NULL: the table is gone */
 } BddImport;
 

@@ -206,7 +206,7 @@ bdd_bound_checked(Oid relid, char *name, const char *bound,
 	Relation rel = relation_open(relid, AccessShareLock);
 	ParseState *state = make_parsestate(NULL);
 	PartitionBoundSpec *spec = parse_bound(bound);
-	BddIdentity exact;
+	BddSavedRole exact;
 	List *quals;
 	char *text;
 
@@ -226,7 +226,7 @@ bdd_bound_checked(Oid relid, char *name, const char *bound,
 					 deparse_expression((Node *) make_ands_explicit(quals),
 										deparse_context_for(RelationGetRelationName(rel), relid),
 										false, false);
-	bdd_become_again(&exact);
+	bdd_restore_role(&exact);
 	relation_close(rel, AccessShareLock);
 	return text;
 }

@@ -136,7 +136,7 @@ insert_images(BddImport *import, Oid writer, const List *images, int first,
 	Datum *rows = palloc((end - first) * sizeof(Datum));
 	Oid types[] = {get_array_type(target->row_type)};
 	Datum values[1];
-	BddIdentity saved;
+	BddSavedRole saved;
 
 	for (int i = first; i < end; i++)
 		rows[i - first] = composite_of(target, list_nth(images, i));
@@ -147,7 +147,7 @@ insert_images(BddImport *import, Oid writer, const List *images, int first,
 								bdd_qualified_name(writer), columns_of(target, set, ""),
 								columns_of(target, set, "r.")),
 					   1, types, values, NULL);
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 }
 
 static void
@@ -560,11 +560,11 @@ write_part(BddPublishing *publishing, BddRows *rows, uint64 count,
 		   BddApplyCounts *counts)
 {
 	BddTarget *target = publishing->target;
-	BddIdentity saved;
+	BddSavedRole saved;
 	ErrorData *error;
 	bool may_read;
 
-	bdd_become_again(&publishing->import->caller);
+	bdd_restore_role(&publishing->import->caller);
 	may_read = bdd_may_read(target->relid);
 	bdd_become_owner_of(target->owner, &saved);
 	bdd_constraints_immediate(target->relid);
@@ -572,7 +572,7 @@ write_part(BddPublishing *publishing, BddRows *rows, uint64 count,
 	error = bdd_try_write_quickly(target, rows->rows, rows->count, counts);
 	if (error != NULL)
 		report_refused(publishing, rows->rows, rows->count, error, may_read);
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 	bdd_supersede_dead_letters(target, rows, NIL);
 	bdd_become_extension_owner(&publishing->import->caller);
 	publishing->unreported += count;
@@ -675,7 +675,7 @@ bdd_publish_rows(BddImport *import, List *instances, int64 *inserted,
 	MemoryContext context;
 	MemoryContext old_context;
 
-	bdd_become_again(&import->caller);
+	bdd_restore_role(&import->caller);
 	go_direct(import->target);
 	bdd_become_extension_owner(&import->caller);
 	if (instances == NIL)

@@ -154,7 +154,7 @@ depend_no_more(Oid relid, Oid target)
 void
 bdd_staging_follows_extension(void)
 {
-	BddIdentity saved;
+	BddSavedRole saved;
 	uint64 count;
 	List *relids = NIL;
 	ListCell *cell;
@@ -175,7 +175,7 @@ bdd_staging_follows_extension(void)
 	foreach(cell, relids)
 		depend(lfirst_oid(cell), InvalidOid);
 	bdd_spi_finish();
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 	CommandCounterIncrement();
 }
 
@@ -315,7 +315,7 @@ make_indexes(BddImport *import, Oid writer)
 	Relation target = relation_open(import->relid, AccessShareLock);
 	Relation rel = relation_open(writer, NoLock);
 	List *statements = NIL;
-	BddIdentity saved;
+	BddSavedRole saved;
 	ListCell *cell;
 
 	foreach(cell, RelationGetIndexList(target))
@@ -337,7 +337,7 @@ make_indexes(BddImport *import, Oid writer)
 		bdd_define_index(writer, lfirst(cell));
 		CommandCounterIncrement();
 	}
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 }
 
 /* Foreign keys are checked now, and not when the partition is attached. */
@@ -357,7 +357,7 @@ static int64
 count_rows(const BddImport *import, const BddInstance *instance)
 {
 	char *sql = psprintf("SELECT count(*) FROM %s", bdd_qualified_name(instance->writer));
-	BddIdentity saved;
+	BddSavedRole saved;
 	bool isnull;
 
 	bdd_become_owner_of(import->target->owner, &saved);
@@ -365,7 +365,7 @@ count_rows(const BddImport *import, const BddInstance *instance)
 	if (SPI_execute(sql, true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not count rows");
 	PopActiveSnapshot();
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 	return DatumGetInt64(bdd_spi_value(0, 1, &isnull));
 }
 

@@ -366,7 +366,7 @@ make_view(BddTarget *target, Oid schema, const char *name)
 {
 	char *view = quote_qualified_identifier(get_namespace_name(schema), name);
 	Oid existing = get_relname_relid(name, schema);
-	BddIdentity saved;
+	BddSavedRole saved;
 
 	if (target->key.count == 0)
 		ereport(ERROR,
@@ -390,7 +390,7 @@ make_view(BddTarget *target, Oid schema, const char *name)
 								"FOR EACH ROW EXECUTE FUNCTION " BDD_SCHEMA ".view_write()",
 					view);
 	bdd_spi_finish();
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 }
 
 static Oid

@@ -273,7 +273,7 @@ decide_all(BddOverlay *overlay)
 static void
 decide_all_sorted(BddOverlay *overlay)
 {
-	BddIdentity saved;
+	BddSavedRole saved;
 
 	bdd_debug_point("overlay");
 	bdd_read_published(overlay->target, GetActiveSnapshot(), &overlay->rows);
@@ -282,7 +282,7 @@ decide_all_sorted(BddOverlay *overlay)
 		overlay->rows.rows[i].image = bdd_image_copy(&overlay->rows.rows[i].image);
 	bdd_become_owner_of(overlay->target->owner, &saved);
 	(void) bdd_rows_fold_equal(overlay->target, &overlay->rows);
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 	overlay->sorted = MemoryContextAllocHuge(overlay->context,
 											 Max(overlay->rows.count, 1) *
 												 sizeof(BddOverlaid));
@@ -447,7 +447,7 @@ static BddOverlaid *
 find_sorted(BddOverlay *overlay, const Datum *values)
 {
 	BddTarget *target = overlay->target;
-	BddIdentity saved;
+	BddSavedRole saved;
 	BddValues row;
 	BddImage key;
 	BddRow *found;
@@ -465,7 +465,7 @@ find_sorted(BddOverlay *overlay, const Datum *values)
 	key = bdd_key_image(target, &row);
 	bdd_become_owner_of(target->owner, &saved);
 	found = bdd_rows_find(target, &overlay->rows, &key, 0);
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 	return found == NULL ? NULL : &overlay->sorted[found - overlay->rows.rows];
 }
 
@@ -511,7 +511,7 @@ bdd_overlay_row(BddOverlay *overlay, const BddOverlaid *key, BddValues *row)
 {
 	BddTarget *target = overlay->target;
 	HeapTupleHeader stored = NULL;
-	BddIdentity saved;
+	BddSavedRole saved;
 
 	if (key == NULL || key->rows.count == 0)
 		return false;
@@ -519,7 +519,7 @@ bdd_overlay_row(BddOverlay *overlay, const BddOverlaid *key, BddValues *row)
 	{
 		bdd_become_owner_of(target->owner, &saved);
 		stored = bdd_read_table_row(target, &key->rows.rows[0].image);
-		bdd_become_again(&saved);
+		bdd_restore_role(&saved);
 	}
 	return bdd_read_fold(target, &key->rows, stored, row);
 }
@@ -611,14 +611,14 @@ static void
 emit_partial(BddEmission *emission)
 {
 	BddTarget *target = emission->overlay->target;
-	BddIdentity saved;
+	BddSavedRole saved;
 
 	if (emission->partial_count == 0)
 		return;
 	bdd_become_owner_of(target->owner, &saved);
 	bdd_read_table_rows(target, emission->partial, emission->partial_count,
 						emit_stored, emission);
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 	for (uint64 i = 0; i < emission->partial_count; i++)
 		if (!emission->partial_keys[i]->emitted)
 			emit(emission, emission->partial_keys[i], NULL);

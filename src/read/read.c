@@ -396,7 +396,7 @@ has_generated(const BddTarget *target)
 void
 bdd_compute_generated(BddTarget *target, Datum *values, bool *isnull)
 {
-	BddIdentity saved;
+	BddSavedRole saved;
 	Relation rel;
 	ExprContext *econtext;
 	TupleTableSlot *slot;
@@ -427,7 +427,7 @@ bdd_compute_generated(BddTarget *target, Datum *values, bool *isnull)
 										  TupleDescAttr(target->shape.desc, i)->attlen);
 		ExecClearTuple(slot);
 	}
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 	ExecDropSingleTupleTableSlot(slot);
 	FreeExprContext(econtext, true);
 	table_close(rel, NoLock);
@@ -531,12 +531,12 @@ bdd_read_fold(BddTarget *target, const BddRows *rows, HeapTupleHeader row,
 static Datum
 row_as_jsonb(BddTarget *target, Datum row)
 {
-	BddIdentity saved;
+	BddSavedRole saved;
 	Datum json;
 
 	bdd_become_owner_of(target->owner, &saved);
 	json = DirectFunctionCall1(row_to_json, row);
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 	return DirectFunctionCall1(jsonb_in,
 							   CStringGetDatum(TextDatumGetCString(json)));
 }
@@ -581,7 +581,7 @@ Datum
 bdd_get(PG_FUNCTION_ARGS)
 {
 	BddTarget *target;
-	BddIdentity saved;
+	BddSavedRole saved;
 	BddValues given;
 	Datum json;
 	bool found;
@@ -595,7 +595,7 @@ bdd_get(PG_FUNCTION_ARGS)
 	bdd_become_owner_of(target->owner, &saved);
 	bdd_values_from_jsonb(target, PG_GETARG_JSONB_P(1), &given);
 	bdd_check_key_alone(target, &given, false);
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -605,7 +605,7 @@ bdd_get(PG_FUNCTION_ARGS)
 	 */
 	bdd_become_owner_of(target->owner, &saved);
 	found = get_row(target, &given, &json);
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 	PopActiveSnapshot();
 	if (!found)
 		PG_RETURN_NULL();
@@ -626,7 +626,7 @@ bdd_buffered(PG_FUNCTION_ARGS)
 	Oid row_type = get_fn_expr_argtype(fcinfo->flinfo, 0);
 	Oid relid = get_typ_typrelid(row_type);
 	BddTarget *target;
-	BddIdentity saved;
+	BddSavedRole saved;
 	BddRows rows = {0};
 
 	if (!OidIsValid(relid) || get_rel_relkind(relid) == RELKIND_COMPOSITE_TYPE)
@@ -640,7 +640,7 @@ bdd_buffered(PG_FUNCTION_ARGS)
 	bdd_read_published(target, GetActiveSnapshot(), &rows);
 	bdd_become_owner_of(target->owner, &saved);
 	(void) bdd_rows_fold_equal(target, &rows);
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 	for (uint64 i = 0; i < rows.count; i++)
 	{
 		BddValues row;

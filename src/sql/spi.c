@@ -18,7 +18,7 @@
 #include "utils/snapmgr.h"
 
 static void
-become(Oid role, int security, BddIdentity *saved)
+become(Oid role, int security, BddSavedRole *saved)
 {
 	GetUserIdAndSecContext(&saved->role, &saved->security);
 	saved->guc_nesting = NewGUCNestLevel();
@@ -33,7 +33,7 @@ become(Oid role, int security, BddIdentity *saved)
  * the rights of the process, nor leave something behind that would.
  */
 void
-bdd_become_owner_of(Oid owner, BddIdentity *saved)
+bdd_become_owner_of(Oid owner, BddSavedRole *saved)
 {
 	const int security = SECURITY_LOCAL_USERID_CHANGE |
 						 SECURITY_RESTRICTED_OPERATION |
@@ -43,7 +43,7 @@ bdd_become_owner_of(Oid owner, BddIdentity *saved)
 }
 
 /*
- * Until bdd_become_again: values as text that any session reads back as they
+ * Until bdd_restore_role: values as text that any session reads back as they
  * were, whatever the settings.
  */
 void
@@ -63,7 +63,7 @@ bdd_exact_output(void)
 
 /* Become who may write our own tables. */
 void
-bdd_become_extension_owner(BddIdentity *saved)
+bdd_become_extension_owner(BddSavedRole *saved)
 {
 	Relation rel = table_open(bdd_catalog_relation("target_option"),
 							  AccessShareLock);
@@ -74,7 +74,7 @@ bdd_become_extension_owner(BddIdentity *saved)
 }
 
 void
-bdd_become_again(const BddIdentity *saved)
+bdd_restore_role(const BddSavedRole *saved)
 {
 	AtEOXact_GUC(false, saved->guc_nesting);
 	SetUserIdAndSecContext(saved->role, saved->security);
@@ -97,17 +97,17 @@ bdd_spi_finish(void)
 
 /* Until bdd_own_end: connected to SPI, as who may write our own tables. */
 void
-bdd_own_begin(BddIdentity *saved)
+bdd_own_begin(BddSavedRole *saved)
 {
 	bdd_become_extension_owner(saved);
 	bdd_spi_connect();
 }
 
 void
-bdd_own_end(const BddIdentity *saved)
+bdd_own_end(const BddSavedRole *saved)
 {
 	bdd_spi_finish();
-	bdd_become_again(saved);
+	bdd_restore_role(saved);
 }
 
 /* Runs one statement; returns the number of rows. */
@@ -131,7 +131,7 @@ bdd_spi_run(const char *sql, int nargs, Oid *types, Datum *values,
 void
 bdd_run_utility(Oid owner, const char *format, ...)
 {
-	BddIdentity saved;
+	BddSavedRole saved;
 	StringInfoData sql;
 
 	initStringInfo(&sql);
@@ -151,7 +151,7 @@ bdd_run_utility(Oid owner, const char *format, ...)
 		bdd_become_owner_of(owner, &saved);
 	(void) bdd_spi_run(sql.data, 0, NULL, NULL, NULL);
 	if (OidIsValid(owner))
-		bdd_become_again(&saved);
+		bdd_restore_role(&saved);
 }
 
 static void
@@ -193,12 +193,12 @@ bdd_plan_run(BddKeptPlan *plan, Datum *values, const char *nulls)
 uint64
 bdd_plan_run_own(BddKeptPlan *plan, Datum *values, const char *nulls)
 {
-	BddIdentity saved;
+	BddSavedRole saved;
 	uint64 count;
 
 	bdd_become_extension_owner(&saved);
 	count = bdd_plan_run(plan, values, nulls);
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 	return count;
 }
 

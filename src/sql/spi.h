@@ -12,13 +12,13 @@
 
 #include "executor/spi.h"
 
-/* What bdd_become must restore. */
-typedef struct BddIdentity
+/* The role that bdd_restore_role goes back to. */
+typedef struct BddSavedRole
 {
 	Oid role;
 	int security;
 	int guc_nesting;
-} BddIdentity;
+} BddSavedRole;
 
 #define BDD_MAX_ARGS 16
 
@@ -34,15 +34,15 @@ typedef struct BddKeptPlan
 	SPIPlanPtr plan; /* made at the first use */
 } BddKeptPlan;
 
-extern void bdd_become_owner_of(Oid owner, BddIdentity *saved);
-extern void bdd_become_extension_owner(BddIdentity *saved);
+extern void bdd_become_owner_of(Oid owner, BddSavedRole *saved);
+extern void bdd_become_extension_owner(BddSavedRole *saved);
 extern void bdd_exact_output(void);
-extern void bdd_become_again(const BddIdentity *saved);
+extern void bdd_restore_role(const BddSavedRole *saved);
 
 extern void bdd_spi_connect(void);
 extern void bdd_spi_finish(void);
-extern void bdd_own_begin(BddIdentity *saved);
-extern void bdd_own_end(const BddIdentity *saved);
+extern void bdd_own_begin(BddSavedRole *saved);
+extern void bdd_own_end(const BddSavedRole *saved);
 extern uint64 bdd_spi_run(const char *sql, int nargs, Oid *types,
 						  Datum *values, const char *nulls);
 extern void bdd_run_utility(Oid owner, const char *format, ...) pg_attribute_printf(2, 3);

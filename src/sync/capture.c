@@ -162,14 +162,14 @@ void
 bdd_capture_create(BddSync *sync)
 {
 	Relation source = relation_open(sync->source, AccessShareLock);
-	BddIdentity saved;
+	BddSavedRole saved;
 
 	check_source(sync, source);
 	bdd_become_extension_owner(&saved);
 	make_table(sync, source);
 	relation_close(source, NoLock);
 	make_triggers(sync);
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 }
 
 /* The caller is connected to SPI, as the extension's owner. */
@@ -240,7 +240,7 @@ mark_truncated(const TriggerData *data)
 	static BddKeptPlan update = {
 		"UPDATE batchdedup.sync_row SET truncated = true WHERE id = $1", 1, {INT4OID}};
 	Datum values[] = {Int32GetDatum(atoi(data->tg_trigger->tgargs[1]))};
-	BddIdentity saved;
+	BddSavedRole saved;
 
 	bdd_own_begin(&saved);
 	(void) bdd_plan_run(&update, values, NULL);
@@ -283,19 +283,19 @@ bdd_capture_read(BddSlice *slice, List *after)
 	Oid types[INDEX_MAX_KEYS + 1];
 	Datum values[INDEX_MAX_KEYS + 1];
 	int count = list_length(after);
-	BddIdentity saved;
+	BddSavedRole saved;
 	BddSyncRows rows;
 
 	/* A domain within the type has checks, which are somebody's code. */
 	bdd_sync_become(sync, &saved);
 	bdd_slice_parameters(sync, key, after, types, values);
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 	types[count] = INT8OID;
 	values[count++] = Int64GetDatum(slice->limit);
 	bdd_become_extension_owner(&saved);
 	(void) bdd_spi_run(bdd_sync_sql_captured(sync, after != NIL), count, types, values, NULL);
 	rows = bdd_slice_take();
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 	return rows;
 }
 
@@ -305,7 +305,7 @@ bdd_capture_rows(BddSlice *slice, const BddSyncRows *keys, bool gone)
 {
 	const BddSync *sync = slice->sync;
 	EphemeralNamedRelation relation = bdd_slice_relation(BDD_CAPTURED_NAME, keys);
-	BddIdentity saved;
+	BddSavedRole saved;
 	BddSyncRows rows;
 
 	bdd_sync_become(sync, &saved);
@@ -313,7 +313,7 @@ bdd_capture_rows(BddSlice *slice, const BddSyncRows *keys, bool gone)
 		sync->source, gone ? bdd_sync_sql_captured_gone(sync) : bdd_sync_sql_captured_rows(sync),
 		relation, 0, NULL, NULL, false);
 	rows = bdd_slice_take();
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 	bdd_slice_free_relation(relation);
 	return rows;
 }
@@ -323,11 +323,11 @@ void
 bdd_capture_forget(BddSlice *slice, const BddSyncRows *keys)
 {
 	EphemeralNamedRelation relation = bdd_slice_relation(BDD_CAPTURED_NAME, keys);
-	BddIdentity saved;
+	BddSavedRole saved;
 
 	bdd_become_extension_owner(&saved);
 	(void) bdd_run_on_relation(slice->sync->captured, bdd_sync_sql_captured_forget(slice->sync),
 							   relation, 0, NULL, NULL, false);
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 	bdd_slice_free_relation(relation);
 }

@@ -70,7 +70,7 @@ make_partition(int day)
 void
 bdd_change_log_prepare(void)
 {
-	BddIdentity saved;
+	BddSavedRole saved;
 
 	bdd_own_begin(&saved);
 	make_partition(bdd_change_log_day());
@@ -86,7 +86,7 @@ bdd_change_log_write(const BddSync *sync, int64 run_id, uint32 shape,
 	Oid types[] = {TEXTOID, INT8OID, OIDOID};
 	Datum values[] = {CStringGetTextDatum(sync->name), Int64GetDatum(run_id),
 					  ObjectIdGetDatum(sync->target)};
-	BddIdentity saved;
+	BddSavedRole saved;
 
 	bdd_become_extension_owner(&saved);
 	(void) bdd_run_on_relation(bdd_catalog_relation("change_log_row"),
@@ -97,7 +97,7 @@ bdd_change_log_write(const BddSync *sync, int64 run_id, uint32 shape,
 										"d.\"batchdedup old_values\", d.\"batchdedup new_values\" FROM " BDD_CHANGES_NAME " d",
 										shape),
 							   changes, lengthof(types), types, values, false);
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 }
 
 /* ---------- expiry ---------- */
@@ -132,7 +132,7 @@ bdd_expire_syncs(PG_FUNCTION_ARGS)
 		1,
 		{INTERVALOID}};
 	Datum values[1];
-	BddIdentity saved;
+	BddSavedRole saved;
 	int64 count;
 
 	bdd_check_argument(fcinfo, 0, "older_than");

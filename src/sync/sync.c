@@ -227,7 +227,7 @@ bdd_sync_settings(void)
  * had when he made it: a run by a job means the same as his own.
  */
 void
-bdd_sync_become(const BddSync *sync, BddIdentity *saved)
+bdd_sync_become(const BddSync *sync, BddSavedRole *saved)
 {
 	ListCell *cell;
 
@@ -248,7 +248,7 @@ bdd_sync_become(const BddSync *sync, BddIdentity *saved)
  * bdd_sync_check_still.
  */
 void
-bdd_sync_become_writer(const BddSync *sync, BddIdentity *saved)
+bdd_sync_become_writer(const BddSync *sync, BddSavedRole *saved)
 {
 	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(sync->target));
 	Oid owner;
@@ -333,7 +333,7 @@ name_argument(FunctionCallInfo fcinfo)
 
 /* Connected to SPI, as who may write our tables; the caller owns the sync. */
 static void
-begin_change(FunctionCallInfo fcinfo, const char *call, BddSync *sync, BddIdentity *saved)
+begin_change(FunctionCallInfo fcinfo, const char *call, BddSync *sync, BddSavedRole *saved)
 {
 	PreventCommandDuringRecovery(call);
 	PreventCommandIfReadOnly(call);
@@ -344,9 +344,9 @@ begin_change(FunctionCallInfo fcinfo, const char *call, BddSync *sync, BddIdenti
 }
 
 static void
-end_change(const BddIdentity *saved)
+end_change(const BddSavedRole *saved)
 {
-	bdd_become_again(saved);
+	bdd_restore_role(saved);
 	bdd_spi_finish();
 }
 
@@ -358,7 +358,7 @@ set_paused(FunctionCallInfo fcinfo, const char *call, bool paused)
 		2,
 		{INT4OID, BOOLOID}};
 	BddSync sync;
-	BddIdentity saved;
+	BddSavedRole saved;
 	Datum values[2];
 
 	begin_change(fcinfo, call, &sync, &saved);
@@ -434,19 +434,19 @@ bdd_reset_watermark(PG_FUNCTION_ARGS)
 		2,
 		{INT4OID, TEXTARRAYOID}};
 	BddSync sync;
-	BddIdentity saved;
+	BddSavedRole saved;
 	Datum values[2];
 
 	begin_change(fcinfo, "reset_watermark()", &sync, &saved);
 	values[0] = Int32GetDatum(sync.id);
 	if (!PG_ARGISNULL(1))
 	{
-		bdd_become_again(&saved);
+		bdd_restore_role(&saved);
 		bdd_sync_become(&sync, &saved);
 		bdd_exact_output();
 		values[1] =
 			bdd_text_array(watermark_argument(&sync, text_to_cstring(PG_GETARG_TEXT_PP(1))));
-		bdd_become_again(&saved);
+		bdd_restore_role(&saved);
 		bdd_become_extension_owner(&saved);
 	}
 	(void) bdd_plan_run(&update, values, PG_ARGISNULL(1) ? " n" : NULL);
@@ -465,7 +465,7 @@ bdd_drop_sync(PG_FUNCTION_ARGS)
 		{INT4OID}};
 	char *name = name_argument(fcinfo);
 	BddSync sync;
-	BddIdentity saved;
+	BddSavedRole saved;
 	Datum values[1];
 
 	bdd_check_argument(fcinfo, 1, "if_exists");

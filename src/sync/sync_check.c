@@ -450,7 +450,7 @@ check_sequence(Oid sequence)
 void
 bdd_sync_check_sequence(const BddSync *sync)
 {
-	BddIdentity saved;
+	BddSavedRole saved;
 
 	bdd_sync_become(sync, &saved);
 	if (find_sequence(sync) != sync->sequence)
@@ -460,7 +460,7 @@ bdd_sync_check_sequence(const BddSync *sync)
 						cursor_name(sync), get_rel_name(sync->source), sync->name),
 				 errhint("Drop the sync and make it anew.")));
 	check_sequence(sync->sequence);
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 }
 
 static void
@@ -492,7 +492,7 @@ refuse_copied(const BddSync *sync)
 {
 	Oid types[] = {OIDOID, TEXTOID};
 	Datum values[] = {ObjectIdGetDatum(sync->source), CStringGetTextDatum(cursor_name(sync))};
-	BddIdentity saved;
+	BddSavedRole saved;
 	bool isnull;
 
 	bdd_become_extension_owner(&saved);
@@ -506,7 +506,7 @@ refuse_copied(const BddSync *sync)
 						TextDatumGetCString(bdd_spi_value(0, 1, &isnull))),
 				 errdetail("Rows come with values that are older than rows which are there already, and would be missed."),
 				 errhint("Use capture => 'trigger'; or let that sync map the column to clock_timestamp(), and exclude it from the hash.")));
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 }
 
 /* The same of a target whose cursor a sync has already. */
@@ -516,7 +516,7 @@ bdd_sync_check_followers(const BddSync *sync)
 	Oid types[] = {OIDOID, TEXTARRAYOID, TEXTARRAYOID};
 	Datum values[] = {ObjectIdGetDatum(sync->target), bdd_text_array(sync->columns),
 					  bdd_text_array(sync->expressions)};
-	BddIdentity saved;
+	BddSavedRole saved;
 	bool isnull;
 
 	bdd_become_extension_owner(&saved);
@@ -535,7 +535,7 @@ bdd_sync_check_followers(const BddSync *sync)
 				 "They would come with values that are older than rows which are there already."),
 			 errhint(
 				 "Map the column to clock_timestamp() and exclude it from the hash; or let that sync use capture => 'trigger'.")));
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 }
 
 static void

@@ -562,7 +562,7 @@ bdd_create_sync(PG_FUNCTION_ARGS)
 {
 	static const char *const kinds[] = {"clock", "sequence", "other"};
 	BddSync sync = {0};
-	BddIdentity saved;
+	BddSavedRole saved;
 	char *wanted = NULL;
 	bool lag;
 
@@ -584,11 +584,11 @@ bdd_create_sync(PG_FUNCTION_ARGS)
 	bdd_sync_check_followers(&sync);
 	bdd_sync_check_mapping(&sync);
 	bdd_sync_try_out(&sync);
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 
 	bdd_become_extension_owner(&saved);
 	insert_sync(&sync, text_argument(fcinfo, ARG_DELETE_MISSING));
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 	if (sync.kind == BDD_CURSOR_TRIGGER)
 		bdd_capture_create(&sync);
 	say_kind(&sync);

@@ -72,7 +72,7 @@ read_row(const BddSync *sync, const BddSyncLetter *letter)
 	Datum values[INDEX_MAX_KEYS];
 	List *columns = NIL;
 	List *texts = NIL;
-	BddIdentity saved;
+	BddSavedRole saved;
 	BddSyncRows rows;
 	ListCell *column;
 	ListCell *text;
@@ -88,7 +88,7 @@ read_row(const BddSync *sync, const BddSyncLetter *letter)
 	(void) bdd_spi_run(bdd_sync_sql_read_at(sync, letter->position), list_length(texts), types,
 					   values, NULL);
 	rows = bdd_slice_take();
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 	return rows;
 }
 
@@ -98,13 +98,13 @@ read_removal(const BddSync *sync, const BddSyncLetter *letter)
 {
 	Oid types[] = {JSONBOID};
 	Datum values[] = {letter->key};
-	BddIdentity saved;
+	BddSavedRole saved;
 	BddSyncRows rows;
 
 	bdd_sync_become(sync, &saved);
 	(void) bdd_spi_run(bdd_sync_sql_missing(sync, true), 1, types, values, NULL);
 	rows = bdd_slice_take();
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 	return rows;
 }
 
@@ -154,7 +154,7 @@ Datum
 bdd_retry_sync_letters(PG_FUNCTION_ARGS)
 {
 	BddSync sync;
-	BddIdentity saved;
+	BddSavedRole saved;
 	List *letters;
 	int64 settled = 0;
 	ListCell *cell;
@@ -164,7 +164,7 @@ bdd_retry_sync_letters(PG_FUNCTION_ARGS)
 	bdd_change_log_prepare();
 	bdd_become_extension_owner(&saved);
 	letters = read_letters(&sync);
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 	foreach(cell, letters)
 		settled += retry_letter(&sync, lfirst(cell)) ? 1 : 0;
 	bdd_spi_finish();

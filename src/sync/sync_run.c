@@ -420,14 +420,14 @@ find_sequence(BddRun *run, BddSync *sync)
 static char *
 highest_value(BddSync *sync)
 {
-	BddIdentity saved;
+	BddSavedRole saved;
 	char *value = NULL;
 
 	bdd_sync_become(sync, &saved);
 	bdd_exact_output();
 	if (bdd_spi_run(bdd_sync_sql_last(sync), 0, NULL, NULL, NULL) > 0)
 		value = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 	return value;
 }
 
@@ -525,7 +525,7 @@ static void
 find_bound(BddRun *run)
 {
 	BddSync sync;
-	BddIdentity saved;
+	BddSavedRole saved;
 	char *bound;
 
 	bdd_sync_read_existing(run->name, &sync);
@@ -547,7 +547,7 @@ find_bound(BddRun *run)
 		default:
 			break;
 	}
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 	if (run->waits)
 		return;
 	if (!flush_if_target(sync.source) && sync.kind != BDD_CURSOR_OTHER)
@@ -576,7 +576,7 @@ estimate_left(BddSync *sync)
 	Oid types[INDEX_MAX_KEYS + 1];
 	Datum values[INDEX_MAX_KEYS + 1];
 	int count;
-	BddIdentity saved;
+	BddSavedRole saved;
 	char *plan;
 	char *rows;
 
@@ -587,7 +587,7 @@ estimate_left(BddSync *sync)
 				 bdd_sync_sql_left(sync, list_length(sync->watermark), sync->bound != NULL)),
 		count, types, values, NULL);
 	plan = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 	rows = strstr(plan, "\"Plan Rows\": ");
 	return rows == NULL ? 0 : strtoll(rows + strlen("\"Plan Rows\": "), NULL, 10);
 }
@@ -603,7 +603,7 @@ begin_run(const BddRun *run, const BddSync *sync, List *watermark)
 					  TimestampTzGetDatum(run->started), bdd_text_array(watermark),
 					  ObjectIdGetDatum(sync->source), Int64GetDatum(run->totals.slices),
 					  Int64GetDatum(run->totals.read), Int64GetDatum(run->totals.unchanged)};
-	BddIdentity saved;
+	BddSavedRole saved;
 	bool isnull;
 	int64 id;
 
@@ -613,7 +613,7 @@ begin_run(const BddRun *run, const BddSync *sync, List *watermark)
 					   "VALUES ($1, $2, $3, nullif($4, '{}'), $5, $6, $7, $8) RETURNING id",
 					   lengthof(types), types, values, NULL);
 	id = DatumGetInt64(bdd_spi_value(0, 1, &isnull));
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 	return id;
 }
 

@@ -109,7 +109,7 @@ bdd_slice_position(BddSlice *slice, const BddSyncRows *rows, const List *columns
 {
 	HeapTuple last = rows->tuples[rows->count - 1];
 	List *texts = NIL;
-	BddIdentity saved;
+	BddSavedRole saved;
 	ListCell *cell;
 
 	bdd_sync_become(slice->sync, &saved);
@@ -117,7 +117,7 @@ bdd_slice_position(BddSlice *slice, const BddSyncRows *rows, const List *columns
 	foreach(cell, columns)
 		texts = lappend(
 			texts, SPI_getvalue(last, rows->desc, bdd_column_number(rows->desc, lfirst(cell))));
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 	return texts;
 }
 
@@ -140,7 +140,7 @@ read_as_owner(BddSlice *slice, const char *sql, const List *columns, const List 
 	Datum values[INDEX_MAX_KEYS + 2];
 	int count;
 	BddSyncRows rows;
-	BddIdentity saved;
+	BddSavedRole saved;
 
 	bdd_sync_become(slice->sync, &saved);
 	count = bdd_slice_bounded(slice->sync, columns, texts, bound, types, values);
@@ -148,7 +148,7 @@ read_as_owner(BddSlice *slice, const char *sql, const List *columns, const List 
 	values[count++] = Int64GetDatum(slice->limit);
 	(void) bdd_spi_run(sql, count, types, values, NULL);
 	rows = bdd_slice_take();
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 	return rows;
 }
 
@@ -181,14 +181,14 @@ bdd_slice_null_keys(BddSlice *slice)
 {
 	char *sql = bdd_sync_sql_read_null_keys(slice->sync);
 	BddSyncRows rows = {0};
-	BddIdentity saved;
+	BddSavedRole saved;
 
 	if (sql == NULL)
 		return rows;
 	bdd_sync_become(slice->sync, &saved);
 	(void) bdd_spi_run(sql, 0, NULL, NULL, NULL);
 	rows = bdd_slice_take();
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 	return rows;
 }
 
@@ -199,12 +199,12 @@ bdd_slice_missing(BddSlice *slice, int64 refused)
 	Oid types[] = {INT8OID, INT8OID};
 	Datum values[] = {Int64GetDatum(slice->limit), Int64GetDatum(refused)};
 	BddSyncRows rows;
-	BddIdentity saved;
+	BddSavedRole saved;
 
 	bdd_sync_become(slice->sync, &saved);
 	(void) bdd_spi_run(bdd_sync_sql_missing(slice->sync, false), 2, types, values, NULL);
 	rows = bdd_slice_take();
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 	return rows;
 }
 
@@ -212,12 +212,12 @@ bdd_slice_missing(BddSlice *slice, int64 refused)
 bool
 bdd_slice_source_is_empty(BddSlice *slice)
 {
-	BddIdentity saved;
+	BddSavedRole saved;
 	bool empty;
 
 	bdd_sync_become(slice->sync, &saved);
 	empty = bdd_spi_run(psprintf("%s LIMIT 1", bdd_sync_sql_left(slice->sync, 0, false)), 0, NULL, NULL, NULL) == 0;
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 	return empty;
 }
 
@@ -450,7 +450,7 @@ write_range(void *arg)
 	BddSync *sync = range->slice->sync;
 	BddSyncRows changes = range->rows;
 	BddChangeKinds kinds;
-	BddIdentity saved;
+	BddSavedRole saved;
 	uint32 shape;
 
 	bdd_spi_connect();
@@ -458,7 +458,7 @@ write_range(void *arg)
 	{
 		bdd_sync_become(sync, &saved);
 		changes = changes_of(sync, &range->rows);
-		bdd_become_again(&saved);
+		bdd_restore_role(&saved);
 	}
 	kinds = count_changes(sync, &changes, &range->counts);
 	if (range->slice->dry_run)
@@ -470,7 +470,7 @@ write_range(void *arg)
 		shape = shape_of(changes.desc);
 		bdd_sync_become_writer(sync, &saved);
 		write_changes(sync, relation, shape, &kinds);
-		bdd_become_again(&saved);
+		bdd_restore_role(&saved);
 		bdd_debug_point("sync-written");
 		if (sync->change_log)
 			bdd_change_log_write(sync, range->slice->run_id, shape, relation);
@@ -482,7 +482,7 @@ write_range(void *arg)
 
 		bdd_sync_become(sync, &saved);
 		keys = keys_of(range);
-		bdd_become_again(&saved);
+		bdd_restore_role(&saved);
 		settle_letters(range, keys);
 	}
 	bdd_spi_finish();
@@ -677,7 +677,7 @@ describe_row(void *arg)
 	BddDescription *description = arg;
 	const BddSync *sync = description->slice->sync;
 	EphemeralNamedRelation relation;
-	BddIdentity saved;
+	BddSavedRole saved;
 
 	bdd_spi_connect();
 	bdd_sync_become(sync, &saved);
@@ -697,7 +697,7 @@ describe_row(void *arg)
 				MemoryContextStrdup(description->context,
 									SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2));
 	}
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 	bdd_slice_free_relation(relation);
 	bdd_spi_finish();
 }
@@ -743,7 +743,7 @@ store_letter(BddSlice *slice, const BddSyncRows *rows, const BddRefusedRow *row,
 	char *position;
 	char *key;
 	Datum values[lengthof(types)];
-	BddIdentity saved;
+	BddSavedRole saved;
 
 	describe(slice, rows, row->number, removals, &document, &position, &key);
 	values[0] = Int32GetDatum(slice->sync->id);
@@ -789,11 +789,11 @@ has_letters(const BddSync *sync)
 static void
 check_at_once(const BddSync *sync)
 {
-	BddIdentity saved;
+	BddSavedRole saved;
 
 	bdd_sync_become_writer(sync, &saved);
 	bdd_constraints_immediate(sync->target);
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 }
 
 static uint64
@@ -869,7 +869,7 @@ count_left(void *arg)
 	Oid types[INDEX_MAX_KEYS + 1];
 	Datum values[INDEX_MAX_KEYS + 1];
 	char *left;
-	BddIdentity saved;
+	BddSavedRole saved;
 	bool isnull;
 
 	bdd_spi_connect();
@@ -892,7 +892,7 @@ count_left(void *arg)
 	(void) bdd_spi_run(psprintf("SELECT pg_catalog.count(*) FROM (%s LIMIT $%d) x", left, count + 1),
 					   count + 1, types, values, NULL);
 	lag->rows = DatumGetInt64(bdd_spi_value(0, 1, &isnull));
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 	bdd_spi_finish();
 }
 
@@ -919,7 +919,7 @@ bdd_sync_lag(PG_FUNCTION_ARGS)
 	Datum id[1];
 	BddSync sync;
 	BddLag lag = {&sync};
-	BddIdentity saved;
+	BddSavedRole saved;
 	bool isnull;
 	bool known;
 
@@ -935,7 +935,7 @@ bdd_sync_lag(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	}
 	bdd_sync_read_existing(TextDatumGetCString(bdd_spi_value(0, 1, &isnull)), &sync);
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 	known = sync.kind != BDD_CURSOR_FULL &&
 			get_rel_name(sync.source) != NULL &&
 			pg_class_aclcheck(sync.source, GetUserId(), ACL_SELECT) == ACLCHECK_OK &&

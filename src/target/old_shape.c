@@ -160,7 +160,7 @@ bdd_image_renew(const BddOldShape *old, const BddImage *image)
 	bool *isnull = palloc(natts * sizeof(bool));
 	BddColumns *update = palloc0(2 * now->set_bytes);
 	BddColumns *insert = update + now->set_bytes;
-	BddIdentity saved;
+	BddSavedRole saved;
 	BddImage renewed;
 
 	memset(isnull, true, natts * sizeof(bool));
@@ -177,7 +177,7 @@ bdd_image_renew(const BddOldShape *old, const BddImage *image)
 			values[i] = convert(values[i], TupleDescAttr(old->shape.desc, i),
 								TupleDescAttr(now->desc, i));
 	}
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 	renewed = bdd_image_from_values(now, image->op, values, isnull, update,
 									insert);
 	pfree(values);

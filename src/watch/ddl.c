@@ -164,7 +164,7 @@ delete_options(Oid relid)
 {
 	Oid types[] = {REGCLASSOID};
 	Datum values[] = {ObjectIdGetDatum(relid)};
-	BddIdentity saved;
+	BddSavedRole saved;
 
 	bdd_become_extension_owner(&saved);
 	bdd_spi_connect();
@@ -176,7 +176,7 @@ delete_options(Oid relid)
 					   "WHERE m.target_id OPERATOR(pg_catalog.=) gone.target_id",
 					   1, types, values, NULL);
 	bdd_spi_finish();
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 }
 
 static void
@@ -740,7 +740,7 @@ rename_column_of(Oid relid, RenameStmt *rename)
 {
 	Oid types[] = {REGCLASSOID, TEXTOID, TEXTOID};
 	Datum values[3];
-	BddIdentity saved;
+	BddSavedRole saved;
 
 	values[0] = ObjectIdGetDatum(relid);
 	values[1] = CStringGetTextDatum(rename->subname);
@@ -763,7 +763,7 @@ rename_column_of(Oid relid, RenameStmt *rename)
 					   "WHERE target OPERATOR(pg_catalog.=) $1",
 					   lengthof(types), types, values, NULL);
 	bdd_spi_finish();
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 	CacheInvalidateRelcacheByRelid(relid);
 	CommandCounterIncrement();
 }
