@@ -13,7 +13,7 @@
 #include "catalog/pg_type_d.h"
 #include "fmgr.h"
 #include "funcapi.h"
-#include "journal/journal.h"
+#include "journal/state.h"
 #include "miscadmin.h"
 #include "sql/catalog.h"
 #include "storage/proc.h"

@@ -19,13 +19,16 @@
 #include "apply/dead_letter.h"
 #include "apply/replay.h"
 #include "base/debug_point.h"
+#include "buffer/flush_wait.h"
+#include "buffer/generation.h"
 #include "buffer/progress.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type_d.h"
 #include "commit/xact.h"
 #include "executor/tuptable.h"
-#include "journal/journal.h"
+#include "journal/message.h"
+#include "journal/state.h"
 #include "miscadmin.h"
 #include "sql/spi.h"
 #include "target/keyorder.h"
@@ -40,28 +43,6 @@
 #include "utils/wait_event.h"
 
 /* ---------- generations ---------- */
-
-/*
- * Waits for the last publisher of a sealed generation: he is about to commit
- * or abort, and waits for nothing that the caller holds.  The generation may
- * go away meanwhile, hence it is looked up each time.
- */
-void
-bdd_wait_quiet(BddSharedSlot *slot, uint64 number)
-{
-	while (!bdd_is_quiet(slot, number))
-		bdd_wait_quiet_step();
-}
-
-void
-bdd_wait_quiet_step(void)
-{
-	(void) WaitLatch(MyLatch,
-					 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 1, PG_WAIT_EXTENSION);
-	ResetLatch(MyLatch);
-	CHECK_FOR_INTERRUPTS();
-}
 
 /*
  * False: generations up to this one were applied before.  Beside it the mark

@@ -44,7 +44,5 @@ extern bool bdd_apply_generation(BddTarget *target,
 								 BddApplyCounts *counts);
 extern void bdd_apply_here(BddTarget *target);
 extern void bdd_discard_here(BddTarget *target);
-extern void bdd_wait_quiet_step(void);
-extern void bdd_wait_quiet(BddSharedSlot *slot, uint64 number);
 
 #endif /* BDD_APPLY_H */

@@ -17,6 +17,8 @@
 #include "apply/apply.h"
 #include "apply/dead_letter.h"
 #include "buffer/flush_wait.h"
+#include "buffer/generation.h"
+#include "buffer/wake.h"
 #include "miscadmin.h"
 #include "sql/catalog.h"
 #include "sql/spi.h"

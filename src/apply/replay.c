@@ -19,6 +19,7 @@
 #include "catalog/pg_operator_d.h"
 #include "catalog/pg_type_d.h"
 #include "executor/tuptable.h"
+#include "journal/journal_read.h"
 #include "journal/spool.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"

@@ -20,6 +20,7 @@
 #include "access/xact.h"
 #include "apply/target_sql.h"
 #include "apply/tolerate.h"
+#include "buffer/slot.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type_d.h"

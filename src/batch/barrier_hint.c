@@ -19,7 +19,9 @@
 #include "access/xact.h"
 #include "buffer/flush_wait.h"
 #include "buffer/registry.h"
+#include "buffer/slot.h"
 #include "commit/pending.h"
+#include "commit/xact.h"
 #include "common/hashfn.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
@@ -146,9 +148,18 @@ is_complete(BddSharedSlot *slot, uint64 generation)
 	return complete;
 }
 
+static void
+forget(void)
+{
+	notes = NULL;
+	noted_table = InvalidOid;
+	flush_wanted = false;
+	status_changed = false;
+}
+
 /* After the transaction's rows are published, or a generation is applied. */
-void
-bdd_barrier_commit(void)
+static void
+note_commit(void)
 {
 	if (notes != NULL || flush_wanted)
 	{
@@ -164,14 +175,14 @@ bdd_barrier_commit(void)
 	}
 	if (status_changed)
 		ConditionVariableBroadcast(&bdd_barrier->changed);
-	bdd_barrier_forget();
+	forget();
 }
 
 void
-bdd_barrier_forget(void)
+bdd_barrier_hint_init(void)
 {
-	notes = NULL;
-	noted_table = InvalidOid;
-	flush_wanted = false;
-	status_changed = false;
+	static const BddXactListener listener = {.commit = note_commit,
+											 .abort = forget};
+
+	bdd_xact_listen(&listener);
 }

@@ -30,13 +30,12 @@ typedef struct BddSharedBarrier
 
 extern BddSharedBarrier *bdd_barrier;
 
+extern void bdd_barrier_hint_init(void);
 extern void bdd_barrier_init(BddSharedBarrier *shared);
 extern void bdd_barrier_note(Oid table, const pg_uuid_t *batch, uint32 completed,
 							 uint32 open);
 extern bool bdd_barrier_noted(const pg_uuid_t *batch);
 extern void bdd_barrier_want_flush(Oid table);
 extern void bdd_barrier_status_changed(void);
-extern void bdd_barrier_commit(void);
-extern void bdd_barrier_forget(void);
 
 #endif /* BDD_BARRIER_HINT_H */

@@ -22,6 +22,7 @@
 #include "batch/barrier_hint.h"
 #include "buffer/flush_wait.h"
 #include "buffer/registry.h"
+#include "buffer/slot.h"
 #include "catalog/pg_type_d.h"
 #include "commit/pending.h"
 #include "miscadmin.h"

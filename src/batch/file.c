@@ -22,6 +22,8 @@
 #include "batch/barrier_hint.h"
 #include "batch/batch.h"
 #include "buffer/flush_wait.h"
+#include "buffer/generation.h"
+#include "buffer/wake.h"
 #include "catalog/pg_type_d.h"
 #include "funcapi.h"
 #include "ingest/push.h"

@@ -13,6 +13,9 @@
 #include "buffer/flush_wait.h"
 
 #include "base/guc.h"
+#include "buffer/generation.h"
+#include "buffer/slot.h"
+#include "buffer/wake.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "storage/proc.h"
@@ -278,4 +281,28 @@ bdd_wait_for_room(BddSharedSlot *slot, TimestampTz started)
 		wait_step(slot);
 	} while (bdd_above_high_water(slot));
 	ConditionVariableCancelSleep();
+}
+
+/* ---------- waiting for publishers ---------- */
+
+void
+bdd_wait_quiet_step(void)
+{
+	(void) WaitLatch(MyLatch,
+					 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 1, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
+/*
+ * Waits for the last publisher of a sealed generation: he is about to commit
+ * or abort, and waits for nothing that the caller holds.  The generation may
+ * go away meanwhile, hence it is looked up each time.
+ */
+void
+bdd_wait_quiet(BddSharedSlot *slot, uint64 number)
+{
+	while (!bdd_is_quiet(slot, number))
+		bdd_wait_quiet_step();
 }

@@ -18,6 +18,8 @@ extern void bdd_wait_applied(BddSharedSlot *slot, int32 target_id,
 							 uint64 number, TimestampTz since,
 							 bool may_read);
 extern bool bdd_wait_for_applier(BddSharedSlot *slot);
+extern void bdd_wait_quiet_step(void);
+extern void bdd_wait_quiet(BddSharedSlot *slot, uint64 number);
 extern bool bdd_above_high_water(BddSharedSlot *slot);
 extern bool bdd_above_seal_mark(BddSharedSlot *slot);
 extern void bdd_report_full(BddSharedSlot *slot);

@@ -1,7 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * registry.h
- *		The targets of the server in shared memory, and their generations.
+ *		The targets and workers of the server, in shared memory.
+ *
+ * slot.c finds, makes and gives up the slots of targets; generation.c has the
+ * steps of their generations; wake.c wakes workers.  Which process writes a
+ * field under which lock stands beside it, and in one table in src/README.md.
  *
  *-------------------------------------------------------------------------
  */
@@ -121,56 +125,7 @@ typedef struct BddSharedRegistry
 
 extern BddSharedRegistry *bdd_registry;
 
-extern BddSharedSlot *bdd_slot_find(int32 target_id, Oid relid);
-extern BddSharedSlot *bdd_slot_find_by_table(Oid relid);
-extern BddSharedSlot *bdd_slot_create(int32 target_id, Oid relid,
-									  uint64 applied, bool own);
-extern void bdd_slot_free(BddSharedSlot *slot, Oid database,
-						  int32 target_id);
+extern int bdd_worker_index(Oid database);
 extern void bdd_release_worker_index(int worker);
-extern bool bdd_slot_belongs_to(const BddSharedSlot *slot, int32 target_id);
-extern bool bdd_slot_has_unapplied(BddSharedSlot *slot);
-extern bool bdd_slot_waits_for(const BddSharedSlot *slot, uint64 number);
-extern bool bdd_slot_is_buffering(BddSharedSlot *slot);
-
-extern bool bdd_prepare_to_enter(BddSharedSlot *slot, const BddShape *shape,
-								 bool logged);
-extern BddSharedGeneration *bdd_enter(BddSharedSlot *slot, uint32 fingerprint,
-									  bool logged);
-extern void bdd_leave(BddSharedSlot *slot, BddSharedGeneration *generation);
-
-extern void bdd_free_abandoned(BddSharedSlot *slot);
-extern void bdd_seal(BddSharedSlot *slot);
-extern void bdd_seal_together(BddSharedSlot *const *slots, int count);
-extern BddSharedGeneration *bdd_next_sealed(BddSharedSlot *slot,
-											uint64 after);
-extern bool bdd_is_quiet(BddSharedSlot *slot, uint64 number);
-extern void bdd_generation_applying(BddSharedSlot *slot,
-									BddSharedGeneration *generation,
-									TransactionId xid);
-extern void bdd_generation_applied(BddSharedSlot *slot, int32 target_id,
-								   uint64 number);
-extern void bdd_free_applied(BddSharedSlot *slot, TransactionId horizon);
-
-extern BddSharedGeneration *bdd_load_generation(Oid database, Oid relid,
-												int32 target_id,
-												uint64 applied,
-												uint64 number,
-												uint32 fingerprint);
-extern void bdd_unload_all(void);
-extern uint64 bdd_slot_spooled(const BddSharedSlot *slot);
-extern bool bdd_slot_add_spooled(Oid database, Oid relid, int32 target_id,
-								 uint64 number, uint64 rows,
-								 XLogRecPtr journal_from);
-extern void bdd_slot_reconcile(BddSharedSlot *slot, uint64 mark);
-
-extern XLogRecPtr bdd_journal_needed_from(void);
-extern XLogRecPtr bdd_slot_needed_from(BddSharedSlot *slot, uint64 after);
-
-extern bool bdd_worker_unavailable(BddSharedSlot *slot);
-extern TimestampTz bdd_worker_leave(Oid database);
-extern void bdd_worker_may_return(Oid database, TimestampTz until);
-extern void bdd_wake_worker(BddSharedSlot *slot);
-extern void bdd_wake_launcher(void);
 
 #endif /* BDD_REGISTRY_H */

@@ -10,7 +10,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "base/base.h"
+#include "commit/journal_write.h"
 
 #include "access/xact.h"
 #include "access/xlog.h"
@@ -18,9 +18,10 @@
 #include "base/compat.h"
 #include "base/debug_point.h"
 #include "base/number.h"
-#include "buffer/registry.h"
+#include "buffer/wake.h"
 #include "commit/pending.h"
-#include "journal/journal.h"
+#include "journal/message.h"
+#include "journal/state.h"
 #include "postmaster/walwriter.h"
 #include "replication/message.h"
 #include "replication/syncrep.h"
@@ -28,109 +29,22 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-BddSharedJournal *bdd_journal = NULL;
-
-static StringInfoData message; /* in the transaction's memory */
-static bool prepared = false;  /* the message waits for COMMIT */
+/*
+ * The message with the transaction's rows, in the memory of pending rows.  No
+ * other message uses this buffer: see message.c.
+ */
+static StringInfoData message;
+static bool prepared = false; /* the message waits for COMMIT */
 static bool expect_xid = false;
-
-void
-bdd_journal_init(BddSharedJournal *journal)
-{
-	pg_atomic_init_u32(&journal->replayed, 0);
-	pg_atomic_init_u32(&journal->kept, 0);
-	pg_atomic_init_u32(&journal->ticking, 0);
-	pg_atomic_init_u64(&journal->written, 0);
-	pg_atomic_init_u64(&journal->announced, 0);
-	pg_atomic_init_u64(&journal->skipped, 0);
-	pg_atomic_init_u64(&journal->needed, 0);
-	ConditionVariableInit(&journal->changed);
-}
-
-/* ---------- writing ---------- */
-
-static void
-begin_message(BddMessageKind kind)
-{
-	resetStringInfo(&message);
-	appendStringInfoCharMacro(&message, BDD_JOURNAL_VERSION);
-	appendStringInfoCharMacro(&message, kind);
-}
 
 static void
 begin_rows(uint64 first_sequence)
 {
 	TimestampTz now = GetCurrentTransactionStopTimestamp();
 
-	begin_message(BDD_MESSAGE_ROWS);
+	bdd_begin_message(&message, BDD_MESSAGE_ROWS);
 	appendBinaryStringInfo(&message, (char *) &now, sizeof(now));
 	bdd_put_number(&message, first_sequence);
-}
-
-static void
-raise_to(pg_atomic_uint64 *lsn, XLogRecPtr value)
-{
-	uint64 old = pg_atomic_read_u64(lsn);
-
-	while (old < value && !pg_atomic_compare_exchange_u64(lsn, &old, value))
-		;
-}
-
-/*
- * The record that LogLogicalMessage makes, with a prefix of our own; see
- * BDD_JOURNAL_PREFIX.  Does not allocate.
- */
-XLogRecPtr
-bdd_log_message(StringInfo buffer, bool transactional)
-{
-	static const char *const prefix = BDD_JOURNAL_PREFIX;
-	xl_logical_message record;
-
-	if (transactional)
-		(void) GetCurrentTransactionId();
-	record.dbId = MyDatabaseId;
-	record.transactional = transactional;
-	record.prefix_size = sizeof(BDD_JOURNAL_PREFIX);
-	record.message_size = buffer->len;
-	XLogBeginInsert();
-	XLogRegisterData((char *) &record, SizeOfLogicalMessage);
-	XLogRegisterData(unconstify(char *, prefix), sizeof(BDD_JOURNAL_PREFIX));
-	XLogRegisterData(buffer->data, buffer->len);
-	XLogSetRecordFlags(XLOG_INCLUDE_ORIGIN);
-	return XLogInsert(RM_LOGICALMSG_ID, XLOG_LOGICAL_MESSAGE);
-}
-
-static XLogRecPtr
-write_message(bool transactional)
-{
-	XLogRecPtr lsn = bdd_log_message(&message, transactional);
-
-	raise_to(&bdd_journal->written, lsn);
-	return lsn;
-}
-
-/* A row; its sequence number is less the first one of the message. */
-void
-bdd_put_row(StringInfo rows, uint64 sequence, const BddShape *shape,
-			const BddImage *image)
-{
-	bdd_put_number(rows, sequence);
-	appendStringInfoCharMacro(rows, image->op | (image->full ? BDD_JOURNAL_FULL : 0));
-	bdd_image_pack(shape, image, rows);
-}
-
-/* A section is its head, which counts the bytes of the rows, and its rows. */
-void
-bdd_put_section(StringInfo message, const BddJournalSection *section)
-{
-	bdd_put_number(message, (uint32) section->target_id);
-	bdd_put_number(message, section->relid);
-	bdd_put_number(message, section->generation);
-	appendBinaryStringInfo(message, (char *) &section->fingerprint,
-						   sizeof(section->fingerprint));
-	bdd_put_number(message, section->rows);
-	bdd_put_number(message, section->size);
-	appendBinaryStringInfo(message, section->data, section->size);
 }
 
 /* ---------- PRE_COMMIT ---------- */
@@ -172,7 +86,7 @@ append_target(const BddPending *pending, uint64 first_sequence)
 		append_section(pending, count, &rows);
 		count = 0;
 		(void) GetTopTransactionId();
-		(void) write_message(true);
+		(void) bdd_write_rows_message(&message, true);
 		begin_rows(first_sequence);
 	}
 	if (count > 0)
@@ -234,7 +148,7 @@ bdd_journal_prepare(void)
 	if (expect_xid)
 		(void) GetTopTransactionId();
 	if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
-		(void) write_message(true);
+		(void) bdd_write_rows_message(&message, true);
 	else
 		prepared = true;
 }
@@ -269,41 +183,15 @@ announce(XLogRecPtr lsn)
 
 	if (lsn < pg_atomic_read_u64(&bdd_journal->announced) + enough)
 	{
-		raise_to(&bdd_journal->skipped, lsn);
+		bdd_raise_to(&bdd_journal->skipped, lsn);
 		pg_memory_barrier();
 		if (pg_atomic_read_u32(&bdd_journal->ticking) == 0)
 			bdd_wake_launcher();
 		return;
 	}
-	raise_to(&bdd_journal->announced, lsn);
+	bdd_raise_to(&bdd_journal->announced, lsn);
 #endif
 	XLogSetAsyncXactLSN(lsn);
-}
-
-/*
- * By the launcher, every wal_writer_delay; false: there was nothing, and it
- * need not come again before it is woken.
- */
-bool
-bdd_journal_announce_skipped(void)
-{
-	XLogRecPtr skipped;
-
-	pg_atomic_write_u32(&bdd_journal->ticking, 1);
-	pg_memory_barrier();
-	skipped = pg_atomic_read_u64(&bdd_journal->skipped);
-	if (skipped <= pg_atomic_read_u64(&bdd_journal->announced))
-	{
-		pg_atomic_write_u32(&bdd_journal->ticking, 0);
-		pg_memory_barrier();
-		skipped = pg_atomic_read_u64(&bdd_journal->skipped);
-		if (skipped <= pg_atomic_read_u64(&bdd_journal->announced))
-			return false;
-		pg_atomic_write_u32(&bdd_journal->ticking, 1);
-	}
-	raise_to(&bdd_journal->announced, skipped);
-	XLogSetAsyncXactLSN(skipped);
-	return true;
 }
 
 /*
@@ -316,7 +204,9 @@ bdd_journal_commit(void)
 	XLogRecPtr lsn;
 
 	Assert(CritSectionCount > 0);
-	lsn = write_message(false);
+	/* It is still the one that was prepared. */
+	Assert(message.len > 1 && message.data[1] == BDD_MESSAGE_ROWS);
+	lsn = bdd_write_rows_message(&message, false);
 	bdd_debug_point("journaled");
 	if (synchronous_commit > SYNCHRONOUS_COMMIT_OFF)
 		XLogFlush(lsn);
@@ -342,39 +232,4 @@ bdd_journal_forget(void)
 {
 	prepared = false;
 	expect_xid = false;
-}
-
-/* ---------- other messages ---------- */
-
-/*
- * Says, if the transaction commits, that the target's generations up to this
- * one are in the table; PG_UINT64_MAX: the target is gone.  Replay would find
- * that out by the mark, but only after it has kept all the rows.
- */
-void
-bdd_journal_write_applied(int32 target_id, Oid relid, uint64 generation)
-{
-	if (!bdd_journal_is_kept())
-		return;
-	initStringInfo(&message);
-	begin_message(BDD_MESSAGE_APPLIED);
-	bdd_put_number(&message, (uint32) target_id);
-	bdd_put_number(&message, relid);
-	bdd_put_number(&message, generation);
-	(void) bdd_log_message(&message, true);
-	pfree(message.data);
-}
-
-/* Says, and flushes, that nothing before "horizon" is needed. */
-void
-bdd_journal_write_horizon(XLogRecPtr horizon)
-{
-	XLogRecPtr lsn;
-
-	initStringInfo(&message);
-	begin_message(BDD_MESSAGE_HORIZON);
-	appendBinaryStringInfo(&message, (char *) &horizon, sizeof(horizon));
-	lsn = bdd_log_message(&message, false);
-	pfree(message.data);
-	XLogFlush(lsn);
 }

@@ -18,10 +18,12 @@
 
 #include "access/xact.h"
 #include "base/debug_point.h"
-#include "batch/barrier_hint.h"
 #include "buffer/flush_wait.h"
+#include "buffer/generation.h"
+#include "buffer/slot.h"
+#include "buffer/wake.h"
+#include "commit/journal_write.h"
 #include "commit/pending.h"
-#include "journal/journal.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "utils/lsyscache.h"
@@ -380,6 +382,19 @@ publish_all(void)
 
 /* ---------- callbacks ---------- */
 
+#define MAX_LISTENERS 4
+
+static const BddXactListener *listeners[MAX_LISTENERS];
+static int listener_count = 0;
+
+/* Called in _PG_init: each process inherits the table. */
+void
+bdd_xact_listen(const BddXactListener *listener)
+{
+	Assert(listener_count < MAX_LISTENERS);
+	listeners[listener_count++] = listener;
+}
+
 static void
 forget_actions(int nesting)
 {
@@ -425,7 +440,8 @@ at_commit(void)
 	else if (phase == RESERVED)
 		publish_all();
 	run_actions();
-	bdd_barrier_commit();
+	for (int i = 0; i < listener_count; i++)
+		listeners[i]->commit();
 	bdd_journal_forget();
 	if (bdd_pending_targets != NULL || phase != COLLECTING)
 		forget_transaction();
@@ -437,7 +453,8 @@ at_abort(void)
 	if (phase != COLLECTING)
 		release_all();
 	forget_actions(0);
-	bdd_barrier_forget();
+	for (int i = 0; i < listener_count; i++)
+		listeners[i]->abort();
 	bdd_journal_forget();
 	forget_transaction();
 }

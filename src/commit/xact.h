@@ -12,7 +12,18 @@
 
 #include "buffer/registry.h"
 
+/*
+ * A part of the extension that has something to do at the end of each
+ * transaction.  It does not raise errors, and at commit it does not allocate.
+ */
+typedef struct BddXactListener
+{
+	void (*commit)(void); /* the rows are published */
+	void (*abort)(void);
+} BddXactListener;
+
 extern void bdd_xact_init(void);
+extern void bdd_xact_listen(const BddXactListener *listener);
 extern void bdd_check_can_push(void);
 extern Size bdd_largest_transaction(void);
 

@@ -10,6 +10,7 @@
 #include "access/htup_details.h"
 #include "base/list.h"
 #include "buffer/flush_wait.h"
+#include "buffer/generation.h"
 #include "catalog/pg_type.h"
 #include "commit/pending.h"
 #include "executor/executor.h"

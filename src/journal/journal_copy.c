@@ -11,13 +11,14 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "base/base.h"
+#include "journal/journal_copy.h"
 
 #include "access/xlog.h"
 #include "base/debug_point.h"
 #include "base/number.h"
+#include "buffer/generation.h"
 #include "buffer/registry.h"
-#include "journal/journal.h"
+#include "journal/message.h"
 #include "journal/spool.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"

@@ -16,7 +16,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "base/base.h"
+#include "journal/journal_read.h"
 
 #include <unistd.h>
 
@@ -28,9 +28,10 @@
 #include "base/compat.h"
 #include "base/debug_point.h"
 #include "base/number.h"
+#include "buffer/generation.h"
 #include "buffer/registry.h"
-#include "journal/journal.h"
 #include "journal/spool.h"
+#include "journal/state.h"
 #include "miscadmin.h"
 #include "replication/message.h"
 #include "storage/fd.h"

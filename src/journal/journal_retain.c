@@ -16,17 +16,20 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "base/base.h"
+#include "journal/journal_retain.h"
 
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
 #include "base/compat.h"
 #include "base/debug_point.h"
 #include "base/guc.h"
+#include "buffer/generation.h"
 #include "buffer/registry.h"
 #include "common/controldata_utils.h"
-#include "journal/journal.h"
+#include "journal/journal_copy.h"
+#include "journal/journal_read.h"
 #include "journal/spool.h"
+#include "journal/state.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgwriter.h"
@@ -35,8 +38,6 @@
 #include "storage/spin.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
-
-#define GAP_FILE "batchdedup.gap"
 
 /* Without a slot, one is tried to be had after this. */
 #define RETRY_MS 5000
@@ -205,7 +206,7 @@ is_worth_while(XLogRecPtr needed)
 static void
 advance(bool always)
 {
-	XLogRecPtr needed = bdd_journal_needed_from();
+	XLogRecPtr needed = bdd_buffer_needed_from();
 
 	pg_atomic_write_u64(&bdd_journal->needed, needed);
 	if (!always && !is_worth_while(needed))
@@ -246,59 +247,6 @@ oldest_wal(void)
 	return lsn;
 }
 
-/* ---------- WAL that was needed and not there ---------- */
-
-/*
- * It is known to later starts by a file: a target that may have had rows in it
- * stays refused.
- */
-static bool
-read_gap(XLogRecPtr *from, XLogRecPtr *to)
-{
-	FILE *file = AllocateFile(GAP_FILE, "r");
-	uint32 parts[4];
-	int count;
-
-	if (file == NULL)
-		return false;
-	count = fscanf(file, "%X/%X %X/%X", &parts[0], &parts[1], &parts[2], &parts[3]);
-	FreeFile(file);
-	*from = (uint64) parts[0] << 32 | parts[1];
-	*to = (uint64) parts[2] << 32 | parts[3];
-	return count == 4;
-}
-
-static void
-write_gap(XLogRecPtr from, XLogRecPtr to)
-{
-	FILE *file = AllocateFile(GAP_FILE ".new", "w");
-
-	if (file == NULL ||
-		fprintf(file, "%X/%X %X/%X\n", LSN_FORMAT_ARGS(from),
-				LSN_FORMAT_ARGS(to)) < 0 ||
-		FreeFile(file) != 0)
-		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not write file \"%s\": %m", GAP_FILE ".new")));
-	(void) durable_rename(GAP_FILE ".new", GAP_FILE, ERROR);
-}
-
-/* One range, which also has what may lie between two. */
-void
-bdd_journal_add_gap(XLogRecPtr from, XLogRecPtr to)
-{
-	LWLockAcquire(&bdd_registry->worker_lock, LW_EXCLUSIVE);
-	if (!XLogRecPtrIsInvalid(bdd_journal->gap_to))
-	{
-		from = Min(from, bdd_journal->gap_from);
-		to = Max(to, bdd_journal->gap_to);
-	}
-	bdd_journal->gap_from = from;
-	bdd_journal->gap_to = to;
-	LWLockRelease(&bdd_registry->worker_lock);
-	write_gap(from, to);
-}
-
 /* ---------- at the start ---------- */
 
 /* From where on the slot has kept the WAL, as far as it is there. */
@@ -330,7 +278,7 @@ bdd_journal_start(void)
 
 	if (slot_exists() && XLogIsNeeded())
 		(void) hold_slot();
-	if (!bdd_journal_is_replayed() && read_gap(&gap_from, &gap_to))
+	if (!bdd_journal_is_replayed() && bdd_journal_read_gap(&gap_from, &gap_to))
 		bdd_journal_add_gap(gap_from, gap_to);
 	if (!bdd_journal_is_replayed() && bdd_journal->in_memory)
 		bdd_spool_remove_all();
@@ -339,7 +287,7 @@ bdd_journal_start(void)
 	(void) hold_slot();
 	pg_atomic_write_u32(&bdd_journal->replayed, 1);
 	ConditionVariableBroadcast(&bdd_journal->changed);
-	bdd_journal_tend();
+	bdd_journal_maintain();
 }
 
 static bool
@@ -392,7 +340,7 @@ copy_what_is_old(void)
 {
 	BddOldJournal old = {.lost_before = lost_before, .redo = GetRedoRecPtr()};
 	XLogRecPtr now = GetXLogInsertRecPtr();
-	XLogRecPtr needed = bdd_journal_needed_from();
+	XLogRecPtr needed = bdd_buffer_needed_from();
 	uint64 most = (uint64) bdd_max_journal_mb * 1024 * 1024;
 
 	if (MyReplicationSlot == NULL)
@@ -406,7 +354,7 @@ copy_what_is_old(void)
 
 /* Regularly. */
 void
-bdd_journal_tend(void)
+bdd_journal_maintain(void)
 {
 	if (MyReplicationSlot == NULL &&
 		TimestampDifferenceExceeds(tried_at, GetCurrentTimestamp(), RETRY_MS))
@@ -426,90 +374,4 @@ bdd_journal_stop(void)
 	if (bdd_journal_is_replayed() &&
 		pg_atomic_read_u64(&bdd_journal->written) > horizon)
 		advance(true);
-}
-
-/* ---------- for everybody ---------- */
-
-bool
-bdd_journal_is_replayed(void)
-{
-	return pg_atomic_read_u32(&bdd_journal->replayed) != 0;
-}
-
-/* Whether rows can be journalled: the WAL is kept until they are applied. */
-bool
-bdd_journal_is_kept(void)
-{
-	return pg_atomic_read_u32(&bdd_journal->kept) != 0;
-}
-
-/* Whether the generation's rows would be found after a crash. */
-bool
-bdd_journal_has(const BddSharedGeneration *generation)
-{
-	XLogRecPtr slot_at;
-
-	LWLockAcquire(&bdd_registry->worker_lock, LW_SHARED);
-	slot_at = bdd_journal->slot_at;
-	LWLockRelease(&bdd_registry->worker_lock);
-	return generation->logged && bdd_journal_is_kept() &&
-		   generation->journal_from >= slot_at;
-}
-
-static void
-report_lacking(void)
-{
-	char problem[BDD_PROBLEM_SIZE];
-
-	LWLockAcquire(&bdd_registry->worker_lock, LW_SHARED);
-	strlcpy(problem, bdd_journal->problem, sizeof(problem));
-	LWLockRelease(&bdd_registry->worker_lock);
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("a logged target needs a journal, and there is none%s%s",
-					problem[0] != '\0' ? ": " : "", problem),
-			 errhint("Set wal_level to replica or logical and max_replication_slots to one more than are in use, and restart the server; or use logged => false, and lose what is buffered at a crash.")));
-}
-
-/* For create_target: logged targets cannot be had without a slot. */
-void
-bdd_journal_check_kept(void)
-{
-	bdd_journal_wait_replayed();
-	if (!bdd_journal_is_kept())
-		report_lacking();
-}
-
-/*
- * Until the launcher has read the journal nobody knows what is buffered, nor
- * which numbers of generations are free.
- */
-void
-bdd_journal_wait_replayed(void)
-{
-	TimestampTz started;
-
-	if (likely(bdd_journal_is_replayed()))
-		return;
-	/* There is no launcher, and nothing is buffered. */
-	if (!IsUnderPostmaster || IsBinaryUpgrade || RecoveryInProgress())
-		return;
-	started = GetCurrentTimestamp();
-	ConditionVariablePrepareToSleep(&bdd_journal->changed);
-	while (!bdd_journal_is_replayed())
-	{
-		if (TimestampDifferenceExceeds(started, GetCurrentTimestamp(),
-									   bdd_full_timeout_ms))
-		{
-			ConditionVariableCancelSleep();
-			ereport(ERROR,
-					(errcode(ERRCODE_CANNOT_CONNECT_NOW),
-					 errmsg("batchdedup has not read its journal yet"),
-					 errdetail("The server has just started, and looks in its WAL for rows that are not applied."),
-					 errhint("Try again; if it lasts, see the server log for what the launcher says.")));
-		}
-		(void) ConditionVariableTimedSleep(&bdd_journal->changed, 100,
-										   PG_WAIT_EXTENSION);
-	}
-	ConditionVariableCancelSleep();
 }

@@ -26,10 +26,11 @@
 
 #include <unistd.h>
 
+#include "buffer/generation.h"
 #include "buffer/registry.h"
 #include "catalog/catversion.h"
 #include "common/controldata_utils.h"
-#include "journal/journal.h"
+#include "journal/state.h"
 #include "miscadmin.h"
 #include "port/pg_crc32c.h"
 #include "storage/fd.h"

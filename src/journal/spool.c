@@ -18,6 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "journal/message.h"
 #include "storage/fd.h"
 
 #define SPOOL_DIRECTORY "batchdedup_replay"

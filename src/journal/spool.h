@@ -12,7 +12,7 @@
 
 #include <stdio.h>
 
-#include "journal/journal.h"
+#include "journal/message.h"
 #include "nodes/pg_list.h"
 
 typedef struct BddSpool

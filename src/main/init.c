@@ -9,6 +9,7 @@
 
 #include "apply/target_sql.h"
 #include "base/guc.h"
+#include "batch/barrier_hint.h"
 #include "commit/xact.h"
 #include "fmgr.h"
 #include "journal/shutdown_file.h"
@@ -47,6 +48,7 @@ _PG_init(void)
 	bdd_preloaded = true;
 	bdd_shmem_init();
 	bdd_xact_init();
+	bdd_barrier_hint_init();
 	bdd_statement_init();
 	bdd_guard_init();
 	bdd_ddl_init();

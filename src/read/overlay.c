@@ -28,6 +28,7 @@
 
 #include "base/debug_point.h"
 #include "base/list.h"
+#include "buffer/slot.h"
 #include "catalog/pg_class.h"
 #include "commit/pending.h"
 #include "common/hashfn.h"

@@ -25,7 +25,9 @@
 #include "base/debug_point.h"
 #include "base/guc.h"
 #include "buffer/flush_wait.h"
+#include "buffer/generation.h"
 #include "buffer/registry.h"
+#include "buffer/slot.h"
 #include "catalog/pg_type_d.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -42,6 +44,8 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
+#include "worker/due.h"
+#include "worker/group.h"
 
 volatile bool bdd_flusher_applying = false;
 volatile bool bdd_flusher_out_of_time = false;
@@ -56,161 +60,6 @@ bdd_flusher_init(int worker)
 {
 	my_index = worker;
 	my_worker = &bdd_registry->workers[worker];
-}
-
-/* ---------- groups ---------- */
-
-/* What is to be known of a target, without a transaction. */
-typedef struct BddDue
-{
-	bool paused;
-	int flush_interval_ms;
-	int flush_rows;
-	char group[NAMEDATALEN * 4]; /* empty: none */
-} BddDue;
-
-typedef struct BddMember
-{
-	BddSharedSlot *slot;
-	int32 target_id;
-	Oid relid;
-	BddDue due;
-	BddApply apply;  /* in the apply's transaction */
-	uint64 number;   /* newest generation that it has applied, or 0 */
-	bool referenced; /* by a member that has yet to find its place */
-	bool related;    /* has a foreign key from or to another member */
-} BddMember;
-
-typedef struct BddGroup
-{
-	int count;
-	BddMember members[BDD_GROUP_MEMBERS];
-} BddGroup;
-
-/* False: the target is gone, or its create_target has yet to commit. */
-static bool
-read_due(int32 target_id, Oid relid, BddDue *due)
-{
-	BddOptions options;
-	bool found;
-
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	found = bdd_options_read(relid, &options) &&
-			options.target_id == target_id;
-	if (found)
-	{
-		due->paused = options.paused;
-		due->flush_interval_ms = options.flush_interval_ms >= 0 ?
-									 options.flush_interval_ms :
-									 bdd_flush_interval_ms;
-		due->flush_rows = options.flush_rows >= 0 ?
-							  options.flush_rows :
-							  bdd_flush_rows;
-		strlcpy(due->group,
-				options.flush_group != NULL ? options.flush_group : "",
-				sizeof(due->group));
-	}
-	else
-		bdd_free_orphans();
-	CommitTransactionCommand();
-	return found;
-}
-
-static bool
-add_member(BddGroup *group, BddSharedSlot *slot)
-{
-	BddMember *member = &group->members[group->count];
-
-	member->slot = slot;
-	member->target_id = slot->target_id;
-	member->relid = slot->relid;
-	member->number = 0;
-	member->related = false;
-	if (!read_due(member->target_id, member->relid, &member->due))
-		return false;
-	group->count++;
-	return true;
-}
-
-static bool
-is_member(const BddGroup *group, Oid relid)
-{
-	for (int i = 0; i < group->count; i++)
-		if (group->members[i].relid == relid)
-			return true;
-	return false;
-}
-
-/* Adds targets of the group that have rows and are not known as members. */
-static void
-add_others(BddGroup *group)
-{
-	if (group->members[0].due.group[0] == '\0')
-		return;
-	for (int i = 0; i < bdd_registry->slot_count && group->count < BDD_GROUP_MEMBERS;
-		 i++)
-	{
-		BddSharedSlot *other = &bdd_registry->slots[i];
-
-		if (!other->in_use || other->worker != my_index ||
-			is_member(group, other->relid) ||
-			!bdd_slot_is_buffering(other) || !add_member(group, other))
-			continue;
-		if (strcmp(group->members[group->count - 1].due.group,
-				   group->members[0].due.group) != 0)
-			group->count--;
-	}
-}
-
-/* The target, and those of its group that have rows; false: it is gone. */
-static bool
-find_group(BddSharedSlot *slot, BddGroup *group)
-{
-	group->count = 0;
-	if (!add_member(group, slot))
-		return false;
-	add_others(group);
-	return true;
-}
-
-static bool
-is_paused(const BddGroup *group)
-{
-	for (int i = 0; i < group->count; i++)
-		if (group->members[i].due.paused)
-			return true;
-	return false;
-}
-
-static bool
-has_sealed(const BddGroup *group)
-{
-	for (int i = 0; i < group->count; i++)
-		if (bdd_next_sealed(group->members[i].slot, 0) != NULL)
-			return true;
-	return false;
-}
-
-/*
- * What was sealed may have been published together with rows of a target that
- * had none when we looked: then they are all sealed once more.
- */
-static void
-seal_group(BddGroup *group)
-{
-	BddSharedSlot *slots[BDD_GROUP_MEMBERS];
-	int sealed;
-
-	bdd_debug_point("seal");
-	do
-	{
-		sealed = group->count;
-		for (int i = 0; i < sealed; i++)
-			slots[i] = group->members[i].slot;
-		bdd_seal_together(slots, sealed);
-		add_others(group);
-	} while (group->count > sealed);
 }
 
 /* ---------- what is shown ---------- */
@@ -254,16 +103,6 @@ name_applied_table(Oid relid)
 
 /* ---------- applying ---------- */
 
-static int
-compare_members(const void *a, const void *b)
-{
-	Oid left = ((const BddMember *) a)->relid;
-	Oid right = ((const BddMember *) b)->relid;
-
-	return left < right ? -1 : left > right ? 1 :
-											  0;
-}
-
 /*
  * Takes the member's rows; false: nobody knows yet what they are.  The table
  * is locked, which comes before any look at the target, for drop_target and
@@ -295,85 +134,13 @@ take_rows(BddMember *member, bool all)
 	return true;
 }
 
-static Datum
-member_oids(const BddGroup *group)
-{
-	Datum oids[BDD_GROUP_MEMBERS];
-
-	for (int i = 0; i < group->count; i++)
-		oids[i] = ObjectIdGetDatum(group->members[i].relid);
-	return PointerGetDatum(construct_array(oids, group->count, OIDOID,
-										   sizeof(Oid), true, TYPALIGN_INT));
-}
-
-/* Marks who is referenced by members from "from" on. */
-static void
-mark_referenced(BddGroup *group, int from, Datum *references, uint64 count)
-{
-	for (int i = from; i < group->count; i++)
-		group->members[i].referenced = false;
-	for (uint64 r = 0; r < count; r++)
-		for (int i = from; i < group->count; i++)
-			for (int j = from; j < group->count; j++)
-				if (group->members[i].relid == DatumGetObjectId(references[2 * r]) &&
-					group->members[j].relid == DatumGetObjectId(references[2 * r + 1]))
-				{
-					group->members[j].referenced = true;
-					group->members[i].related = true;
-					group->members[j].related = true;
-				}
-}
-
-/*
- * The members in an order in which each comes before those that it references
- * by a foreign key, as far as there is one.
- */
-static void
-sort_by_reference(BddGroup *group)
-{
-	Oid types[] = {OIDARRAYOID};
-	Datum values[] = {member_oids(group)};
-	Datum *references;
-	uint64 count;
-	bool isnull;
-
-	if (group->count == 1)
-		return;
-	bdd_spi_connect();
-	count = bdd_spi_run("SELECT conrelid, confrelid FROM pg_catalog.pg_constraint "
-						"WHERE contype OPERATOR(pg_catalog.=) 'f' "
-						"AND conrelid OPERATOR(pg_catalog.=) ANY ($1) "
-						"AND confrelid OPERATOR(pg_catalog.=) ANY ($1) "
-						"AND confrelid OPERATOR(pg_catalog.<>) conrelid",
-						1, types, values, NULL);
-	references = palloc(Max(count, 1) * 2 * sizeof(Datum));
-	for (uint64 i = 0; i < 2 * count; i++)
-		references[i] = SPI_getbinval(SPI_tuptable->vals[i / 2],
-									  SPI_tuptable->tupdesc, i % 2 + 1,
-									  &isnull);
-	for (int place = 0; place < group->count; place++)
-	{
-		mark_referenced(group, place, references, count);
-		for (int i = place; i < group->count; i++)
-			if (!group->members[i].referenced)
-			{
-				BddMember swap = group->members[place];
-
-				group->members[place] = group->members[i];
-				group->members[i] = swap;
-				break;
-			}
-	}
-	bdd_spi_finish();
-}
-
 /* Writes what was taken. */
 static void
-write_group(BddGroup *group)
+write_group(BddFlushGroup *group)
 {
 	for (int i = 0; i < group->count; i++)
 		bdd_apply_fold(&group->members[i].apply);
-	sort_by_reference(group);
+	bdd_group_sort_by_reference(group);
 	for (int i = 0; i < group->count; i++)
 	{
 		name_applied_table(group->members[i].relid);
@@ -389,9 +156,9 @@ write_group(BddGroup *group)
 
 /* In a transaction. */
 static bool
-apply_locked(BddGroup *group)
+apply_locked(BddFlushGroup *group)
 {
-	qsort(group->members, group->count, sizeof(BddMember), compare_members);
+	bdd_group_sort_by_oid(group);
 	for (int i = 0; i < group->count; i++)
 	{
 		snprintf(applied_table, sizeof(applied_table), "table %u",
@@ -422,7 +189,7 @@ apply_locked(BddGroup *group)
  * would be lost by a crash after flush() has returned.
  */
 static void
-commit_as_durably_as_needed(const BddGroup *group)
+commit_as_durably_as_needed(const BddFlushGroup *group)
 {
 	bool unlogged = false;
 
@@ -436,7 +203,7 @@ commit_as_durably_as_needed(const BddGroup *group)
 }
 
 static bool
-apply_in_transaction(BddGroup *group)
+apply_in_transaction(BddFlushGroup *group)
 {
 	TimestampTz started = GetCurrentTimestamp();
 	bool applied;
@@ -506,7 +273,7 @@ note_failure(BddSharedSlot *slot, int32 target_id, const ErrorData *error)
  * stat_target to who may read the table.
  */
 static void
-recover(BddGroup *group, MemoryContext context)
+recover(BddFlushGroup *group, MemoryContext context)
 {
 	ErrorData *error;
 
@@ -531,7 +298,7 @@ recover(BddGroup *group, MemoryContext context)
 
 /* False: it failed, or there was nothing to apply. */
 static bool
-apply_group(BddGroup *group)
+apply_group(BddFlushGroup *group)
 {
 	MemoryContext context = CurrentMemoryContext;
 	BddSharedGeneration *first = bdd_next_sealed(group->members[0].slot, 0);
@@ -561,79 +328,7 @@ apply_group(BddGroup *group)
 	return applied;
 }
 
-/* ---------- what is due ---------- */
-
-static long
-ms_until(TimestampTz at)
-{
-	return TimestampDifferenceMilliseconds(GetCurrentTimestamp(), at);
-}
-
-static long
-sooner(long a, long b)
-{
-	return a < 0 ? b : b < 0 ? a :
-							   Min(a, b);
-}
-
-/*
- * Milliseconds until the active generation is due; 0: now, -1: it has no
- * rows or time does not count.
- */
-static long
-due_in(BddSharedSlot *slot, const BddDue *due)
-{
-	long wait = -1;
-
-	LWLockAcquire(&slot->lock, LW_SHARED);
-	if (slot->active != NULL && pg_atomic_read_u32(&slot->active->keys) > 0)
-	{
-		uint32 keys = pg_atomic_read_u32(&slot->active->keys);
-		TimestampTz first = pg_atomic_read_u64(&slot->active->first_at);
-
-		if (slot->wanted >= slot->active->number ||
-			(due->flush_rows > 0 && keys >= due->flush_rows) ||
-			bdd_above_seal_mark(slot))
-			wait = 0;
-		else if (due->flush_interval_ms > 0)
-			wait = ms_until(TimestampTzPlusMilliseconds(first, due->flush_interval_ms));
-	}
-	else if (slot->active != NULL && slot->wanted >= slot->active->number)
-		wait = 1; /* a publisher is about to bring the first row */
-	LWLockRelease(&slot->lock);
-	return wait;
-}
-
-static long
-group_due_in(const BddGroup *group)
-{
-	long wait = -1;
-
-	for (int i = 0; i < group->count; i++)
-		wait = sooner(wait, due_in(group->members[i].slot,
-								   &group->members[i].due));
-	return wait;
-}
-
-/* Milliseconds until a failed target is to be tried again; 0: now. */
-static long
-retry_in(const BddGroup *group)
-{
-	long wait = 0;
-
-	for (int i = 0; i < group->count; i++)
-	{
-		BddSharedSlot *slot = group->members[i].slot;
-		TimestampTz at;
-
-		LWLockAcquire(&slot->lock, LW_SHARED);
-		at = slot->failure.count > 0 ? slot->failure.retry_at : 0;
-		LWLockRelease(&slot->lock);
-		if (at != 0)
-			wait = Max(wait, ms_until(at));
-	}
-	return wait;
-}
+/* ---------- what is sealed ---------- */
 
 static bool
 must_leave(void)
@@ -655,7 +350,7 @@ wait_quiet(BddSharedSlot *slot, uint64 number)
 }
 
 static void
-wait_quiet_group(const BddGroup *group)
+wait_quiet_group(const BddFlushGroup *group)
 {
 	for (int i = 0; i < group->count; i++)
 	{
@@ -675,19 +370,19 @@ wait_quiet_group(const BddGroup *group)
 
 /* Applies what is sealed; returns when to come back, or -1. */
 static long
-apply_sealed(BddGroup *group)
+apply_sealed(BddFlushGroup *group)
 {
 	while (!must_leave() &&
 		   my_worker->away_until <= GetCurrentTimestamp() &&
-		   has_sealed(group))
+		   bdd_group_has_sealed(group))
 	{
-		long wait = retry_in(group);
+		long wait = bdd_group_retry_in(group);
 
 		if (wait > 0)
 			return wait;
 		wait_quiet_group(group);
 		bdd_debug_point("quiet");
-		if (!must_leave() && !apply_group(group) && retry_in(group) <= 0)
+		if (!must_leave() && !apply_group(group) && bdd_group_retry_in(group) <= 0)
 			return 1000; /* in somebody else's hands */
 	}
 	return -1;
@@ -730,34 +425,34 @@ referenced_tables(Oid relid, Oid *relids)
 }
 
 static bool
-others_are_buffering(const BddGroup *group)
+others_are_buffering(const BddFlushGroup *group)
 {
 	for (int i = 0; i < bdd_registry->slot_count; i++)
 	{
 		BddSharedSlot *other = &bdd_registry->slots[i];
 
 		if (other->in_use && other->worker == my_index &&
-			!is_member(group, other->relid) && bdd_slot_is_buffering(other))
+			!bdd_group_has(group, other->relid) && bdd_slot_is_buffering(other))
 			return true;
 	}
 	return false;
 }
 
-static void apply_referenced(const BddGroup *group, int depth);
+static void apply_referenced(const BddFlushGroup *group, int depth);
 
 /* One table that a sealed generation references. */
 static void
-apply_parent(const BddGroup *group, Oid relid, int depth)
+apply_parent(const BddFlushGroup *group, Oid relid, int depth)
 {
 	BddSharedSlot *slot = bdd_slot_find_by_table(relid);
-	BddGroup parent;
+	BddFlushGroup parent;
 
 	/* Members of groups are never applied alone. */
-	if (slot == NULL || is_member(group, relid) ||
-		!bdd_slot_is_buffering(slot) || !find_group(slot, &parent) ||
-		parent.members[0].due.group[0] != '\0' || is_paused(&parent))
+	if (slot == NULL || bdd_group_has(group, relid) ||
+		!bdd_slot_is_buffering(slot) || !bdd_group_find(slot, &parent) ||
+		parent.members[0].due.group[0] != '\0' || bdd_group_is_paused(&parent))
 		return;
-	seal_group(&parent);
+	bdd_group_seal(&parent);
 	apply_referenced(&parent, depth + 1);
 	(void) apply_sealed(&parent);
 }
@@ -768,9 +463,9 @@ apply_parent(const BddGroup *group, Oid relid, int depth)
  * all that it needs is in what is applied here.
  */
 static void
-apply_referenced(const BddGroup *group, int depth)
+apply_referenced(const BddFlushGroup *group, int depth)
 {
-	if (depth > 8 || !has_sealed(group) || !others_are_buffering(group))
+	if (depth > 8 || !bdd_group_has_sealed(group) || !others_are_buffering(group))
 		return;
 	for (int i = 0; i < group->count; i++)
 	{
@@ -815,7 +510,7 @@ free_what_is_applied(BddSharedSlot *slot)
  * when the group was looked at: it may have been resumed.
  */
 static void
-note_paused(const BddGroup *group, TimestampTz looked_at)
+note_paused(const BddFlushGroup *group, TimestampTz looked_at)
 {
 	for (int i = 0; i < group->count; i++)
 	{
@@ -830,16 +525,16 @@ note_paused(const BddGroup *group, TimestampTz looked_at)
 
 /* Returns milliseconds until the group wants attention, or -1. */
 static long
-tend_group(BddGroup *group, TimestampTz looked_at)
+work_on_group(BddFlushGroup *group, TimestampTz looked_at)
 {
-	long wait = group_due_in(group);
+	long wait = bdd_group_due_in(group);
 	long blocked;
 
 	/* One at a time: rows of one key shall meet in the buffer. */
-	if (wait == 0 && !is_paused(group) && !has_sealed(group))
-		seal_group(group);
+	if (wait == 0 && !bdd_group_is_paused(group) && !bdd_group_has_sealed(group))
+		bdd_group_seal(group);
 	/* Who has come last may be paused. */
-	if (is_paused(group))
+	if (bdd_group_is_paused(group))
 	{
 		note_paused(group, looked_at);
 		return -1;
@@ -851,31 +546,31 @@ tend_group(BddGroup *group, TimestampTz looked_at)
 	if (blocked >= 0)
 		return blocked;
 	/* More may have come while we applied. */
-	return sooner(wait, group_due_in(group));
+	return bdd_sooner(wait, bdd_group_due_in(group));
 }
 
 static long
-tend(BddSharedSlot *slot)
+work_on_target(BddSharedSlot *slot)
 {
-	BddGroup group;
+	BddFlushGroup group;
 	long wait = -1;
 
 	if (bdd_slot_is_buffering(slot))
 	{
 		TimestampTz looked_at = GetCurrentTimestamp();
 
-		if (!find_group(slot, &group))
+		if (!bdd_group_find(slot, &group))
 			return 1000;
-		wait = tend_group(&group, looked_at);
+		wait = work_on_group(&group, looked_at);
 	}
 	if (free_what_is_applied(slot))
-		wait = sooner(wait, 1000);
+		wait = bdd_sooner(wait, 1000);
 	return wait;
 }
 
 /* Looks after all targets; returns milliseconds until the next look, or -1. */
 long
-bdd_flusher_tend(void)
+bdd_flusher_work(void)
 {
 	long wait = -1;
 
@@ -884,7 +579,7 @@ bdd_flusher_tend(void)
 		BddSharedSlot *slot = &bdd_registry->slots[i];
 
 		if (slot->in_use && slot->worker == my_index)
-			wait = sooner(wait, tend(slot));
+			wait = bdd_sooner(wait, work_on_target(slot));
 	}
 	return wait;
 }
@@ -912,14 +607,14 @@ bdd_flusher_drain(void)
 		 i++)
 	{
 		BddSharedSlot *slot = &bdd_registry->slots[i];
-		BddGroup group;
+		BddFlushGroup group;
 
 		if (!slot->in_use || slot->worker != my_index ||
-			!bdd_slot_is_buffering(slot) || !find_group(slot, &group) ||
-			is_paused(&group))
+			!bdd_slot_is_buffering(slot) || !bdd_group_find(slot, &group) ||
+			bdd_group_is_paused(&group))
 			continue;
-		seal_group(&group);
-		if (is_paused(&group))
+		bdd_group_seal(&group);
+		if (bdd_group_is_paused(&group))
 			continue;
 		apply_referenced(&group, 0);
 		(void) apply_sealed(&group);

@@ -17,7 +17,7 @@ extern volatile bool bdd_flusher_applying;    /* written here: an apply runs */
 extern volatile bool bdd_flusher_out_of_time; /* shutdown_timeout is over */
 
 extern void bdd_flusher_init(int worker);
-extern long bdd_flusher_tend(void);
+extern long bdd_flusher_work(void);
 extern bool bdd_flusher_has_work(void);
 extern void bdd_flusher_drain(void);
 

@@ -18,9 +18,12 @@
 #include "base/compat.h"
 #include "base/debug_point.h"
 #include "base/guc.h"
+#include "buffer/generation.h"
 #include "buffer/registry.h"
+#include "buffer/slot.h"
 #include "fmgr.h"
-#include "journal/journal.h"
+#include "journal/journal_retain.h"
+#include "journal/message.h"
 #include "journal/shutdown_file.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -119,7 +122,7 @@ start_worker(int index)
  * STARTING -> NONE happens here when a worker did not attach in time.
  */
 static bool
-tend(int index)
+look_after_worker(int index)
 {
 	BddSharedWorker *worker = &bdd_registry->workers[index];
 	bool recent = !TimestampDifferenceExceeds(worker->started_at,
@@ -189,13 +192,13 @@ forget_launcher(int code, Datum arg)
 
 /* Every JOURNAL_MS; returns when to come again, in milliseconds. */
 static long
-tend_journal(void)
+maintain_journal(void)
 {
 	static TimestampTz last = 0;
 
 	if (TimestampDifferenceExceeds(last, GetCurrentTimestamp(), JOURNAL_MS))
 	{
-		bdd_journal_tend();
+		bdd_journal_maintain();
 		last = GetCurrentTimestamp();
 	}
 	return bdd_journal_announce_skipped() ? Min(WalWriterDelay, JOURNAL_MS) :
@@ -250,9 +253,9 @@ bdd_launcher_main(Datum arg)
 		}
 		for (int i = 0; i < bdd_registry->slot_count; i++)
 			if (OidIsValid(bdd_registry->workers[i].database))
-				again |= tend(i);
+				again |= look_after_worker(i);
 		nap = again ? RESTART_MS / 10 : NAP_MS;
-		nap = Min(nap, tend_journal());
+		nap = Min(nap, maintain_journal());
 		(void) WaitLatch(MyLatch,
 						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 nap, PG_WAIT_EXTENSION);

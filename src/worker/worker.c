@@ -13,6 +13,7 @@
 #include "base/compat.h"
 #include "base/guc.h"
 #include "buffer/registry.h"
+#include "buffer/wake.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -194,7 +195,7 @@ main_loop(void)
 		reload_settings();
 		if (my_worker->away_until > GetCurrentTimestamp())
 			break;
-		wait = bdd_flusher_tend();
+		wait = bdd_flusher_work();
 		if (ShutdownRequestPending)
 			break; /* waiting for a lock may have eaten the wake-up */
 		if (bdd_flusher_has_work())
