@@ -28,7 +28,6 @@
 #include "sql/statement.h"
 #include "storage/lmgr.h"
 #include "target/target.h"
-#include "utils/acl.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
