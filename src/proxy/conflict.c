@@ -26,6 +26,7 @@ static ExecutorFinish_hook_type previous_finish_hook = NULL;
 
 static PlannedStmt *running = NULL;
 
+/* The innermost statement that runs in this backend, or NULL. */
 PlannedStmt *
 bdd_running_statement(void)
 {
@@ -42,6 +43,7 @@ bdd_set_running_statement(PlannedStmt *planned)
 	return outer;
 }
 
+/* Keeps track of the statement that runs, whatever ends it. */
 static void
 executor_run(BDD_EXECUTOR_RUN_PARAMETERS)
 {
@@ -83,6 +85,7 @@ executor_finish(QueryDesc *query)
 	PG_END_TRY();
 }
 
+/* Called once, in the postmaster. */
 void
 bdd_conflict_init(void)
 {
@@ -120,6 +123,7 @@ typedef struct BddAssigned
 	const BddRule *rule; /* NULL: "last" */
 } BddAssigned;
 
+/* Whether the expression is the assigned column of that relation. */
 static bool
 is_column(Node *node, int varno, const BddAssigned *assigned)
 {
@@ -133,12 +137,16 @@ is_column(Node *node, int varno, const BddAssigned *assigned)
 		   var->varattno == assigned->attnum;
 }
 
+/*
+ * Whether the expression is EXCLUDED.column; EXCLUDED is the inner relation.
+ */
 static bool
 is_excluded(Node *node, const BddAssigned *assigned)
 {
 	return is_column(node, INNER_VAR, assigned);
 }
 
+/* Whether the expression is the column of the row in the table. */
 static bool
 is_stored(Node *node, const BddAssigned *assigned)
 {
@@ -199,6 +207,7 @@ says_extreme(Node *value, const BddAssigned *assigned)
 					assigned);
 }
 
+/* COALESCE(EXCLUDED.column, table.column) */
 static bool
 says_coalesce(Node *value, const BddAssigned *assigned)
 {
@@ -265,6 +274,7 @@ take_assignments(ModifyTable *plan, Oid written, const BddTarget *target,
 	return true;
 }
 
+/* What one ModifyTable node does with rows that exist. */
 static BddConflict
 read_plan(ModifyTable *plan, Oid written, const BddTarget *target)
 {
@@ -297,6 +307,7 @@ read_plan(ModifyTable *plan, Oid written, const BddTarget *target)
 	return conflict;
 }
 
+/* Whether two parts of a statement want the same for rows that exist. */
 static bool
 is_same(const BddConflict *a, const BddConflict *b, const BddTarget *target)
 {

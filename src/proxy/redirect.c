@@ -62,6 +62,7 @@ bdd_redirect(PG_FUNCTION_ARGS)
 
 /* ---------- create_redirect and drop_redirect ---------- */
 
+/* Whether the table has our trigger. */
 static bool
 has_redirect(Oid relid)
 {
@@ -74,6 +75,7 @@ has_redirect(Oid relid)
 	return found;
 }
 
+/* Runs a statement on the table as its owner, to whom the trigger belongs. */
 static void
 run_as_owner_of(Oid relid, const char *sql)
 {
@@ -98,6 +100,7 @@ bdd_redirect_remove(Oid relid)
 	return true;
 }
 
+/* The table of create_redirect and drop_redirect, which the caller owns. */
 static Oid
 check_argument(FunctionCallInfo fcinfo)
 {

@@ -106,6 +106,7 @@ typedef struct BddRelayEntry
 
 static HTAB *relays = NULL;
 
+/* The relcache tells of a change: of one relation, or (InvalidOid) of any. */
 static void
 relation_changed(Datum arg, Oid relid)
 {
@@ -124,6 +125,7 @@ relation_changed(Datum arg, Oid relid)
 		entry->valid = false;
 }
 
+/* Made at the first use in a session. */
 static void
 init_cache(void)
 {
@@ -166,6 +168,10 @@ map_by_name(Relation rel, Oid table, AttrNumber *columns)
 	}
 }
 
+/*
+ * Finds the table behind the relation, and which of its columns each column
+ * is.
+ */
 static void
 look_up(Relation rel, BddRelayEntry *entry)
 {
@@ -193,6 +199,7 @@ look_up(Relation rel, BddRelayEntry *entry)
 		entry->valid = false; /* nobody tells us if an ancestor becomes a target */
 }
 
+/* What is known of the relation, looked up anew after a change. */
 static BddRelayEntry *
 entry_of(Relation rel)
 {
@@ -213,6 +220,7 @@ entry_of(Relation rel)
 	return entry;
 }
 
+/* Whether a tuple of the relation is one of the table, byte for byte. */
 static bool
 has_same_shape(const BddRelay *relay, Relation rel)
 {

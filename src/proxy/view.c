@@ -59,6 +59,7 @@ static ExecutorStart_hook_type previous_start_hook = NULL;
 
 /* ---------- writing ---------- */
 
+/* Hands the row on, and returns what RETURNING shows of it. */
 static HeapTuple
 write_row(BddRelay *relay, TriggerData *trigger)
 {
@@ -149,6 +150,9 @@ begin_overlays(QueryDesc *query)
 	}
 }
 
+/*
+ * Runs before each query: refuses ON CONFLICT, and begins overlays of views.
+ */
 static void
 executor_start(QueryDesc *query, int flags)
 {
@@ -174,12 +178,14 @@ bdd_view_init(void)
 
 /* ---------- the definition ---------- */
 
+/* A column's name as SQL. */
 static const char *
 column_name(TupleDesc desc, int i)
 {
 	return quote_identifier(NameStr(TupleDescAttr(desc, i)->attname));
 }
 
+/* The columns that are not dropped, each with the prefix. */
 static void
 append_columns(StringInfo sql, TupleDesc desc, const char *prefix)
 {
@@ -230,6 +236,7 @@ unused_name(TupleDesc desc)
 	return name;
 }
 
+/* The statement that creates the view; its form is explained above. */
 static char *
 view_sql(BddTarget *target, const char *view)
 {
@@ -361,6 +368,7 @@ is_view_of(Oid view, Oid table)
 	return result;
 }
 
+/* Makes the view as the table's owner, or replaces one made before. */
 static void
 make_view(BddTarget *target, Oid schema, const char *name)
 {
@@ -393,6 +401,7 @@ make_view(BddTarget *target, Oid schema, const char *name)
 	bdd_restore_role(&saved);
 }
 
+/* The view to which a rewrite rule belongs, or InvalidOid. */
 static Oid
 relation_of_rule(Oid rule)
 {

@@ -6,6 +6,7 @@
  *
  *-------------------------------------------------------------------------
  */
+#include "sql/catalog.h"
 #include "watch/alter.h"
 
 #include "buffer/flush_wait.h"
@@ -109,6 +110,7 @@ flush_before_detach(Oid relid)
 					 bdd_may_read(relid));
 }
 
+/* The partition and all tables above it that are targets are flushed. */
 static void
 flush_before_concurrent_detach(AlterTableStmt *alter)
 {
@@ -130,6 +132,10 @@ flush_before_concurrent_detach(AlterTableStmt *alter)
 			flush_before_detach(lfirst_oid(cell));
 }
 
+/*
+ * Before ALTER TABLE: the table is locked as the statement will lock it, and
+ * its buffered rows go into it if a command needs that.
+ */
 void
 bdd_before_alter_table(AlterTableStmt *alter)
 {
@@ -184,6 +190,7 @@ bdd_typed_targets(RangeVar *type_name)
 	return relids;
 }
 
+/* Before ALTER TYPE of a composite type: typed tables change with it. */
 void
 bdd_before_alter_type(AlterTableStmt *alter)
 {
@@ -196,6 +203,7 @@ bdd_before_alter_type(AlterTableStmt *alter)
 		bdd_settle(lfirst_oid(cell), AccessExclusiveLock);
 }
 
+/* The type below a domain, or InvalidOid if the domain is gone. */
 static Oid
 domain_base(Oid type)
 {
@@ -209,6 +217,7 @@ domain_base(Oid type)
 	return base;
 }
 
+/* Whether a column of the target is of the domain, or of one above it. */
 static bool
 uses_domain(const BddTarget *target, Oid domain)
 {

@@ -31,6 +31,7 @@ send_worker_away(const char *database, BddVacated *vacated)
 	vacated->until = bdd_worker_leave(oid);
 }
 
+/* The statement is over, whether it failed or not. */
 void
 bdd_call_worker_back(const BddVacated *vacated)
 {
@@ -54,6 +55,10 @@ database_option(List *options, const char *name)
 	return NULL;
 }
 
+/*
+ * Sends the worker of the database away if the statement needs that; "vacated"
+ * says of which, and stays as it is otherwise.
+ */
 void
 bdd_before_database_statement(Node *statement, BddVacated *vacated)
 {

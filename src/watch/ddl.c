@@ -11,6 +11,7 @@
  *
  *-------------------------------------------------------------------------
  */
+#include "sql/catalog.h"
 #include "watch/ddl.h"
 
 #include "access/xact.h"
@@ -33,6 +34,10 @@
 static object_access_hook_type previous_object_hook = NULL;
 static ProcessUtility_hook_type previous_utility_hook = NULL;
 
+/*
+ * The object access hook: what has no statement of its own, such as tables
+ * that DROP ... CASCADE or DROP SCHEMA takes along.
+ */
 static void
 object_accessed(ObjectAccessType access, Oid class, Oid object,
 				int sub_object, void *arg)
@@ -47,6 +52,10 @@ object_accessed(ObjectAccessType access, Oid class, Oid object,
 		bdd_journal_expect_xid();
 }
 
+/*
+ * COPY FROM is a utility statement: the guard's own hook does not see it.
+ * Callers without the right to insert get the server's error.
+ */
 static void
 guard_copy(CopyStmt *copy)
 {
@@ -61,6 +70,7 @@ guard_copy(CopyStmt *copy)
 		bdd_guard_written(relid, true, NULL, &flushed);
 }
 
+/* What a statement needs before it runs, in the same transaction. */
 static void
 before_statement(Node *statement)
 {
@@ -107,6 +117,10 @@ run_utility(PlannedStmt *planned, const char *query, bool read_only_tree,
 								params, environment, receiver, completion);
 }
 
+/*
+ * The utility hook. The worker's own statements and those outside of a
+ * transaction pass, and so do all where the extension is not installed.
+ */
 static void
 process_utility(PlannedStmt *planned, const char *query, bool read_only_tree,
 				ProcessUtilityContext context, ParamListInfo params,
@@ -144,6 +158,7 @@ process_utility(PlannedStmt *planned, const char *query, bool read_only_tree,
 		bdd_after_rename((RenameStmt *) statement);
 }
 
+/* Called once, in the postmaster. */
 void
 bdd_ddl_init(void)
 {

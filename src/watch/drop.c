@@ -8,6 +8,7 @@
  *
  *-------------------------------------------------------------------------
  */
+#include "sql/catalog.h"
 #include "watch/drop.h"
 
 #include "buffer/registry.h"
@@ -25,12 +26,13 @@
 #include "utils/lsyscache.h"
 #include "watch/settle.h"
 
+/* Removes what the extension keeps of the table: options, mark and letters. */
 static void
 delete_options(Oid relid)
 {
 	Oid types[] = {REGCLASSOID};
 	Datum values[] = {ObjectIdGetDatum(relid)};
-	BddIdentity saved;
+	BddSavedRole saved;
 
 	bdd_become_extension_owner(&saved);
 	bdd_spi_connect();
@@ -42,9 +44,13 @@ delete_options(Oid relid)
 					   "WHERE m.target_id OPERATOR(pg_catalog.=) gone.target_id",
 					   1, types, values, NULL);
 	bdd_spi_finish();
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 }
 
+/*
+ * The table goes: memory is freed at commit, and the journal learns that its
+ * rows are not needed.
+ */
 static void
 table_dropped(Oid relid)
 {
@@ -114,6 +120,7 @@ forget_all_targets(void)
 	}
 }
 
+/* For each object that is dropped, also by CASCADE. */
 void
 bdd_object_dropped(Oid class, Oid object, int sub_object)
 {
@@ -133,6 +140,7 @@ bdd_object_dropped(Oid class, Oid object, int sub_object)
 		bdd_at_commit_free_database(object);
 }
 
+/* Whether batchdedup is among the extensions that are dropped. */
 static bool
 drops_extension(DropStmt *drop)
 {

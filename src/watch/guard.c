@@ -34,6 +34,7 @@
 
 static ExecutorStart_hook_type previous_start_hook = NULL;
 
+/* Whether rows of the target are pending in this transaction or buffered. */
 static bool
 has_rows(BddTarget *target)
 {
@@ -48,6 +49,10 @@ has_rows(BddTarget *target)
 		   (target->slot != NULL && bdd_slot_has_unapplied(target->slot));
 }
 
+/*
+ * Brings what is buffered into the table before the statement goes on. With
+ * pending rows of its own the transaction writes directly from here on.
+ */
 static void
 flush_first(BddTarget *target)
 {
@@ -65,6 +70,7 @@ flush_first(BddTarget *target)
 						 bdd_may_read(target->relid));
 }
 
+/* The write counts in stat_target, whatever the guard does. */
 static void
 count_write(BddSharedSlot *slot)
 {
@@ -75,6 +81,7 @@ count_write(BddSharedSlot *slot)
 	LWLockRelease(&slot->lock);
 }
 
+/* Does what the target's option "guard" says. */
 static void
 act(BddTarget *target, bool *flushed)
 {
@@ -181,6 +188,7 @@ renew_snapshot(QueryDesc *query)
 	query->snapshot = RegisterSnapshot(GetActiveSnapshot());
 }
 
+/* The tables that a query writes, and their children, are looked at. */
 static void
 check_query(QueryDesc *query)
 {
@@ -203,6 +211,9 @@ check_query(QueryDesc *query)
 		renew_snapshot(query);
 }
 
+/*
+ * Runs before each query; statements of the extension itself are let through.
+ */
 static void
 executor_start(QueryDesc *query, int flags)
 {
@@ -219,6 +230,7 @@ executor_start(QueryDesc *query, int flags)
 		standard_ExecutorStart(query, flags);
 }
 
+/* Called once, in the postmaster. */
 void
 bdd_guard_init(void)
 {

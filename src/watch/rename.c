@@ -24,7 +24,7 @@ rename_column_of(Oid relid, RenameStmt *rename)
 {
 	Oid types[] = {REGCLASSOID, TEXTOID, TEXTOID};
 	Datum values[3];
-	BddIdentity saved;
+	BddSavedRole saved;
 
 	values[0] = ObjectIdGetDatum(relid);
 	values[1] = CStringGetTextDatum(rename->subname);
@@ -47,11 +47,12 @@ rename_column_of(Oid relid, RenameStmt *rename)
 					   "WHERE target OPERATOR(pg_catalog.=) $1",
 					   lengthof(types), types, values, NULL);
 	bdd_spi_finish();
-	bdd_become_again(&saved);
+	bdd_restore_role(&saved);
 	CacheInvalidateRelcacheByRelid(relid);
 	CommandCounterIncrement();
 }
 
+/* A column of the table and of all tables that inherit it. */
 static void
 rename_column(RenameStmt *rename)
 {

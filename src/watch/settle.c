@@ -22,6 +22,7 @@
 #include "target/target.h"
 #include "utils/lsyscache.h"
 
+/* Whether the relation is of a kind that targets are of. */
 bool
 bdd_can_be_target(Oid relid)
 {
@@ -30,6 +31,7 @@ bdd_can_be_target(Oid relid)
 	return kind == RELKIND_RELATION || kind == RELKIND_PARTITIONED_TABLE;
 }
 
+/* Whether the relation is registered as a target now. */
 bool
 bdd_is_target(Oid relid)
 {
@@ -78,6 +80,7 @@ settle_if(Oid relid, LOCKMODE lockmode, bool must)
 		bdd_at_commit_mark_applied(slot, 0);
 }
 
+/* Locks the target and brings all its rows into the table, or fails. */
 void
 bdd_settle(Oid relid, LOCKMODE lockmode)
 {

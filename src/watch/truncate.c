@@ -32,6 +32,10 @@ bdd_table_truncated(Oid relid)
 	bdd_discard_here(bdd_target_open_any(relid, AccessExclusiveLock));
 }
 
+/*
+ * For RangeVarGetRelidExtended: no lock on a table that the caller may not
+ * truncate.
+ */
 static void
 check_may_truncate(const RangeVar *table, Oid relid, Oid old_relid, void *arg)
 {
@@ -42,6 +46,7 @@ check_may_truncate(const RangeVar *table, Oid relid, Oid old_relid, void *arg)
 					   table->relname);
 }
 
+/* Whether the caller may truncate the table; else the server refuses. */
 static bool
 may_truncate(Oid relid)
 {
@@ -65,6 +70,11 @@ settle_cascade(List *relids)
 	}
 }
 
+/*
+ * Before TRUNCATE: rows of ancestors go into their partitions, and targets are
+ * locked, so that nobody publishes rows between their discarding and the
+ * server's.
+ */
 void
 bdd_before_truncate(TruncateStmt *truncate)
 {
