@@ -9,6 +9,7 @@
 #include "sql/catalog.h"
 #include "watch/alter.h"
 
+#include "base/compat.h"
 #include "buffer/flush_wait.h"
 #include "buffer/registry.h"
 #include "catalog/namespace.h"

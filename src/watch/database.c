@@ -10,6 +10,7 @@
  */
 #include "watch/database.h"
 
+#include "base/compat.h"
 #include "buffer/registry.h"
 #include "catalog/pg_type.h"
 #include "commands/dbcommands.h"

@@ -10,6 +10,7 @@
 
 #include "base/base.h"
 
+#include "datatype/timestamp.h"
 #include "nodes/parsenodes.h"
 
 /* A database whose worker was sent away for a statement. */

@@ -11,6 +11,7 @@
 #include "sql/catalog.h"
 #include "watch/drop.h"
 
+#include "base/compat.h"
 #include "buffer/registry.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"

@@ -8,6 +8,7 @@
 #include "watch/truncate.h"
 
 #include "apply/apply.h"
+#include "base/compat.h"
 #include "catalog/heap.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_inherits.h"
