@@ -11,6 +11,7 @@
 
 #include "base/compat.h"
 #include "buffer/flush_wait.h"
+#include "buffer/generation.h"
 #include "buffer/registry.h"
 #include "catalog/namespace.h"
 #include "catalog/partition.h"

@@ -11,7 +11,7 @@
 #include "watch/database.h"
 
 #include "base/compat.h"
-#include "buffer/registry.h"
+#include "buffer/wake.h"
 #include "catalog/pg_type.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"

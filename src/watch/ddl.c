@@ -18,7 +18,7 @@
 #include "catalog/namespace.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_type.h"
-#include "journal/journal.h"
+#include "commit/journal_write.h"
 #include "miscadmin.h"
 #include "proxy/conflict.h"
 #include "tcop/utility.h"

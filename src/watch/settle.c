@@ -11,14 +11,16 @@
 #include "watch/settle.h"
 
 #include "apply/direct.h"
+#include "buffer/generation.h"
 #include "buffer/registry.h"
+#include "buffer/slot.h"
 #include "catalog/partition.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "commit/pending.h"
 #include "commit/xact.h"
-#include "journal/journal.h"
+#include "journal/state.h"
 #include "target/target.h"
 #include "utils/lsyscache.h"
 

@@ -10,7 +10,7 @@
 
 #include "base/base.h"
 
-#include "buffer/registry.h"
+#include "buffer/slot.h"
 #include "commit/pending.h"
 #include "nodes/pg_list.h"
 #include "storage/lockdefs.h"
