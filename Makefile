@@ -25,13 +25,13 @@ DATA = batchdedup--1.0.sql
 # privileges stand before the first one that switches the buffer on: with the kill
 # switch they see that there is no worker. batches stands before events, which leaves
 # a batch behind. dev/check-names finds the files that stand in no list.
-REGRESS = init targets later rows given keys keys_icu read subxacts xact \
+REGRESS = init targets rows given keys keys_icu read subxacts xact \
 	apply flush observing privileges big dead_letters direct \
-	rules rules_odd versions audit groups journal health \
-	ddl_alter ddl_parents ddl_drop ddl_more guard rls security \
+	rules versions audit groups journal health \
+	ddl_alter ddl_parents ddl_drop guard rls security \
 	view redirect \
-	canonical batches batches_odd events imports \
-	syncs syncs_odd syncs_broken
+	canonical batches events imports \
+	syncs_create syncs_run syncs_failures
 
 ISOLATION = two_writers publish_seal flush_writers pause_resume read_apply row_locks \
 	view_overlay ddl_writers detach \

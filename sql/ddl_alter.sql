@@ -363,6 +363,90 @@ DROP TABLE r;
 RESET ROLE;
 SELECT batchdedup.flush('r') >= 0 AS flushed;
 
+--
+-- Storage, sequences, owners
+--
+DROP FUNCTION waiting(regclass);
+DROP TABLE t, r;
+DROP FUNCTION stamp();
+CREATE TABLE t (id serial PRIMARY KEY, v text, nr int);
+CREATE SEQUENCE numbers OWNED BY t.nr;
+ALTER TABLE t ALTER nr SET DEFAULT nextval('numbers');
+SELECT batchdedup.create_target('t', flush_interval => '0');
+SELECT batchdedup.upsert('t', '{"id":1,"v":"logged"}');
+ALTER TABLE t SET UNLOGGED;
+ALTER TABLE t SET LOGGED;
+ALTER TABLE t SET (autovacuum_enabled = off);
+ALTER TABLE t ALTER v SET STORAGE EXTERNAL, ALTER v SET STATISTICS 10, ALTER v SET COMPRESSION pglz;
+REINDEX TABLE t;
+CLUSTER t USING t_pkey;
+VACUUM FULL t;
+SELECT count(*) <= 1 AS rows FROM t;
+-- the number is taken when the row is applied
+ALTER SEQUENCE numbers RESTART 100 INCREMENT 10;
+SELECT batchdedup.flush('t') >= 0 AS flushed;
+SELECT id, v, nr >= 1 AS nr FROM t;
+SELECT batchdedup.upsert('t', '{"id":2,"v":"two"}');
+ALTER SEQUENCE numbers OWNED BY NONE;
+ALTER SEQUENCE numbers RENAME TO numbers_of_t;
+SELECT batchdedup.flush('t') >= 0 AS flushed;
+SELECT id, v, nr % 10 AS nr FROM t WHERE id = 2;
+DROP SEQUENCE numbers_of_t CASCADE;
+SELECT batchdedup.upsert('t', '{"id":3,"v":"no default"}');
+SELECT batchdedup.flush('t') >= 0 AS flushed;
+SELECT * FROM t WHERE id = 3;
+-- a new owner applies what waits
+CREATE ROLE regress_bdd_other;
+GRANT ALL ON SCHEMA regress_ddl TO regress_bdd_other;
+ALTER TABLE t OWNER TO regress_bdd_owner;
+CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.v := current_user; RETURN NEW; END';
+CREATE TRIGGER stamp BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION stamp();
+SELECT batchdedup.upsert('t', '{"id":4}');
+REASSIGN OWNED BY regress_bdd_owner TO regress_bdd_other;
+SELECT batchdedup.flush('t') >= 0 AS flushed;
+SELECT v FROM t WHERE id = 4;
+-- its rights go, its table with them
+SELECT batchdedup.upsert('t', '{"id":5}');
+BEGIN;
+DROP OWNED BY regress_bdd_other;
+SELECT count(*) FROM batchdedup.target WHERE target::text = 't';
+ROLLBACK;
+SELECT batchdedup.get('t', '{"id":5}') ->> 'id' AS id;
+DROP OWNED BY regress_bdd_other;
+SELECT count(*) FROM batchdedup.target WHERE target::text = 't';
+DROP ROLE regress_bdd_other;
+
+--
+-- Event triggers that write to a target
+--
+CREATE TABLE audit (command text PRIMARY KEY, calls int);
+SELECT batchdedup.create_target('audit', flush_interval => '0');
+CREATE FUNCTION audit_command() RETURNS event_trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM batchdedup.upsert('regress_ddl.audit', jsonb_build_object('command', TG_EVENT || ' ' || TG_TAG, 'calls', 1));
+END $$;
+CREATE TABLE watched (id int PRIMARY KEY, v int);
+SELECT batchdedup.create_target('watched', flush_interval => '0');
+CREATE EVENT TRIGGER regress_bdd_start ON ddl_command_start EXECUTE FUNCTION audit_command();
+CREATE EVENT TRIGGER regress_bdd_end ON ddl_command_end EXECUTE FUNCTION audit_command();
+CREATE EVENT TRIGGER regress_bdd_drop ON sql_drop EXECUTE FUNCTION audit_command();
+CREATE EVENT TRIGGER regress_bdd_rewrite ON table_rewrite EXECUTE FUNCTION audit_command();
+SELECT batchdedup.upsert('watched', '{"id":1,"v":1}');
+ALTER TABLE watched ADD w int, ALTER v TYPE bigint;
+SELECT batchdedup.upsert('watched', '{"id":2,"v":2}');
+BEGIN;
+ALTER TABLE watched DROP w;
+ROLLBACK;
+SELECT batchdedup.upsert('watched', '{"id":3,"w":3}');
+ALTER TABLE audit ADD x int;
+SELECT batchdedup.flush('watched') >= 0 AS flushed;
+SELECT * FROM watched ORDER BY id;
+DROP TABLE watched;
+SELECT batchdedup.flush('audit') >= 0 AS flushed;
+DROP EVENT TRIGGER regress_bdd_start, regress_bdd_end, regress_bdd_drop, regress_bdd_rewrite;
+SELECT batchdedup.flush('audit') >= 0 AS flushed;
+SELECT command, calls FROM audit ORDER BY command COLLATE "C";
+
 SET client_min_messages = warning;
 DROP SCHEMA regress_ddl, regress_ddl3 CASCADE;
 DROP ROLE regress_bdd_owner, regress_bdd_nobody;
