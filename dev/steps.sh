@@ -21,15 +21,19 @@ step_install()
 
 step_regress()
 {
+	local tests
 	cd "$copy"
-	regress_like REGRESS="$(names REGRESS sql sql)" ISOLATION=
+	tests=$(names REGRESS)
+	regress_like REGRESS="$tests" ISOLATION=
 }
 
 # The same files with the kill switch on. What is expected differs: errors come
 # at the call, and nothing is ever in the buffer.
 step_regress-direct()
 {
+	local tests
 	cd "$copy"
+	tests=$(names REGRESS_DIRECT)
 	as_server_user mkdir -p direct
 	as_server_user ln -sfn ../sql direct/sql
 	as_server_user ln -sfn ../expected/direct direct/expected
@@ -38,29 +42,23 @@ step_regress-direct()
 	local options="--inputdir=direct --outputdir=direct"
 	"$(dirname "$("$PG_CONFIG" --pgxs)")/../test/regress/pg_regress" --help | grep -q expecteddir &&
 		options+=" --expecteddir=direct"
-	# 15_big is about the buffer's memory; a million single statements instead
-	# would say nothing.
-	regress_like REGRESS="$(names REGRESS sql sql | sed 's/\<15_big\>//')" ISOLATION= \
-		EXTRA_REGRESS_OPTS="$options"
+	regress_like REGRESS="$tests" ISOLATION= EXTRA_REGRESS_OPTS="$options"
 }
 
 step_isolation()
 {
+	local tests
 	cd "$copy"
-	regress_like REGRESS= ISOLATION="$(names ISOLATION specs spec)"
+	tests=$(names ISOLATION)
+	regress_like REGRESS= ISOLATION="$tests"
 }
 
-# The test names in variable $1, or all files $2/*.$3.
+# The tests in list $1 of the Makefile. REGRESS and ISOLATION narrow it down.
 names()
 {
-	local f
-	if [ -n "${!1:-}" ]; then
-		echo "${!1}"
-		return
-	fi
-	for f in "$2"/*."$3"; do
-		[ ! -e "$f" ] || basename "$f" ".$3"
-	done | LC_ALL=C sort | tr '\n' ' '
+	dev/check-names >&2 || return
+	make -s --no-print-directory PG_CONFIG="$PG_CONFIG" \
+		${REGRESS:+REGRESS="$REGRESS"} ${ISOLATION:+ISOLATION="$ISOLATION"} "show-$1"
 }
 
 server_settings=()

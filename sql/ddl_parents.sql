@@ -6,6 +6,8 @@
 \pset null '(null)'
 CREATE SCHEMA regress_ddl_parents;
 SET search_path = regress_ddl_parents;
+CREATE FUNCTION waiting(regclass) RETURNS bigint LANGUAGE sql AS
+  'SELECT coalesce(sum(buffered_rows), 0) FROM batchdedup.stat_target WHERE target = $1';
 
 --
 -- A partition that is a target for itself
@@ -144,6 +146,87 @@ ALTER TABLE whole_2 ADD CHECK (v > 0);
 \echo :SQLSTATE
 SELECT batchdedup.flush('whole') >= 0 AS flushed;
 TABLE whole;
+DROP TABLE whole, ref, refers;
+
+--
+-- Partitions that leave and come, one after the other
+--
+CREATE TABLE whole (id int PRIMARY KEY, v int) PARTITION BY RANGE (id);
+CREATE TABLE low PARTITION OF whole FOR VALUES FROM (0) TO (100);
+CREATE TABLE high PARTITION OF whole FOR VALUES FROM (100) TO (200);
+SELECT batchdedup.create_target('whole', flush_interval => '0');
+-- CONCURRENTLY: rows that were there before go with the partition
+SELECT batchdedup.upsert('whole', '[{"id":1,"v":1},{"id":101,"v":1}]');
+ALTER TABLE whole DETACH PARTITION low CONCURRENTLY;
+TABLE low;
+TABLE whole;
+-- what comes for it afterwards is refused, as by the table
+SELECT batchdedup.upsert('whole', '{"id":2,"v":2}');
+SELECT batchdedup.flush('whole');
+SELECT key, sqlstate FROM batchdedup.dead_letter WHERE target = 'whole'::regclass;
+-- it comes back, with rows that wait for it
+SELECT batchdedup.upsert('whole', '{"id":3,"v":3}');
+ALTER TABLE whole ATTACH PARTITION low FOR VALUES FROM (0) TO (100);
+SELECT batchdedup.flush('whole');
+SELECT batchdedup.retry_dead_letters('whole');
+SELECT tableoid::regclass, * FROM whole ORDER BY id;
+-- paused: rows cannot get there
+SELECT batchdedup.pause('whole');
+SELECT batchdedup.upsert('whole', '{"id":4,"v":4}');
+ALTER TABLE whole DETACH PARTITION low CONCURRENTLY;
+\echo :SQLSTATE
+SELECT batchdedup.resume('whole');
+ALTER TABLE whole DETACH PARTITION low CONCURRENTLY;
+SELECT * FROM low ORDER BY id;
+-- a partition that is a target for itself
+SELECT batchdedup.create_target('low', flush_interval => '0');
+ALTER TABLE whole ATTACH PARTITION low FOR VALUES FROM (0) TO (100);
+SELECT batchdedup.upsert('low', '{"id":5,"v":5}');
+ALTER TABLE whole DETACH PARTITION low CONCURRENTLY;
+SELECT batchdedup.flush('low') >= 0 AS flushed;
+SELECT batchdedup.upsert('low', '{"id":6,"v":6}');
+SELECT batchdedup.flush('low') >= 0 AS flushed;
+SELECT * FROM low WHERE id > 4 ORDER BY id;
+-- not the owner
+CREATE ROLE regress_bdd_owner;
+GRANT ALL ON SCHEMA regress_ddl_parents TO regress_bdd_owner;
+SELECT batchdedup.upsert('whole', '{"id":102,"v":2}');
+SET ROLE regress_bdd_owner;
+ALTER TABLE whole DETACH PARTITION high CONCURRENTLY;
+\echo :SQLSTATE
+RESET ROLE;
+SELECT waiting('whole');
+DROP TABLE whole, low;
+
+--
+-- TRUNCATE ... CASCADE that reaches a partition of a target
+--
+CREATE TABLE ref (id int PRIMARY KEY);
+CREATE TABLE whole (id int PRIMARY KEY, r int) PARTITION BY RANGE (id);
+CREATE TABLE low PARTITION OF whole FOR VALUES FROM (0) TO (100);
+CREATE TABLE high PARTITION OF whole FOR VALUES FROM (100) TO (200);
+ALTER TABLE low ADD FOREIGN KEY (r) REFERENCES ref;
+INSERT INTO ref VALUES (1);
+SELECT batchdedup.create_target('whole', flush_interval => '0');
+SELECT batchdedup.upsert('whole', '[{"id":1,"r":1},{"id":2},{"id":101}]');
+BEGIN;
+TRUNCATE ref CASCADE;
+TABLE whole;
+ROLLBACK;
+SELECT batchdedup.flush('whole') >= 0 AS flushed;
+SELECT tableoid::regclass, * FROM whole ORDER BY id;
+SELECT batchdedup.upsert('whole', '[{"id":1,"r":1},{"id":3},{"id":102}]');
+TRUNCATE ref CASCADE;
+SELECT batchdedup.flush('whole') >= 0 AS flushed;
+SELECT tableoid::regclass, * FROM whole ORDER BY id;
+SELECT count(*) FROM batchdedup.dead_letter WHERE target = 'whole'::regclass;
+-- the whole refers
+ALTER TABLE whole ADD FOREIGN KEY (r) REFERENCES ref;
+SELECT batchdedup.upsert('whole', '{"id":4}');
+TRUNCATE ref CASCADE;
+SELECT batchdedup.flush('whole') >= 0 AS flushed;
+TABLE whole;
+DROP TABLE whole, ref;
 
 --
 -- Inheritance
@@ -225,6 +308,8 @@ SELECT batchdedup.upsert('typed', '{"id":3,"p":{"xx":1,"y":2,"z":3}}');
 ALTER TYPE pair DROP ATTRIBUTE y;
 SELECT batchdedup.flush('typed') >= 0 AS flushed;
 SELECT id, (p).xx, (p).z FROM typed ORDER BY id;
+DROP TABLE typed;
+DROP TYPE pair;
 -- domains: what a column's domain comes to demand, rows in the buffer must obey
 CREATE DOMAIN small AS int;
 CREATE DOMAIN smaller AS small;
@@ -267,7 +352,69 @@ SET ROLE regress_bdd_nobody;
 ALTER DOMAIN small ADD CHECK (VALUE < 1000);
 \echo :SQLSTATE
 RESET ROLE;
-SET client_min_messages = warning;
 SELECT batchdedup.flush('domains') >= 0 AS flushed;
+
+--
+-- Types and collations of the key
+--
+CREATE COLLATION german (provider = libc, locale = 'C');
+CREATE TABLE c (k text COLLATE german PRIMARY KEY, v int);
+SELECT batchdedup.create_target('c', flush_interval => '0');
+SELECT batchdedup.upsert('c', '{"k":"a","v":1}');
+ALTER COLLATION german RENAME TO saxon;
+SELECT batchdedup.upsert('c', '{"k":"a","v":2}');
+SELECT batchdedup.flush('c') >= 0 AS flushed;
+TABLE c;
+SELECT batchdedup.upsert('c', '{"k":"b","v":1}');
+SET batchdedup.enabled = on;
+SELECT batchdedup.upsert('c', '{"k":"b","v":2}');
+DROP COLLATION saxon CASCADE;
+\echo :SQLSTATE
+SELECT batchdedup.flush('c') >= 0 AS flushed;
+DROP COLLATION saxon CASCADE;
+SELECT batchdedup.upsert('c', '{"k":"c","v":3}');
+\echo :SQLSTATE
+RESET batchdedup.enabled;
+SELECT v FROM c ORDER BY v;
+DROP TABLE c;
+-- an operator class, and the index with it
+CREATE FUNCTION backwards_cmp(int, int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT btint4cmp($2, $1)';
+CREATE OPERATOR CLASS backwards FOR TYPE int USING btree AS
+    OPERATOR 1 >, OPERATOR 2 >=, OPERATOR 3 =, OPERATOR 4 <=, OPERATOR 5 <, FUNCTION 1 backwards_cmp(int, int);
+CREATE TABLE o (k int NOT NULL, v int);
+CREATE UNIQUE INDEX o_k ON o (k backwards);
+SELECT batchdedup.create_target('o', key => 'k', flush_interval => '0');
+SELECT batchdedup.upsert('o', '[{"k":1,"v":1},{"k":2,"v":2},{"k":1,"v":3}]');
+SET client_min_messages = warning;
+DROP OPERATOR FAMILY backwards USING btree CASCADE;
+RESET client_min_messages;
+SELECT batchdedup.upsert('o', '{"k":2,"v":4}');
+\echo :SQLSTATE
+CREATE UNIQUE INDEX ON o (k);
+SELECT batchdedup.upsert('o', '{"k":2,"v":4}');
+SELECT batchdedup.flush('o') >= 0 AS flushed;
+SELECT * FROM o ORDER BY k;
+-- an enum that grows, and is renamed, under its rows
+CREATE TYPE mood AS ENUM ('sad', 'happy');
+CREATE TABLE moods (m mood PRIMARY KEY, v int);
+SELECT batchdedup.create_target('moods', flush_interval => '0');
+SELECT batchdedup.upsert('moods', '[{"m":"sad","v":1},{"m":"happy","v":2}]');
+ALTER TYPE mood ADD VALUE 'fine' AFTER 'sad';
+ALTER TYPE mood RENAME VALUE 'happy' TO 'glad';
+SELECT batchdedup.upsert('moods', '[{"m":"fine","v":3},{"m":"glad","v":4}]');
+SELECT batchdedup.flush('moods') >= 0 AS flushed;
+SELECT * FROM moods ORDER BY m;
+-- a composite type in the row
+CREATE TYPE pair AS (x int, y int);
+CREATE TABLE pairs (id int PRIMARY KEY, p pair);
+SELECT batchdedup.create_target('pairs', flush_interval => '0');
+SELECT batchdedup.upsert('pairs', '{"id":1,"p":{"x":1,"y":2}}');
+ALTER TYPE pair RENAME ATTRIBUTE x TO z;
+ALTER TYPE pair ADD ATTRIBUTE t text;
+SELECT batchdedup.upsert('pairs', '{"id":2,"p":{"z":3,"y":4,"t":"new"}}');
+SELECT batchdedup.flush('pairs') >= 0 AS flushed;
+SELECT id, (p).z, (p).y, (p).t FROM pairs ORDER BY id;
+
+SET client_min_messages = warning;
 DROP SCHEMA regress_ddl_parents CASCADE;
-DROP ROLE regress_bdd_nobody;
+DROP ROLE regress_bdd_owner, regress_bdd_nobody;

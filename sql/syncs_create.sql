@@ -1,8 +1,8 @@
 -- Syncs: what is refused, odd names and types, who may, DDL.
 \set SHOW_CONTEXT never
 SET client_min_messages = warning;
-CREATE SCHEMA syncs_odd;
-SET search_path = syncs_odd, public;
+CREATE SCHEMA syncs_create;
+SET search_path = syncs_create, public;
 
 CREATE TABLE source (id integer PRIMARY KEY, v text, n integer, at timestamptz NOT NULL DEFAULT now(), local timestamp DEFAULT now());
 CREATE INDEX ON source (at);
@@ -82,7 +82,7 @@ TABLE target;
 
 CREATE ROLE regress_sync_owner;
 CREATE ROLE regress_sync_other;
-GRANT USAGE, CREATE ON SCHEMA syncs_odd TO regress_sync_owner, regress_sync_other;
+GRANT USAGE, CREATE ON SCHEMA syncs_create TO regress_sync_owner, regress_sync_other;
 SET ROLE regress_sync_other;
 CALL batchdedup.run_sync('s');
 SELECT batchdedup.pause_sync('s');
@@ -98,10 +98,10 @@ SELECT batchdedup.expire_syncs();
 CREATE TABLE seen (who name);
 CREATE FUNCTION spy(integer) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO syncs_odd.seen VALUES (current_user);
+    INSERT INTO syncs_create.seen VALUES (current_user);
     RETURN true;
 END $$;
-CREATE DOMAIN spying AS integer CHECK (syncs_odd.spy(VALUE));
+CREATE DOMAIN spying AS integer CHECK (syncs_create.spy(VALUE));
 CREATE TABLE spied (id spying PRIMARY KEY);
 CREATE TABLE spied_copy (id integer PRIMARY KEY);
 SELECT batchdedup.create_sync('spied', 'spied', 'spied_copy', capture => 'trigger');
@@ -123,7 +123,7 @@ GRANT SELECT ON source TO regress_sync_owner;
 SET ROLE regress_sync_owner;
 CREATE FUNCTION who(text) RETURNS text LANGUAGE sql AS $$ SELECT $1 || ' by ' || current_user $$;
 CREATE TABLE own_target (id integer PRIMARY KEY, v text, written_by text DEFAULT current_user);
-SELECT batchdedup.create_sync('own', 'source', 'own_target', mapping => '{"v": "syncs_odd.who(src.v)"}');
+SELECT batchdedup.create_sync('own', 'source', 'own_target', mapping => '{"v": "syncs_create.who(src.v)"}');
 RESET ROLE;
 CALL batchdedup.run_sync('own');
 TABLE own_target;
@@ -140,16 +140,16 @@ SET ROLE regress_sync_other;
 CREATE TABLE told (what text, who name);
 CREATE FUNCTION tell(what text) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO syncs_odd.told VALUES (what, current_user);
+    INSERT INTO syncs_create.told VALUES (what, current_user);
     RETURN true;
 END $$;
 CREATE FUNCTION tell_row() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    PERFORM syncs_odd.tell('trigger');
+    PERFORM syncs_create.tell('trigger');
     RETURN coalesce(NEW, OLD);
 END $$;
-CREATE DOMAIN telling AS text CHECK (syncs_odd.tell('domain'));
-CREATE TABLE theirs (id integer PRIMARY KEY, v telling, w json, n integer CHECK (syncs_odd.tell('check')),
+CREATE DOMAIN telling AS text CHECK (syncs_create.tell('domain'));
+CREATE TABLE theirs (id integer PRIMARY KEY, v telling, w json, n integer CHECK (syncs_create.tell('check')),
     who name DEFAULT current_user);
 CREATE TRIGGER tell BEFORE INSERT OR UPDATE OR DELETE ON theirs FOR EACH ROW EXECUTE FUNCTION tell_row();
 TRUNCATE told;
@@ -223,7 +223,7 @@ SELECT batchdedup.drop_sync('child');
 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF NEW.id = 2 OR TG_ARGV[0] = 'all' THEN
-        PERFORM * FROM syncs_odd.no_such_table;
+        PERFORM * FROM syncs_create.no_such_table;
     END IF;
     RETURN NEW;
 END $$;
@@ -381,5 +381,5 @@ CALL batchdedup.run_sync('s');
 SELECT batchdedup.drop_sync('s');
 
 RESET search_path;
-DROP SCHEMA syncs_odd CASCADE;
+DROP SCHEMA syncs_create CASCADE;
 DROP ROLE regress_sync_owner, regress_sync_other;

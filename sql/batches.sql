@@ -1,8 +1,9 @@
--- Batches of files: steps, counts, the barrier.
+-- Batches of files: steps, counts, the barrier; ways around it, and into a corner.
 \a
 \pset footer off
 CREATE SCHEMA regress_batches;
 SET search_path = regress_batches, batchdedup, public;
+
 -- What a batch is, and what has happened to it; without ids and times.
 CREATE VIEW state AS
 SELECT name, status, total_files AS total, processed_files AS processed, failed_files AS failed, reopened_files AS reopened
@@ -10,831 +11,568 @@ SELECT name, status, total_files AS total, processed_files AS processed, failed_
 CREATE VIEW history AS
 SELECT b.name, e.kind, f.filename, e.payload - '{size,location,checksum}'::text[] AS payload
   FROM event e JOIN batch b ON b.id = e.batch_id LEFT JOIN file f ON f.id = e.file_id ORDER BY e.id;
+
 -- ---------- from the first file to the last step ----------
+
 SELECT create_batch('b', source => 'ftp', metadata => '{"day": 1}') AS b \gset
 SELECT create_batch('b') = :'b' AS same, create_batch('b', source => 'ftp') = :'b' AS same_source,
        create_batch('b', metadata => '{"day": 1}', on_file_failure => 'fail', max_attempts => 5) = :'b' AS same_all;
-same|same_source|same_all
-t|t|t
 SELECT create_batch('b', source => 'http');
-ERROR:  batch "b" exists, and is another one
-DETAIL:  Its kind, source, expected_files, metadata, on_file_failure or max_attempts is not what is given now.
-HINT:  Give the name alone to get its id.
 \echo :SQLSTATE
-42710
 SELECT name, source, kind, status, expected_files, metadata, on_file_failure, max_attempts, error FROM batch;
-name|source|kind|status|expected_files|metadata|on_file_failure|max_attempts|error
-b|ftp|files|pending||{"day": 1}|fail|5|
+
 SELECT add_file(:'b', 'one', 10, 's3://x/one', 'c1') AS one \gset
 SELECT add_file(:'b', 'two', 20) AS two \gset
 -- twice: the same file
 SELECT add_file(:'b', 'one') = :'one' AS same, add_file(:'b', 'one', 10, 's3://y/one', 'c1') = :'one' AS moved;
-same|moved
-t|t
 SELECT filename, size, location, checksum, version, status, attempts FROM file ORDER BY filename;
-filename|size|location|checksum|version|status|attempts
-one|10|s3://y/one|c1|1|pending|0
-two|20|||1|pending|0
 -- counts are right while files are added, also before anybody has counted
 TABLE state;
-name|status|total|processed|failed|reopened
-b|pending|2|0|0|0
+
 -- done before the list is final: counted, and no barrier
 SELECT complete_file(:'b', :'one', '{"rows": 5}'), complete_file(:'b', :'one');
-complete_file|complete_file
-t|f
 SELECT flush('file') IS NOT NULL AS flushed;
-flushed
-t
 SELECT complete_file(:'b', :'one');
-complete_file
-f
 TABLE state;
-name|status|total|processed|failed|reopened
-b|pending|2|1|0|0
+
 SELECT add_file(:'b', 'three') AS three \gset
 SELECT complete_upload(:'b');
-complete_upload
-
 TABLE state;
-name|status|total|processed|failed|reopened
-b|scattering|3|1|0|0
 -- twice; and too late
 SELECT complete_upload(:'b');
-complete_upload
-
 SELECT add_file(:'b', 'four');
-ERROR:  the list of files of batch "b" is final
-DETAIL:  complete_upload has been called.
-HINT:  Add the file to another batch.
 \echo :SQLSTATE
-55000
 SELECT add_file(:'b', 'two', 20) = :'two' AS known;
-known
-t
+
 -- the barrier is not to be passed by hand
 SELECT advance_batch(:'b', 'scattered');
-ERROR:  2 files of batch "b" are not done
-DETAIL:  It becomes scattered by itself when the last one is.
 \echo :SQLSTATE
-55000
 SELECT advance_batch(:'b', 'gathering');
-ERROR:  batch "b" cannot go from scattering to gathering
-DETAIL:  Legal steps from scattering: cancelled, failed, scattered.
-HINT:  See batchdedup.batch_transition.
-CONTEXT:  PL/pgSQL function batchdedup.batch_step_internal() line 5 at RAISE
-SQL statement "UPDATE batchdedup.batch_row SET status = $2, claimed_by = NULL, lease_until = NULL WHERE id = $1"
 \echo :SQLSTATE
-55000
+
 -- the last ones, in one transaction, one of them rolled back first
 BEGIN;
 SAVEPOINT s;
 SELECT complete_file(:'b', :'two');
-complete_file
-t
 ROLLBACK TO s;
 SELECT complete_file(:'b', :'two'), complete_file(:'b', :'two'), complete_file(:'b', :'three');
-complete_file|complete_file|complete_file
-t|f|t
 -- own completions are not counted before the end
 SELECT wait_batch(:'b', 'scattered', '1 s');
-wait_batch
-t
 \echo :SQLSTATE
-00000
 ROLLBACK;
 SELECT complete_file(:'b', :'two'), complete_file(:'b', :'three');
-complete_file|complete_file
-t|t
 SELECT wait_batch(:'b', 'scattered', '1 min'), wait_batch(:'b', 'uploaded', '0');
-wait_batch|wait_batch
-t|t
 TABLE state;
-name|status|total|processed|failed|reopened
-b|scattered|3|3|0|0
 SELECT all_files_done_at IS NOT NULL AS done FROM batch;
-done
-t
+
 -- the steps behind it
 SELECT wait_batch(:'b', 'gathered', '10 ms');
-wait_batch
-f
 SELECT name, status, claimed_by, attempts FROM claim_batch('g1', 'scattered', 'gathering', '1 hour');
-name|status|claimed_by|attempts
-b|gathering|g1|1
 SELECT claim_batch('g2', 'scattered', 'gathering', '1 hour') IS NULL AS none;
-none
-t
 -- a dead gatherer's lease returns the batch
 UPDATE batch_row SET lease_until = now() - interval '1 s';
 SELECT name, status, claimed_by, attempts FROM claim_batch('g2', 'scattered', 'gathering', '1 hour');
-name|status|claimed_by|attempts
-b|gathering|g2|2
 SELECT advance_batch(:'b', 'gathered');
-advance_batch
-
 SELECT advance_batch(:'b', 'gathered');
-advance_batch
-
 SELECT claimed_by, lease_until FROM batch;
-claimed_by|lease_until
-|
 SELECT advance_batch(:'b', 'completed');
-advance_batch
-
 TABLE state;
-name|status|total|processed|failed|reopened
-b|completed|3|3|0|0
 TABLE history;
-name|kind|filename|payload
-b|batch_created||{"name": "b", "source": "ftp"}
-b|file_added|one|{"version": 1, "filename": "one"}
-b|file_added|two|{"version": 1, "filename": "two"}
-b|file_done|one|{"version": 1, "filename": "one"}
-b|file_added|three|{"version": 1, "filename": "three"}
-b|upload_completed||{"total_files": 3}
-b|status_changed||{"to": "uploaded", "from": "pending"}
-b|status_changed||{"to": "scattering", "from": "uploaded"}
-b|file_done|two|{"version": 1, "filename": "two"}
-b|file_done|three|{"version": 1, "filename": "three"}
-b|status_changed||{"to": "scattered", "from": "scattering"}
-b|all_files_done||{"failed_files": 0, "processed_files": 3}
-b|status_changed||{"to": "gathering", "from": "scattered"}
-b|status_changed||{"to": "gathered", "from": "gathering"}
-b|status_changed||{"to": "completed", "from": "gathered"}
+
 -- after the end
 SELECT advance_batch(:'b', 'cancelled');
-ERROR:  batch "b" cannot go from completed to cancelled
-DETAIL:  There is no step from completed.
-HINT:  See batchdedup.batch_transition.
-CONTEXT:  PL/pgSQL function batchdedup.batch_step_internal() line 5 at RAISE
-SQL statement "UPDATE batchdedup.batch_row SET status = $2, claimed_by = NULL, lease_until = NULL WHERE id = $1"
 \echo :SQLSTATE
-55000
 SELECT complete_file(:'b', :'one');
-complete_file
-f
 SELECT add_file(:'b', 'one', NULL, NULL, 'c2');
-ERROR:  batch "b" is completed
-HINT:  Add the file to another batch.
 \echo :SQLSTATE
-55000
 SELECT complete_upload(:'b');
-complete_upload
-
 SELECT wait_batch(:'b', 'failed', '1 min');
-wait_batch
-f
+
 -- ---------- wrong ----------
+
 SELECT create_batch(NULL);
-ERROR:  name must not be null
 \echo :SQLSTATE
-22004
 SELECT create_batch('');
-ERROR:  name must not be empty
 \echo :SQLSTATE
-22023
 SELECT create_batch('x', metadata => NULL);
-ERROR:  metadata must not be null
 SELECT create_batch('x', expected_files => -1);
-ERROR:  expected_files must be at least 0
 \echo :SQLSTATE
-22023
 SELECT create_batch('x', on_file_failure => 'shrug');
-ERROR:  on_file_failure cannot be "shrug"
-HINT:  It is fail or continue.
 \echo :SQLSTATE
-22023
 SELECT create_batch('x', max_attempts => 0);
-ERROR:  max_attempts must be at least 1
 \echo :SQLSTATE
-22023
 SELECT add_file(NULL, 'x');
-ERROR:  batch must not be null
 SELECT add_file(:'b', NULL);
-ERROR:  filename must not be null
 SELECT add_file(:'b', '');
-ERROR:  filename must not be empty
 SELECT add_file('00000000-0000-0000-0000-000000000000', 'x');
-ERROR:  batch 00000000-0000-0000-0000-000000000000 does not exist
 \echo :SQLSTATE
-42704
 SELECT complete_upload('00000000-0000-0000-0000-000000000000');
-ERROR:  batch 00000000-0000-0000-0000-000000000000 does not exist
 \echo :SQLSTATE
-42704
 SELECT complete_upload(NULL);
-ERROR:  batch must not be null
 SELECT advance_batch(:'b', NULL);
-ERROR:  status must not be null
 SELECT complete_file(:'b', '00000000-0000-0000-0000-000000000000');
-ERROR:  file 00000000-0000-0000-0000-000000000000 does not exist
 \echo :SQLSTATE
-42704
 SELECT complete_file(NULL, :'one');
-ERROR:  batch must not be null
 SELECT complete_file(:'b', NULL);
-ERROR:  file must not be null
 SELECT fail_file(:'b', :'one', NULL, true);
-ERROR:  error must not be null
 SELECT fail_file(:'b', :'one', 'x', NULL);
-ERROR:  retry must not be null
 SELECT wait_batch(:'b', 'done', NULL);
-ERROR:  timeout must not be null
 SELECT wait_batch('00000000-0000-0000-0000-000000000000', 'failed', '1 s');
-ERROR:  batch 00000000-0000-0000-0000-000000000000 does not exist
 \echo :SQLSTATE
-42704
 SELECT * FROM claim_files(NULL, 1, '1 s');
-ERROR:  worker must not be null
 SELECT * FROM claim_files('w', 0, '1 s');
-ERROR:  number of files must be between 1 and 100000
 \echo :SQLSTATE
-22023
 SELECT * FROM claim_files('w', 1, '0');
-ERROR:  lease must be longer than zero
 \echo :SQLSTATE
-22023
 SELECT * FROM claim_files('w', 1, NULL);
-ERROR:  lease must not be null
 SELECT claim_batch('w', 'a', 'b', '-1 s');
-ERROR:  lease must be longer than zero
 \echo :SQLSTATE
-22023
 -- a file of another batch
 SELECT create_batch('other') AS other \gset
 \set VERBOSITY terse
 SELECT complete_file(:'other', :'one');
-ERROR:  the file is of another batch
 \echo :SQLSTATE
-22023
 \set VERBOSITY default
 BEGIN READ ONLY;
 SELECT create_batch('x');
-ERROR:  cannot execute create_batch() in a read-only transaction
 \echo :SQLSTATE
-25006
 ROLLBACK;
 BEGIN READ ONLY;
 SELECT complete_file(:'b', :'one');
-ERROR:  cannot execute complete_file() in a read-only transaction
 \echo :SQLSTATE
-25006
 ROLLBACK;
 -- every writer takes legal steps only
 UPDATE batch_row SET status = 'gathered' WHERE name = 'other';
-ERROR:  batch "other" cannot go from pending to gathered
-DETAIL:  Legal steps from pending: cancelled, failed, uploaded.
-HINT:  See batchdedup.batch_transition.
-CONTEXT:  PL/pgSQL function batchdedup.batch_step_internal() line 5 at RAISE
 \echo :SQLSTATE
-55000
 \set VERBOSITY terse
 UPDATE batch_row SET processed_files = 1 WHERE name = 'other';
-ERROR:  new row for relation "batch_row" violates check constraint "batch_row_counts"
 \echo :SQLSTATE
-23514
 \set VERBOSITY default
+
 -- ---------- no files; a number that was announced ----------
+
 SELECT create_batch('empty') AS empty \gset
 SELECT complete_upload(:'empty');
-complete_upload
-
 SELECT status, total_files, all_files_done_at IS NOT NULL AS done FROM batch WHERE name = 'empty';
-status|total_files|done
-scattered|0|t
 SELECT kind, payload FROM history WHERE name = 'empty';
-kind|payload
-batch_created|{"name": "empty", "source": null}
-upload_completed|{"total_files": 0}
-status_changed|{"to": "uploaded", "from": "pending"}
-status_changed|{"to": "scattering", "from": "uploaded"}
-status_changed|{"to": "scattered", "from": "scattering"}
-all_files_done|{"failed_files": 0, "processed_files": 0}
+
 SELECT create_batch('announced', expected_files => 2) AS announced \gset
 SELECT count(add_file(:'announced', 'a'));
-count
-1
 SELECT complete_upload(:'announced');
-ERROR:  2 files are expected, and 1 have been added
-HINT:  Add the files that are missing, or compare them with batchdedup.reconcile_files.
 \echo :SQLSTATE
-55000
 SELECT count(add_file(:'announced', 'b'));
-count
-1
 SELECT complete_upload(:'announced');
-complete_upload
-
 SELECT advance_batch(:'announced', 'cancelled');
-advance_batch
-
 SELECT complete_file(:'announced', id) FROM file WHERE batch_id = :'announced' AND filename = 'a';
-ERROR:  batch "announced" is cancelled
 \echo :SQLSTATE
-55000
 SELECT status, total_files FROM batch WHERE name = 'announced';
-status|total_files
-cancelled|2
+
 -- ---------- claims ----------
+
 SELECT create_batch('c1', max_attempts => 2, on_file_failure => 'continue') AS c1 \gset
 SELECT create_batch('c2') AS c2 \gset
 SELECT count(add_file(:'c1', 'f' || i)) FROM generate_series(1, 6) i;
-count
-6
 SELECT count(add_file(:'c2', 'g' || i)) FROM generate_series(1, 2) i;
-count
-2
 -- not before the list is final
 SELECT count(*) FROM claim_files('w', 10, '1 hour');
-count
-0
 SELECT complete_upload(:'c1'), complete_upload(:'c2');
-complete_upload|complete_upload
-|
 -- fair: of each batch some
 SELECT b.name, count(*) FROM claim_files('w1', 4, '1 hour') f JOIN batch b ON b.id = f.batch_id GROUP BY 1 ORDER BY 1;
-name|count
-c1|2
-c2|2
 SELECT name, status FROM batch WHERE name IN ('c1', 'c2') ORDER BY 1;
-name|status
-c1|scattering
-c2|scattering
 SELECT count(*) FROM claim_files('w2', 10, '1 hour', :'c2');
-count
-0
 SELECT filename, status, attempts, claimed_by, lease_until > now() AS leased FROM claim_files('w2', 1, '1 hour', :'c1');
-filename|status|attempts|claimed_by|leased
-f3|processing|1|w2|t
 SELECT count(*) FROM claim_files('w2', 10, '1 hour');
-count
-3
 SELECT count(*) FROM claim_files('w3', 10, '1 hour');
-count
-0
 -- done, and only in the buffer: not handed out, though the lease is over
 SELECT id AS f1 FROM file WHERE filename = 'f1' \gset
 SELECT id AS f2 FROM file WHERE filename = 'f2' \gset
 SELECT pause('file');
-pause
-
 UPDATE file SET lease_until = now() - interval '1 s' WHERE batch_id = :'c1' AND filename IN ('f1', 'f2');
 SELECT complete_file(:'c1', :'f1');
-complete_file
-t
 SELECT filename, attempts FROM claim_files('w3', 10, '1 hour');
-filename|attempts
-f2|2
 SELECT resume('file');
-resume
-
 -- leases
 SELECT renew_lease(:'f2', 'w1', '2 hours') AS not_his, renew_lease(:'f2', 'w3', '2 hours') AS his;
-not_his|his
-f|t
 SELECT lease_until > now() + interval '1 hour 59 min' FROM file WHERE id = :'f2';
-?column?
-t
 -- the second attempt was the last one
 UPDATE file SET lease_until = now() - interval '1 s' WHERE id = :'f2';
 SELECT count(*) FROM claim_files('w4', 10, '1 hour');
-count
-0
 SELECT filename, status, attempts, regexp_replace(error, 'w\d', 'w') AS error FROM file WHERE id = :'f2';
-filename|status|attempts|error
-f2|failed|2|lease expired in attempt 2, of w
 SELECT target, key ->> 'id' = :'f2' AS key, operation, sqlstate, regexp_replace(message, 'w\d', 'w') AS message, attempts
   FROM dead_letter;
-target|key|operation|sqlstate|message|attempts
-file|t|upsert|P0001|lease expired in attempt 2, of w|2
 -- failed: to be tried again, for good
 SELECT id AS f3 FROM file WHERE filename = 'f3' \gset
 SELECT fail_file(:'c1', :'f3', 'no luck', true, worker => 'somebody') AS not_his, fail_file(:'c1', :'f3', 'no luck', true);
-not_his|fail_file
-f|t
 SELECT status, attempts, error, lease_until > clock_timestamp() - interval '1 min' AS backoff FROM file WHERE id = :'f3';
-status|attempts|error|backoff
-pending|1|no luck|t
 SELECT fail_file(:'c1', :'f3', 'not open', true);
-fail_file
-f
 UPDATE file SET lease_until = NULL WHERE id = :'f3';
 SELECT filename, attempts FROM claim_files('w5', 1, '1 hour');
-filename|attempts
-f3|2
 SELECT fail_file(:'c1', :'f3', 'once more', true);
-fail_file
-t
 SELECT flush('file') IS NOT NULL AS flushed;
-flushed
-t
 SELECT status, attempts, error FROM file WHERE id = :'f3';
-status|attempts|error
-failed|2|once more
 SELECT message FROM dead_letter ORDER BY id DESC LIMIT 1;
-message
-once more
 -- a failed file that is done after all
 SELECT complete_file(:'c1', :'f3');
-complete_file
-t
 SELECT fail_file(:'c1', :'f3', 'too late', false);
-fail_file
-f
 SELECT flush('file') IS NOT NULL AS flushed;
-flushed
-t
 SELECT status, error FROM file WHERE id = :'f3';
-status|error
-done|
 SELECT count(*) FROM dead_letter;
-count
-1
 -- the others; the batch goes on with one failed
 SELECT count(*) FILTER (WHERE complete_file(:'c1', id)) FROM file WHERE batch_id = :'c1' AND filename > 'f3';
-count
-3
 SELECT wait_batch(:'c1', 'scattered', '1 min');
-wait_batch
-t
 SELECT status, total_files, processed_files, failed_files FROM batch WHERE id = :'c1';
-status|total_files|processed_files|failed_files
-scattered|6|5|1
 SELECT kind, filename, payload FROM history WHERE name = 'c1' AND kind IN ('file_failed', 'all_files_done');
-kind|filename|payload
-file_failed|f2|{"error": "lease expired in attempt 2, of w3", "version": 1, "filename": "f2"}
-file_failed|f3|{"error": "once more", "version": 1, "filename": "f3"}
-all_files_done||{"failed_files": 1, "processed_files": 5}
+
 -- a file that fails for good ends its batch, unless it continues
 SELECT id AS g1 FROM file WHERE filename = 'g1' \gset
 SELECT fail_file(:'c2', :'g1', 'broken', false);
-fail_file
-t
 SELECT wait_batch(:'c2', 'scattered', '1 min'), wait_batch(:'c2', 'failed', '1 min');
-wait_batch|wait_batch
-f|t
 SELECT status, processed_files, failed_files, error FROM batch WHERE id = :'c2';
-status|processed_files|failed_files|error
-failed|0|1|1 files failed
 SELECT count(*) FROM claim_files('w', 10, '1 hour', :'c2');
-count
-0
 -- what others have done meanwhile counts
 SELECT complete_file(:'c2', id) FROM file WHERE filename = 'g2';
-complete_file
-t
 SELECT flush('file') IS NOT NULL AS flushed;
-flushed
-t
 SELECT status, processed_files, failed_files, error FROM batch WHERE id = :'c2';
-status|processed_files|failed_files|error
-failed|1|1|1 files failed
 -- and may be repaired
 SELECT retry_files(:'c2'), retry_files(:'c2');
-retry_files|retry_files
-1|0
 SELECT status, processed_files, failed_files, error FROM batch WHERE id = :'c2';
-status|processed_files|failed_files|error
-scattering|1|0|
 SELECT filename FROM claim_files('w', 10, '1 hour', :'c2');
-filename
-g1
 SELECT complete_file(:'c2', :'g1');
-complete_file
-t
 SELECT wait_batch(:'c2', 'scattered', '1 min');
-wait_batch
-t
 SELECT kind, payload FROM history WHERE name = 'c2' AND kind NOT LIKE 'file%';
-kind|payload
-batch_created|{"name": "c2", "source": null}
-upload_completed|{"total_files": 2}
-status_changed|{"to": "uploaded", "from": "pending"}
-status_changed|{"to": "scattering", "from": "uploaded"}
-status_changed|{"to": "failed", "from": "scattering"}
-batch_failed|{"error": "1 files failed"}
-status_changed|{"to": "scattering", "from": "failed"}
-status_changed|{"to": "scattered", "from": "scattering"}
-all_files_done|{"failed_files": 0, "processed_files": 2}
 SELECT count(*) FROM dead_letter WHERE NOT superseded;
-count
-1
+
 -- ---------- delivered again ----------
+
 SELECT create_batch('again') AS again \gset
 SELECT add_file(:'again', 'a', 1, NULL, 'v1') AS a \gset
 SELECT add_file(:'again', 'b', 1, NULL, 'v1') AS b2 \gset
 SELECT complete_upload(:'again');
-complete_upload
-
 SELECT complete_file(:'again', :'a', '{"n": 1}');
-complete_file
-t
 SELECT flush('file') IS NOT NULL AS flushed;
-flushed
-t
 SELECT add_file(:'again', 'a', 2, NULL, 'v2') = :'a' AS same;
-same
-t
 SELECT status, version, size, checksum, attempts, result FROM file WHERE id = :'a';
-status|version|size|checksum|attempts|result
-pending|2|2|v2|0|
 SELECT version, size, checksum, status, result FROM file_version WHERE file_id = :'a';
-version|size|checksum|status|result
-1|1|v1|done|{"n": 1}
 SELECT status, total, processed, reopened FROM state WHERE name = 'again';
-status|total|processed|reopened
-scattering|2|0|1
 -- somebody who worked on the first delivery
 SELECT complete_file(:'again', :'a', version => 1) AS stale;
-stale
-f
 SELECT complete_file(:'again', :'a');
-ERROR:  the file has been delivered again, and nobody has claimed version 2
-HINT:  Say which version is meant with version => 2.
 \echo :SQLSTATE
-55000
 SELECT complete_file(:'again', :'a', version => 2);
-complete_file
-t
 -- delivered a third time, while that is in the buffer
 SELECT add_file(:'again', 'a', 2, NULL, 'v3') = :'a' AS same;
-same
-t
 SELECT flush('file') IS NOT NULL AS flushed;
-flushed
-t
 SELECT status, version FROM file WHERE id = :'a';
-status|version
-pending|3
 SELECT version, status FROM file_version WHERE file_id = :'a' ORDER BY 1;
-version|status
-1|done
-2|done
 SELECT stale FROM stat_target WHERE target = 'file'::regclass AND stale > 0;
-stale
 SELECT status, total, processed, reopened FROM state WHERE name = 'again';
-status|total|processed|reopened
-scattering|2|0|2
 SELECT filename, version FROM claim_files('w', 10, '1 hour', :'again') ORDER BY 1;
-filename|version
-a|3
-b|1
 SELECT complete_file(:'again', :'a', '{"n": 3}'), complete_file(:'again', :'b2');
-complete_file|complete_file
-t|t
 SELECT wait_batch(:'again', 'scattered', '1 min');
-wait_batch
-t
 -- after the barrier: open again, and the barrier does not fire twice
 SELECT add_file(:'again', 'b', 1, NULL, 'v2') = :'b2' AS same;
-same
-t
 SELECT status, total, processed, reopened FROM state WHERE name = 'again';
-status|total|processed|reopened
-scattered|2|1|3
 SELECT complete_file(:'again', :'b2', version => 2);
-complete_file
-t
 SELECT flush('file') IS NOT NULL AS flushed;
-flushed
-t
 SELECT status, total, processed, reopened FROM state WHERE name = 'again';
-status|total|processed|reopened
-scattered|2|2|3
 SELECT kind, filename, payload FROM history WHERE name = 'again' AND kind <> 'file_added';
-kind|filename|payload
-batch_created||{"name": "again", "source": null}
-upload_completed||{"total_files": 2}
-status_changed||{"to": "uploaded", "from": "pending"}
-file_done|a|{"version": 1, "filename": "a"}
-status_changed||{"to": "scattering", "from": "uploaded"}
-file_reopened|a|{"version": 2, "filename": "a"}
-file_done|a|{"version": 2, "filename": "a"}
-file_reopened|a|{"version": 3, "filename": "a"}
-file_done|a|{"version": 3, "filename": "a"}
-file_done|b|{"version": 1, "filename": "b"}
-status_changed||{"to": "scattered", "from": "scattering"}
-all_files_done||{"failed_files": 0, "processed_files": 2}
-file_reopened|b|{"version": 2, "filename": "b"}
-file_done|b|{"version": 2, "filename": "b"}
--- ---------- workers of a step ----------
-SELECT expect_workers(:'again', 'index', 2), expect_workers(:'again', 'thumbs', 1);
-expect_workers|expect_workers
-|
-SELECT workers FROM batch WHERE id = :'again';
-workers
-{"index": {"expected_workers": 2, "completed_workers": 0}, "thumbs": {"expected_workers": 1, "completed_workers": 0}}
-SELECT complete_worker(:'again', 'index', 'w1'), complete_worker(:'again', 'index', 'w1'), complete_worker(:'again', 'thumbs', 'w1');
-complete_worker|complete_worker|complete_worker
-t|f|t
-SELECT complete_worker(:'again', 'index', 'w2');
-complete_worker
-t
-SELECT complete_worker(:'again', 'index', 'w3');
-ERROR:  no more workers of kind "index" are expected while batch "again" is scattered
-HINT:  Say how many with batchdedup.expect_workers.
-\echo :SQLSTATE
-55000
-SELECT complete_worker(:'again', 'audio', 'w3');
-ERROR:  no more workers of kind "audio" are expected while batch "again" is scattered
-HINT:  Say how many with batchdedup.expect_workers.
-\echo :SQLSTATE
-55000
-SELECT expect_workers(:'again', 'index', -1);
-ERROR:  number of workers must be at least 0
-\echo :SQLSTATE
-22023
-SELECT expect_workers(:'again', 'index', 1);
-ERROR:  more workers of kind "index" are done already
-\echo :SQLSTATE
-55000
-SELECT workers FROM batch WHERE id = :'again';
-workers
-{"index": {"expected_workers": 2, "completed_workers": 2}, "thumbs": {"expected_workers": 1, "completed_workers": 1}}
-SELECT kind, payload FROM history WHERE name = 'again' AND kind = 'workers_done';
-kind|payload
-workers_done|{"kind": "thumbs", "status": "scattered", "workers": 1}
-workers_done|{"kind": "index", "status": "scattered", "workers": 2}
-SELECT advance_batch(:'again', 'gathering');
-advance_batch
 
+-- ---------- workers of a step ----------
+
+SELECT expect_workers(:'again', 'index', 2), expect_workers(:'again', 'thumbs', 1);
 SELECT workers FROM batch WHERE id = :'again';
-workers
+SELECT complete_worker(:'again', 'index', 'w1'), complete_worker(:'again', 'index', 'w1'), complete_worker(:'again', 'thumbs', 'w1');
+SELECT complete_worker(:'again', 'index', 'w2');
+SELECT complete_worker(:'again', 'index', 'w3');
+\echo :SQLSTATE
+SELECT complete_worker(:'again', 'audio', 'w3');
+\echo :SQLSTATE
+SELECT expect_workers(:'again', 'index', -1);
+\echo :SQLSTATE
+SELECT expect_workers(:'again', 'index', 1);
+\echo :SQLSTATE
+SELECT workers FROM batch WHERE id = :'again';
+SELECT kind, payload FROM history WHERE name = 'again' AND kind = 'workers_done';
+SELECT advance_batch(:'again', 'gathering');
+SELECT workers FROM batch WHERE id = :'again';
 
 -- ---------- reconciliation ----------
+
 SELECT reconcile_batches();
-reconcile_batches
-0
 SELECT create_batch('broken') AS broken \gset
 SELECT count(add_file(:'broken', 'f' || i)) FROM generate_series(1, 3) i;
-count
-3
 SELECT complete_upload(:'broken');
-complete_upload
-
 UPDATE batch_row SET processed_files = 3 WHERE name = 'broken';
 SELECT reconcile_batches(), reconcile_batches();
-reconcile_batches|reconcile_batches
-1|0
 SELECT * FROM state WHERE name = 'broken';
-name|status|total|processed|failed|reopened
-broken|uploaded|3|0|0|0
 -- broken counts do not keep the files of others from being counted
 UPDATE batch_row SET processed_files = 3 WHERE name = 'broken';
 SELECT complete_file(:'broken', id) FROM file WHERE batch_id = :'broken' AND filename = 'f1';
-complete_file
-t
 SELECT flush('file') IS NOT NULL AS flushed;
-flushed
-t
 SELECT * FROM state WHERE name = 'broken';
-name|status|total|processed|failed|reopened
-broken|scattering|3|1|0|0
 -- a file that is gone was the last one
 SELECT complete_file(:'broken', id) FROM file WHERE batch_id = :'broken' AND filename = 'f2';
-complete_file
-t
 SELECT flush('file') IS NOT NULL AS flushed;
-flushed
-t
 DELETE FROM file WHERE batch_id = :'broken' AND filename = 'f3';
 SELECT reconcile_batches();
-reconcile_batches
-1
 SELECT * FROM state WHERE name = 'broken';
-name|status|total|processed|failed|reopened
-broken|scattered|2|2|0|0
 SELECT * FROM reconcile_files(:'broken', '{f1,f2}');
-filename|problem
 SELECT * FROM reconcile_files(:'broken', '{f2,f4,f4,NULL}');
-filename|problem
-f1|not stored
-f4|no row
 SELECT * FROM reconcile_files(:'broken', '{}');
-filename|problem
-f1|not stored
-f2|not stored
 SELECT * FROM reconcile_files(:'broken', NULL);
-ERROR:  listing must not be null
 \echo :SQLSTATE
-22004
+
 -- ---------- who may ----------
+
 CREATE ROLE regress_bdd_batch;
 GRANT USAGE, CREATE ON SCHEMA regress_batches TO regress_bdd_batch;
 SET ROLE regress_bdd_batch;
 SELECT create_batch('no');
-ERROR:  permission denied for function create_batch
 \echo :SQLSTATE
-42501
 SELECT * FROM batch;
-ERROR:  permission denied for view batch
 SELECT grant_batches('regress_bdd_batch');
-ERROR:  permission denied for function grant_batches
 RESET ROLE;
 SELECT grant_batches(NULL);
-ERROR:  role must not be null
-CONTEXT:  PL/pgSQL function batchdedup.grant_batches(regrole) line 6 at RAISE
 SELECT grant_batches('regress_bdd_batch');
-grant_batches
-
 SET ROLE regress_bdd_batch;
 SELECT create_batch('mine') AS mine \gset
 SELECT add_file(:'mine', 'm', checksum => 'old') AS m \gset
 SELECT complete_upload(:'mine');
-complete_upload
-
 SELECT filename FROM claim_files('w', 1, '1 min', :'mine');
-filename
-m
 SELECT complete_file(:'mine', :'m');
-complete_file
-t
 SELECT wait_batch(:'mine', 'scattered', '1 min');
-wait_batch
-t
 SELECT status, processed_files FROM batch WHERE name = 'mine';
-status|processed_files
-scattered|1
 UPDATE batch_row SET status = 'failed';
-ERROR:  permission denied for table batch_row
 \echo :SQLSTATE
-42501
 UPDATE file SET status = 'pending';
-ERROR:  permission denied for table file
 SELECT upsert('file', format('{"id": "%s", "version": 1, "status": "failed"}', :'m')::jsonb);
-ERROR:  permission denied for table file
 \echo :SQLSTATE
-42501
 RESET ROLE;
 -- search_path is not trusted
 CREATE FUNCTION regress_batches.evil(a text, b text) RETURNS boolean LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'as %', current_user; END$$;
 CREATE OPERATOR regress_batches.<> (LEFTARG = text, RIGHTARG = text, FUNCTION = regress_batches.evil);
 SET search_path = regress_batches, pg_catalog, batchdedup;
 SELECT batchdedup.add_file(batchdedup.create_batch('mine'), 'm', NULL, NULL, 'new') = :'m' AS same;
-same
-t
 SELECT batchdedup.complete_file(batchdedup.create_batch('mine'), :'m', version => 2);
-complete_file
-t
 SELECT batchdedup.advance_batch(batchdedup.create_batch('mine'), 'gathering');
-advance_batch
-
 SET search_path = regress_batches, batchdedup, public;
 DROP OPERATOR regress_batches.<> (text, text);
+
 -- ---------- the target of the files ----------
+
 SELECT drop_target('file');
-ERROR:  target "file" is part of batchdedup
-HINT:  When it is flushed, its mode, on_full and guard can be changed.
 \echo :SQLSTATE
-42809
 SELECT alter_target('file', key => 'filename');
-ERROR:  target "file" is part of batchdedup
-HINT:  When it is flushed, its mode, on_full and guard can be changed.
 SELECT alter_target('file', logged => false);
-ERROR:  target "file" is part of batchdedup
-HINT:  When it is flushed, its mode, on_full and guard can be changed.
 SELECT alter_target('file', flush_interval => '3 seconds');
-alter_target
-
 SELECT alter_target('file', reset => 'flush_interval');
-alter_target
-
 SELECT count(*) FROM target WHERE target = 'file'::regclass;
-count
-0
+
 -- ---------- what is old goes ----------
+
 SELECT expire_batches('1 hour');
-expire_batches
-0
 SELECT flush('file') IS NOT NULL AS flushed;
-flushed
-t
 UPDATE batch_row SET updated_at = now() - interval '2 hours' WHERE name IN ('b', 'announced', 'c1');
 SELECT expire_batches('1 hour');
-expire_batches
-2
 SELECT name FROM batch ORDER BY 1;
-name
-again
-broken
-c1
-c2
-empty
-mine
-other
 SELECT expire_batches(NULL);
-ERROR:  interval must not be null
+
 SELECT discard_dead_letters('file') >= 0 AS discarded;
-discarded
-t
 DELETE FROM batch_row;
 SELECT count(*) FROM file;
-count
-0
+DELETE FROM event;
+
+CREATE VIEW progress AS
+SELECT name, status, total_files AS total, processed_files AS processed, failed_files AS failed, all_files_done_at IS NOT NULL AS barrier
+  FROM batch ORDER BY name;
+
+-- ---------- nobody else may use our triggers: their plans are kept ----------
+
+SELECT create_batch('poison') AS b \gset
+SELECT add_file(:'b', 'f') AS f \gset
+SELECT complete_upload(:'b');
+CREATE ROLE regress_bdd_other;
+CREATE SCHEMA regress_other;
+GRANT USAGE, CREATE ON SCHEMA regress_other TO regress_bdd_other;
+SET ROLE regress_bdd_other;
+CREATE TABLE regress_other.t (id int PRIMARY KEY, batch_id uuid, status int);
+CREATE TRIGGER t AFTER UPDATE ON regress_other.t REFERENCING OLD TABLE AS old_files NEW TABLE AS new_files
+FOR EACH STATEMENT EXECUTE FUNCTION batchdedup.file_changed_internal();
+\echo :SQLSTATE
+RESET ROLE;
+-- nor does it work where somebody may
+CREATE TRIGGER t AFTER UPDATE ON regress_other.t REFERENCING OLD TABLE AS old_files NEW TABLE AS new_files
+FOR EACH STATEMENT EXECUTE FUNCTION batchdedup.file_changed_internal();
+UPDATE regress_other.t SET id = 1;
+\echo :SQLSTATE
+SELECT complete_file(:'b', :'f');
+SELECT wait_batch(:'b', 'scattered', '10 s');
+
+-- ---------- a claim does not pass the barrier, nor end the upload ----------
+
+SELECT create_batch('claims') AS b \gset
+SELECT add_file(:'b', 'f') AS f \gset
+SELECT claim_batch('w', 'pending', 'uploaded', '1 min');
+\echo :SQLSTATE
+SELECT complete_upload(:'b');
+SELECT count(*) FROM claim_files('w', 1, '1 hour', :'b');
+SELECT claim_batch('w', 'scattering', 'scattered', '1 min');
+\echo :SQLSTATE
+SELECT claim_batch('w', 'gathering', 'gathering', '1 min');
+\echo :SQLSTATE
+SELECT complete_file(:'b', :'f');
+SELECT wait_batch(:'b', 'scattered', '10 s');
+
+-- ---------- a batch that failed, and whose file was done after all ----------
+
+SELECT create_batch('late') AS b \gset
+SELECT add_file(:'b', 'f') AS f \gset
+SELECT complete_upload(:'b');
+SELECT fail_file(:'b', :'f', 'x', false);
+SELECT flush('file') IS NOT NULL AS flushed;
+SELECT complete_file(:'b', :'f');
+SELECT flush('file') IS NOT NULL AS flushed;
+SELECT * FROM progress WHERE name = 'late';
+SELECT retry_files(:'b');
+SELECT * FROM progress WHERE name = 'late';
+
+-- by hand
+SELECT create_batch('hand') AS b \gset
+SELECT add_file(:'b', 'f') AS f \gset
+SELECT complete_upload(:'b'), advance_batch(:'b', 'failed');
+SELECT complete_file(:'b', :'f');
+SELECT flush('file') IS NOT NULL AS flushed;
+SELECT advance_batch(:'b', 'scattering');
+SELECT * FROM progress WHERE name = 'hand';
+SELECT create_batch('early') AS b \gset
+SELECT add_file(:'b', 'f') IS NOT NULL AS added;
+SELECT advance_batch(:'b', 'failed');
+SELECT advance_batch(:'b', 'scattering');
+\echo :SQLSTATE
+
+-- ---------- dead letters of failed files ----------
+
+SELECT create_batch('letters', max_attempts => 1) AS b \gset
+SELECT add_file(:'b', 'f') AS f \gset
+SELECT complete_upload(:'b');
+SELECT count(*) FROM claim_files('w', 1, '1 hour', :'b');
+SELECT fail_file(:'b', :'f', 'x', true);
+SELECT flush('file') IS NOT NULL AS flushed;
+SELECT retry_dead_letters('file');
+SELECT * FROM progress WHERE name = 'letters';
+SELECT filename, attempts FROM claim_files('w2', 1, '1 hour', :'b');
+SELECT count(*) FROM dead_letter;
+SELECT complete_file(:'b', :'f');
+SELECT wait_batch(:'b', 'scattered', '10 s');
+
+-- a claim that fails a batch hands out none of its files
+SELECT create_batch('exhausted', max_attempts => 1) AS b \gset
+SELECT count(add_file(:'b', 'f' || i)) FROM generate_series(1, 3) i;
+SELECT complete_upload(:'b');
+SELECT count(*) FROM claim_files('w', 1, '1 ms', :'b');
+SELECT pg_sleep(0.01);
+SELECT count(*) FROM claim_files('w2', 10, '1 hour', :'b');
+SELECT * FROM progress WHERE name = 'exhausted';
+
+-- ---------- completed files of a batch that is gone ----------
+
+SELECT create_batch('gone') AS b \gset
+SELECT count(add_file(:'b', 'f' || i)) FROM generate_series(1, 3) i;
+SELECT complete_upload(:'b');
+SELECT pause('file');
+SELECT count(complete_file(:'b', id)) FROM file WHERE batch_id = :'b';
+DELETE FROM batch_row WHERE id = :'b';
+SELECT resume('file');
+SELECT flush('file') IS NOT NULL AS flushed;
+SELECT count(*) FROM dead_letter WHERE sqlstate <> 'P0001';
+
+-- ---------- what was buffered of a version that is replaced ----------
+
+SELECT create_batch('replaced') AS b \gset
+SELECT add_file(:'b', 'f', checksum => '1') AS f \gset
+SELECT pause('file');
+SELECT complete_file(:'b', :'f', '{"rows": 5}');
+SELECT add_file(:'b', 'f', checksum => '2') = :'f' AS same;
+SELECT version, status, result, completed_at IS NOT NULL AS at FROM file_version;
+SELECT resume('file');
+
+-- ---------- waiting after a rollback, and for what was written directly ----------
+
+BEGIN;
+SAVEPOINT s;
+SELECT complete_file(:'b', :'f', version => 2);
+ROLLBACK TO s;
+SELECT wait_batch(:'b', 'pending', '0');
+ROLLBACK;
+SELECT complete_upload(:'b');
+BEGIN;
+SET LOCAL batchdedup.enabled = off;
+SELECT complete_file(:'b', :'f', version => 2);
+SELECT wait_batch(:'b', 'scattered', '0');
+COMMIT;
+
+-- ---------- workers: the event comes once, also if fewer are expected in the end ----------
+
+SELECT create_batch('workers') AS b \gset
+SELECT expect_workers(:'b', 'k', 3), complete_worker(:'b', 'k', '1'), complete_worker(:'b', 'k', '2');
+SELECT expect_workers(:'b', 'k', 2), expect_workers(:'b', 'k', 2);
+SELECT kind, payload FROM event WHERE batch_id = :'b' AND kind = 'workers_done';
+SELECT expect_workers(:'b', 'k', 3);
+\echo :SQLSTATE
+
+-- ---------- the steps that came with the extension ----------
+
+DELETE FROM batchdedup.batch_transition WHERE to_status = 'failed';
+\echo :SQLSTATE
+UPDATE batchdedup.batch_transition SET to_status = 'gathered' WHERE to_status = 'failed';
+TRUNCATE batchdedup.batch_transition;
+INSERT INTO batchdedup.batch_transition VALUES ('scattered', 'checked'), ('checked', 'completed');
+SELECT batchdedup.wait_batch(batchdedup.create_batch('steps'), 'chekced', '1 hour');
+\echo :SQLSTATE
+SELECT batchdedup.complete_upload(batchdedup.create_batch('steps'));
+SELECT batchdedup.advance_batch(batchdedup.create_batch('steps'), 'checked');
+SELECT batchdedup.wait_batch(batchdedup.create_batch('steps'), 'checked', '1 hour');
+DELETE FROM batchdedup.batch_transition WHERE 'checked' IN (from_status, to_status);
+SELECT * FROM batchdedup.claim_files('w', 1, '1 s', '00000000-0000-0000-0000-000000000000');
+\echo :SQLSTATE
+
+-- ---------- opened again behind the barrier: claimed as before ----------
+
+SELECT batchdedup.create_batch('behind', on_file_failure => 'continue') AS behind \gset
+SELECT batchdedup.add_file(:'behind', 'f' || i, 10, 'place', 'c') IS NOT NULL AS added FROM generate_series(1, 2) i;
+SELECT batchdedup.complete_upload(:'behind');
+SELECT batchdedup.complete_file(:'behind', id) FROM batchdedup.file WHERE batch_id = :'behind' AND filename = 'f1';
+SELECT batchdedup.fail_file(:'behind', id, 'broken', false) FROM batchdedup.file WHERE batch_id = :'behind' AND filename = 'f2';
+SELECT batchdedup.wait_batch(:'behind', 'scattered', '1 min');
+-- what was said just before counts, too
+SELECT batchdedup.retry_files(:'behind');
+SELECT filename FROM batchdedup.claim_files('w', 5, '1 min', :'behind');
+SELECT batchdedup.fail_file(:'behind', id, 'broken', false) FROM batchdedup.file WHERE batch_id = :'behind' AND filename = 'f2';
+SELECT batchdedup.retry_files(:'behind');
+SELECT filename, attempts FROM batchdedup.claim_files('w', 5, '1 min');
+SELECT batchdedup.add_file(:'behind', 'f1', 12, NULL, 'd') IS NOT NULL AS again;
+SELECT filename, size, location, checksum, version FROM batchdedup.claim_files('w', 5, '1 min');
+
+-- ---------- what makes a delivery another one ----------
+
+SELECT batchdedup.create_batch('same') AS same \gset
+SELECT batchdedup.add_file(:'same', 'f') IS NOT NULL AS added;
+-- what was not known is not another one
+SELECT batchdedup.add_file(:'same', 'f', 10) IS NOT NULL AS added;
+SELECT batchdedup.add_file(:'same', 'f', 10, 'here', 'c') IS NOT NULL AS added;
+SELECT batchdedup.add_file(:'same', 'f', 11, 'there', 'c') IS NOT NULL AS added;
+SELECT size, location, checksum, version FROM batchdedup.file WHERE batch_id = :'same';
+SELECT batchdedup.add_file(:'same', 'f', 11) IS NOT NULL AS another_size;
+SELECT batchdedup.add_file(:'same', 'f', 11, checksum => 'e') IS NOT NULL AS filled_in;
+SELECT batchdedup.add_file(:'same', 'f', 11, checksum => 'g') IS NOT NULL AS another_checksum;
+SELECT size, location, checksum, version FROM batchdedup.file WHERE batch_id = :'same';
+
+
+SELECT discard_dead_letters('file') >= 0 AS discarded;
+DELETE FROM batch_row;
 DELETE FROM event;
 REVOKE ALL ON ALL TABLES IN SCHEMA batchdedup FROM regress_bdd_batch;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA batchdedup FROM regress_bdd_batch;
 SET client_min_messages = warning;
-DROP SCHEMA regress_batches CASCADE;
-DROP ROLE regress_bdd_batch;
+DROP SCHEMA regress_batches, regress_other CASCADE;
+DROP ROLE regress_bdd_batch, regress_bdd_other;
