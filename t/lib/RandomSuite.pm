@@ -1,7 +1,7 @@
 package RandomSuite;
 
 # Runs many random programs and reports those that fail, made as small as
-# possible. The environment says which and how many: see 010_random_programs.pl.
+# possible. The environment says which and how many: see random_programs.pl.
 
 use strict;
 use warnings;

@@ -1,4 +1,4 @@
-# Random programs as in 010, with and without the buffer: sessions with
+# Random programs as in random_programs.pl, with and without the buffer: sessions with
 # batchdedup.enabled = off, targets in mode "direct", and both switched in the
 # middle of sessions and transactions. The calls and their rules are the same,
 # so the tables must end in the same way.
@@ -7,7 +7,7 @@
 # drives all sessions, these programs leave out what would have to wait: see
 # "writing without the buffer" in RandomModel.
 #
-# The environment variables are those of 010.
+# The environment variables are those of random_programs.pl.
 
 use strict;
 use warnings;

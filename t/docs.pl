@@ -1,7 +1,7 @@
 # Runs every SQL example of README.md and docs/*.md, file by file and from top
 # to bottom in a fresh database. A block that is followed by a ```text block
 # must end with that output: white space and the row counts of psql aside.
-# docs/cron.md wants another server: t/155_cron.pl runs its examples.
+# docs/cron.md wants another server: t/cron.pl runs its examples.
 
 use strict;
 use warnings;

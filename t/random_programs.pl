@@ -8,7 +8,7 @@
 # Seeds are fixed. What fails is made as small as possible and printed as SQL,
 # with the seed:
 #
-#   BDD_SEED=4711 prove … t/010_random_programs.pl       one program again
+#   BDD_SEED=4711 prove … t/random_programs.pl       one program again
 #   BDD_SEED=100000-199999 prove …                       many others
 #
 # and

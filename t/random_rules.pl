@@ -1,4 +1,4 @@
-# Random programs as in 010, on targets with merge rules, a version column, or
+# Random programs as in random_programs.pl, on targets with merge rules, a version column, or
 # coalesce_rows => false, with and without the buffer, logged or not, alone or in
 # a flush_group: the tables must end as if plain statements had run that say in
 # SQL what each rule means, and get() and the views must show what will be there.
