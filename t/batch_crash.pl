@@ -6,15 +6,13 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 use IPC::Run ();
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep time);
-use PowerLoss qw(start_server power_loss await_end);
+use PowerLoss qw(start_with_small_segments power_loss await_end);
+use Server qw($node sql wait_until dump_and_restore);
 
-my $node = start_server('batches', "restart_after_crash = off\nmax_connections = 60\nmax_wal_size = 200MB\n");
-
-sub sql { return $node->safe_psql('postgres', $_[0]) }
+start_with_small_segments('batches', "restart_after_crash = off\nmax_connections = 60\nmax_wal_size = 200MB\n");
 
 sub set
 {
@@ -226,9 +224,7 @@ complete('two generations', "filename <= 'f2'");
 	my $flush = IPC::Run::start(
 		[ 'psql', '-XqAt', '-d', $node->connstr('postgres'), '-c', 'SELECT batchdedup.flush()' ],
 		'<', \$in, '>', \$out, '2>', \$out);
-	$node->poll_query_until('postgres',
-		'SELECT EXISTS (SELECT FROM pg_locks l JOIN batchdedup.stat_worker w ON w.pid = l.pid WHERE NOT l.granted)')
-	  or die 'the worker does not wait';
+	wait_until('EXISTS (SELECT FROM pg_locks l JOIN batchdedup.stat_worker w ON w.pid = l.pid WHERE NOT l.granted)', 'the worker waits');
 	complete('two generations', "filename > 'f2'");
 	$holder->query_safe('COMMIT');
 	$holder->quit;
@@ -269,10 +265,7 @@ SELECT batchdedup.complete_file(batch_id, f.id) FROM batchdedup.file f JOIN batc
 SELECT batchdedup.flush();
 INSERT INTO batchdedup.batch_transition VALUES ('scattered', 'completed');
 SQL
-my $dump = $node->basedir . '/dump.sql';
-$node->command_ok([ 'pg_dump', '-d', $node->connstr('postgres'), '-f', $dump ], 'dump');
-$node->safe_psql('postgres', 'CREATE DATABASE restored');
-$node->command_ok([ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('restored'), '-f', $dump ], 'restore');
+dump_and_restore('postgres', 'restored');
 my $all = "SELECT md5(string_agg(b::text, '' ORDER BY b.id)) FROM batchdedup.batch b";
 is($node->safe_psql('restored', $all), sql($all), 'batches come back as they were');
 $all = "SELECT md5(string_agg(f::text, '' ORDER BY f.id)) FROM batchdedup.file f";

@@ -3,21 +3,16 @@
 use strict;
 use warnings;
 use FindBin;
+use lib "$FindBin::RealBin/lib";
 use JSON::PP;
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Server qw(start_server point_clients_at_server);
 
 my $bench = "$FindBin::RealBin/../bench";
-my $node = PostgreSQL::Test::Cluster->new('bench');
-$node->init;
-$node->append_conf('postgresql.conf', 'wal_level = replica');
-$node->append_conf('postgresql.conf', "shared_preload_libraries = 'batchdedup'\nrestart_after_crash = on");
-$node->start;
+start_server('bench', 'restart_after_crash = on');
 
-local $ENV{PGHOST} = $node->host;
-local $ENV{PGPORT} = $node->port;
-local $ENV{PGDATABASE} = 'postgres';
+point_clients_at_server();
 local %ENV = (
 	%ENV,
 	QUICK => 1,

@@ -3,21 +3,16 @@
 
 use strict;
 use warnings;
-use PostgreSQL::Test::Cluster;
+use FindBin;
+use lib "$FindBin::RealBin/lib";
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Server qw($node start_server sql await);
 
-my $node = PostgreSQL::Test::Cluster->new('tight');
-$node->init;
-$node->append_conf('postgresql.conf', 'wal_level = replica');
-$node->append_conf('postgresql.conf', <<'CONF');
-shared_preload_libraries = 'batchdedup'
+start_server('tight', <<'CONF');
 batchdedup.buffer_size = 4MB
 batchdedup.full_timeout = '1h'
 CONF
-$node->start;
-
-sub sql { return $node->safe_psql('postgres', $_[0]) }
 
 sql(<<'SQL');
 CREATE EXTENSION batchdedup;
@@ -47,8 +42,7 @@ sub commit { $_[0]->query_until(qr/ended/, "COMMIT;\n\\echo ended\n"); $_[0]->qu
 sub await_commit
 {
 	my ($name) = @_;
-	ok($node->poll_query_until('postgres',
-			"SELECT count(*) = 1 FROM pg_stat_activity WHERE query = 'COMMIT;' AND wait_event_type = 'Extension'"), $name);
+	await("count(*) = 1 FROM pg_stat_activity WHERE query = 'COMMIT;' AND wait_event_type = 'Extension'", $name);
 	return;
 }
 
@@ -74,7 +68,7 @@ is(sql("SELECT k / 1000, count(*), count(*) FILTER (WHERE v = rpad(k::text, 1000
 	join("\n", map { "$_|500|500" } 1 .. 3), 'with room it goes on, and its rows arrive');
 is(sql("SELECT string_agg(k::text, ' ' ORDER BY k) FROM other"), '1000 2000 3000',
 	'those of the other target, too; nothing of the transaction that failed');
-ok($node->poll_query_until('postgres', "SELECT used_bytes = 0 FROM batchdedup.stat_buffer"), 'all memory is given back');
+await("used_bytes = 0 FROM batchdedup.stat_buffer", 'all memory is given back');
 
 $node->stop;
 done_testing();

@@ -3,37 +3,21 @@
 
 use strict;
 use warnings;
-use PostgreSQL::Test::Cluster;
+use FindBin;
+use lib "$FindBin::RealBin/lib";
 use PostgreSQL::Test::Utils;
 use Test::More;
-
-my $node;
-
-sub sql { return $node->safe_psql('postgres', $_[0]) }
-
-sub fails
-{
-	my ($statement, $pattern, $name) = @_;
-	my ($out, $err) = ('', '');
-	$node->psql('postgres', "\\set VERBOSITY verbose\n$statement", stdout => \$out, stderr => \$err);
-	like($err, $pattern, $name);
-	return;
-}
+use Server qw($node start_server sql fails await start_session end_session);
 
 # Runs each statement in a session of its own, all at once.
 sub at_once
 {
-	my @sessions;
-	foreach my $statement (@_)
-	{
-		my $psql = $node->background_psql('postgres');
-		$psql->query_until(qr/started/, "\\echo started\n$statement;\n\\echo finished\n");
-		push @sessions, $psql;
-	}
+	my @sessions = map { start_session($_) } @_;
 	foreach my $psql (@sessions)
 	{
-		$psql->query_until(qr/finished/, "\n");
-		$psql->quit;
+		$psql->query_until(qr/finished/, "
+");
+		end_session($psql);
 	}
 	return;
 }
@@ -44,11 +28,7 @@ sub stat_of
 	return sql("SELECT $columns FROM batchdedup.stat_target WHERE target = '$table'::regclass");
 }
 
-$node = PostgreSQL::Test::Cluster->new('roomy');
-$node->init;
-$node->append_conf('postgresql.conf', 'wal_level = replica');
-$node->append_conf('postgresql.conf', "shared_preload_libraries = 'batchdedup'");
-$node->start;
+start_server('roomy');
 
 # ---------- ten keys, ten million times ----------
 
@@ -126,19 +106,14 @@ foreach my $name (sort keys %shapes)
 	is(sql("SELECT batchdedup.flush('$name')"), 60000, "$name: applied");
 	is(sql("SELECT count(*) FROM (TABLE $name EXCEPT TABLE ${name}_rows) d"), 0, "$name: as given");
 }
-ok($node->poll_query_until('postgres', "SELECT used_bytes = 0 FROM batchdedup.stat_buffer"), 'all memory is given back');
+await("used_bytes = 0 FROM batchdedup.stat_buffer", 'all memory is given back');
 $node->stop;
 
 # ---------- a small buffer ----------
 
-$node = PostgreSQL::Test::Cluster->new('tight');
-$node->init;
-$node->append_conf('postgresql.conf', 'wal_level = replica');
-$node->append_conf('postgresql.conf', <<'CONF');
-shared_preload_libraries = 'batchdedup'
+start_server('tight', <<'CONF');
 batchdedup.buffer_size = 4MB
 CONF
-$node->start;
 sql(<<'SQL');
 CREATE EXTENSION batchdedup;
 CREATE TABLE t (k int PRIMARY KEY, v text);
@@ -164,9 +139,8 @@ is(stat_of('t', 'inserted'), 16000, 'none of it directly');
 # Nobody makes room.
 sql("TRUNCATE t");
 sql("SELECT batchdedup.pause('t')");
-my $paused = $node->background_psql('postgres', on_error_stop => 0);
-$paused->query_until(qr/started/, "\\echo started\nSET batchdedup.full_timeout = '1h';\nCALL fill('t', 1, 4000);\n\\echo finished\n");
-ok( $node->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event_type = 'Extension' AND query LIKE '%CALL fill%' AND pid <> pg_backend_pid()"),
+my $paused = start_session("SET batchdedup.full_timeout = '1h'; CALL fill('t', 1, 4000)");
+await("count(*) = 1 FROM pg_stat_activity WHERE wait_event_type = 'Extension' AND query LIKE '%CALL fill%' AND pid <> pg_backend_pid()",
 	'paused: a writer waits');
 fails("SET batchdedup.full_timeout = '50ms'; SELECT batchdedup.upsert(ROW(0, 'x')::t)",
 	qr/ERROR:  53200: the buffer of "t" is full\nDETAIL: .*full_timeout \(50 ms\).*\nHINT:/, 'paused: another one gives up after full_timeout');
@@ -191,7 +165,7 @@ is(sql("SELECT count(*), count(*) FILTER (WHERE v = rpad(k::text, 1000, 'x')) FR
 # One target has all the memory, and another one none.
 sql("ALTER SYSTEM SET batchdedup.max_target_share = 1");
 sql("SELECT pg_reload_conf()");
-ok($node->poll_query_until('postgres', "SELECT current_setting('batchdedup.max_target_share') = '1'"), 'no limit');
+await("current_setting('batchdedup.max_target_share') = '1'", 'no limit');
 sql("SELECT batchdedup.pause('t')");
 $node->psql('postgres', "SET batchdedup.full_timeout = '50ms'; CALL fill('t', 1, 4000)");
 isnt(sql("SELECT status FROM batchdedup.health() WHERE check_name = 'buffer'"), 'ok', 'no limit: health() shows it');
@@ -231,7 +205,7 @@ foreach my $case (
 	is(sql($result), $expected, "large transaction, $name: rolled back it leaves nothing");
 }
 fails("SELECT batchdedup.upsert(ROW(1, repeat(md5(random()::text), 100000))::t)", qr/ERROR:  54000: .*\nDETAIL: .*\nHINT:  Raise batchdedup.buffer_size/, 'a row that can never fit');
-ok($node->poll_query_until('postgres', "SELECT used_bytes = 0 FROM batchdedup.stat_buffer"), 'all memory is given back');
+await("used_bytes = 0 FROM batchdedup.stat_buffer", 'all memory is given back');
 
 $node->stop;
 done_testing();

@@ -3,17 +3,13 @@
 
 use strict;
 use warnings;
-use PostgreSQL::Test::Cluster;
+use FindBin;
+use lib "$FindBin::RealBin/lib";
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Server qw($node start_server sql await);
 
-my $node = PostgreSQL::Test::Cluster->new('smaller');
-$node->init;
-$node->append_conf('postgresql.conf', 'wal_level = replica');
-$node->append_conf('postgresql.conf', "shared_preload_libraries = 'batchdedup'");
-$node->start;
-
-sub sql { return $node->safe_psql('postgres', $_[0]) }
+start_server('smaller');
 
 sql(<<'SQL');
 CREATE EXTENSION batchdedup;
@@ -50,7 +46,7 @@ SELECT count(batchdedup.upsert(ROW(k, rpad(k::text, 1000, 'd'))::b)) FROM genera
 SQL
 $node->append_conf('postgresql.conf', 'batchdedup.buffer_size = 4MB');
 $node->restart;
-ok($node->poll_query_until('postgres', "SELECT sum(buffered_rows) = 16000 FROM batchdedup.stat_target"), 'logged rows are there with less memory');
+await("sum(buffered_rows) = 16000 FROM batchdedup.stat_target", 'logged rows are there with less memory');
 sql("SELECT batchdedup.resume(t) FROM unnest('{a,b}'::regclass[]) t");
 sql('SELECT batchdedup.flush()');
 is(sql("SELECT count(*) FROM a WHERE v = rpad(k::text, 1000, 'c')"), 8000, 'and every one of them is applied');

@@ -9,24 +9,22 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 use DocExamples qw(examples run_example);
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep time);
+use Server qw(new_server);
 
 my $page = slurp_file("$FindBin::RealBin/../docs/cron.md");
 
 sub start
 {
 	my ($name, $settings) = @_;
-	my $node = PostgreSQL::Test::Cluster->new($name);
-	$node->init;
-	$node->append_conf('postgresql.conf', $_) for <<'CONF', $settings->($node);
-wal_level = replica
+	my $node = new_server($name, <<'CONF');
 shared_preload_libraries = 'batchdedup, pg_cron'
 max_worker_processes = 40
 batchdedup.buffer_size = 16MB
 CONF
+	$node->append_conf('postgresql.conf', $settings->($node));
 	$node->start;
 	return $node;
 }

@@ -8,16 +8,12 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 use DocExamples qw(examples run_example);
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Server qw($node start_server);
 
 my $root = "$FindBin::RealBin/..";
-my $node = PostgreSQL::Test::Cluster->new('docs');
-$node->init;
-$node->append_conf('postgresql.conf', 'wal_level = replica');
-$node->append_conf('postgresql.conf', "shared_preload_libraries = 'batchdedup'");
-$node->start;
+start_server('docs');
 
 my $number = 0;
 foreach my $file ("$root/README.md", sort glob "$root/docs/*.md")

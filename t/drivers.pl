@@ -7,10 +7,11 @@
 use strict;
 use warnings;
 use FindBin;
+use lib "$FindBin::RealBin/lib";
 use IPC::Run;
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Server qw($node start_server sql);
 
 my $root = "$FindBin::RealBin/..";
 my $programs = "$FindBin::RealBin/drivers";
@@ -19,20 +20,13 @@ my $page = slurp_file("$root/docs/drivers.md");
 my $work = PostgreSQL::Test::Utils::tempdir_short();
 
 # JDBC knows no Unix sockets.
-my $node = PostgreSQL::Test::Cluster->new('drivers');
-$node->init;
-$node->append_conf('postgresql.conf', 'wal_level = replica');
-$node->append_conf('postgresql.conf', <<'CONF');
-shared_preload_libraries = 'batchdedup'
+start_server('drivers', <<'CONF');
 listen_addresses = '127.0.0.1'
 CONF
-$node->start;
 
 $ENV{PGUSER} = getpwuid($<);
 $ENV{PGDATABASE} = 'postgres';
 $ENV{NODE_PATH} = "$installed/node_modules";
-
-sub sql { return $node->safe_psql('postgres', $_[0]) }
 
 sub start
 {

@@ -7,16 +7,13 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 use IPC::Run;
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep time);
-use PowerLoss qw(start_server power_loss);
+use PowerLoss qw(start_with_small_segments power_loss);
+use Server qw($node $database new_server sql dump_and_restore);
 
-my $node = start_server('events');
-my $database = 'postgres';
-
-sub sql { return $node->safe_psql($database, $_[0]) }
+start_with_small_segments('events');
 
 # ---------- at least once, in order, nothing skipped ----------
 
@@ -258,15 +255,13 @@ is($before{part}, join(' ', $late, $first + 3 .. $last), 'before: acknowledged i
 is($before{done}, '', 'before: all done');
 
 # In another cluster the xids of the dump are still to come; or they are taken.
-my $other = start_server('restored');
-my $dump = $node->basedir . '/dump.sql';
+my $other = new_server('restored', "batchdedup.retry_backoff = '10ms'");
+$other->start;
 
 sub restore
 {
 	my ($from, $name) = @_;
-	$node->command_ok([ 'pg_dump', '-f', $dump, '-d', $node->connstr($from) ], "pg_dump for $name");
-	$other->safe_psql('postgres', "CREATE DATABASE $name");
-	$other->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', $dump, '-d', $other->connstr($name) ], "restore $name");
+	dump_and_restore($from, $name, $other);
 	($node, $other, $database) = ($other, $node, $name);
 	return;
 }

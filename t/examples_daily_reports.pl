@@ -3,16 +3,14 @@
 use strict;
 use warnings;
 use FindBin;
-use PostgreSQL::Test::Cluster;
+use lib "$FindBin::RealBin/lib";
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Server qw($node start_server point_clients_at_server);
 
 my $root = "$FindBin::RealBin/..";
-my $node = PostgreSQL::Test::Cluster->new('examples');
-$node->init;
-$node->append_conf('postgresql.conf', "wal_level = replica\nshared_preload_libraries = 'batchdedup'");
-$node->start;
-%ENV = (%ENV, PGHOST => $node->host, PGPORT => $node->port, PGDATABASE => 'postgres');
+start_server('examples');
+point_clients_at_server();
 
 my ($out, $err) = run_command([ "$root/examples/daily_reports/run" ]);
 is($?, 0, 'daily_reports: as plain SQL') or diag("$out\n$err");

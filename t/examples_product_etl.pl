@@ -4,16 +4,14 @@
 use strict;
 use warnings;
 use FindBin;
-use PostgreSQL::Test::Cluster;
+use lib "$FindBin::RealBin/lib";
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Server qw($node start_server point_clients_at_server);
 
 my $run = "$FindBin::RealBin/../examples/product_etl/run";
-my $node = PostgreSQL::Test::Cluster->new('product_etl');
-$node->init;
-$node->append_conf('postgresql.conf', "wal_level = replica\nshared_preload_libraries = 'batchdedup'\nrestart_after_crash = on");
-$node->start;
-%ENV = (%ENV, PGHOST => $node->host, PGPORT => $node->port, PGDATABASE => 'postgres');
+start_server('product_etl', 'restart_after_crash = on');
+point_clients_at_server();
 
 sub run_example
 {

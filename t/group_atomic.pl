@@ -3,21 +3,16 @@
 
 use strict;
 use warnings;
-use PostgreSQL::Test::Cluster;
+use FindBin;
+use lib "$FindBin::RealBin/lib";
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Server qw($node start_server sql wait_until);
 
-my $node = PostgreSQL::Test::Cluster->new('groups');
-$node->init;
-$node->append_conf('postgresql.conf', 'wal_level = replica');
-$node->append_conf('postgresql.conf', <<'CONF');
-shared_preload_libraries = 'batchdedup'
+start_server('groups', <<'CONF');
 batchdedup.flush_rows = 1
 batchdedup.retry_backoff = '10ms'
 CONF
-$node->start;
-
-sub sql { return $node->safe_psql('postgres', $_[0]) }
 
 sql(<<'SQL');
 CREATE EXTENSION batchdedup;
@@ -91,7 +86,7 @@ my $holder = $node->background_psql('postgres');
 $holder->query_safe('SELECT pg_advisory_lock(7243)');
 sql($_) for "ALTER SYSTEM SET batchdedup.debug_point = 'seal:lock'", 'SELECT pg_reload_conf()', 'SELECT pg_sleep(0.1)';
 sql(q{SELECT batchdedup.upsert('hedge', '{"id": 101, "n": 1}')});
-$node->poll_query_until('postgres', q{SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted});
+wait_until(q{count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted});
 upsert_all(102);
 sql($_) for 'ALTER SYSTEM RESET batchdedup.debug_point', 'SELECT pg_reload_conf()';
 $holder->quit;

@@ -6,15 +6,13 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 use IPC::Run qw(start finish);
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep time);
-use PowerLoss qw(start_server power_loss await_end);
+use PowerLoss qw(start_with_small_segments power_loss await_end);
+use Server qw($node sql await wait_until);
 
-my $node = start_server('imports', "batchdedup.debug_point = ''", 'autovacuum = off');
-
-sub sql { return $node->safe_psql('postgres', $_[0]) }
+start_with_small_segments('imports', "batchdedup.debug_point = ''", 'autovacuum = off');
 
 sub staging
 {
@@ -287,7 +285,7 @@ for my $point (qw(sorted part written))
 	my $run = psql_start("SET batchdedup.debug_point = 'import-$point:wait';\nBEGIN;\n"
 		  . "SELECT batchdedup.finalize_batch(id) FROM batchdedup.batch_row WHERE name = 'progress';\n"
 		  . ($point eq 'written' ? 'COMMIT' : 'ROLLBACK'));
-	$node->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'") or die;
+	wait_until("count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'");
 	my $now = progress();
 	is("@$now[0, 2, 5, 6]", 'publishing 1300 2600 t', "$point: publishing is seen") if $point ne 'written';
 	is($now->[4], $point eq 'sorted' ? 1950 : 2600, "$point: so far") if $point ne 'written';
@@ -309,11 +307,11 @@ my $lock = $node->background_psql('postgres');
 $lock->query_until(qr/locked/, "BEGIN;\nSELECT count(*) FROM (SELECT FROM bar WHERE symbol = 's1' AND day = 1 FOR UPDATE) l;\n\\echo locked\n");
 sql("SELECT batchdedup.upsert(ARRAY[ROW('s1', 1, 1, 1), ROW('s1', 2, 1, 1)]::bar[])");
 my $flush = psql_start("SELECT batchdedup.flush('bar')");
-ok($node->poll_query_until('postgres', "SELECT count(*) = 1 FROM batchdedup.stat_progress WHERE (kind, phase, target, done, total) = ('flush', 'applying', 'bar'::regclass, 0, 2)"),
+await("count(*) = 1 FROM batchdedup.stat_progress WHERE (kind, phase, target, done, total) = ('flush', 'applying', 'bar'::regclass, 0, 2)",
 	'a flush is seen');
 $lock->quit;
 is(finish($flush), 1, 'it goes on');
-$node->poll_query_until('postgres', "SELECT count(*) = 0 FROM batchdedup.stat_progress WHERE kind = 'flush'") or die;
+wait_until("count(*) = 0 FROM batchdedup.stat_progress WHERE kind = 'flush'");
 
 # A process that is ended, and an error, leave nothing.
 begin_anew();
@@ -322,7 +320,7 @@ is(run_program("SET batchdedup.debug_point = 'import-part:exit';\nSELECT batchde
 	'lost', 'its process ends');
 like(run_program("SET batchdedup.debug_point = 'import-part:error';\nSELECT batchdedup.finalize_batch(id) FROM batchdedup.batch_row WHERE name = 'ended'"),
 	qr/debug point/, 'its publication fails');
-$node->poll_query_until('postgres', "SELECT count(*) = 0 FROM batchdedup.stat_progress_internal() WHERE kind = 'import'") or die;
+wait_until("count(*) = 0 FROM batchdedup.stat_progress_internal() WHERE kind = 'import'");
 nothing_is_seen('ended');
 is(run_program("SELECT batchdedup.finalize_batch(id) FROM batchdedup.batch_row WHERE name = 'ended'"), 'ok', 'and then succeeds');
 is(differences(), 0, 'every row as by plain SQL');

@@ -4,21 +4,18 @@
 
 use strict;
 use warnings;
-use PostgreSQL::Test::Cluster;
+use FindBin;
+use lib "$FindBin::RealBin/lib";
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep);
+use Server qw($node start_server start_session end_session);
 
-my $node = PostgreSQL::Test::Cluster->new('steps');
-$node->init;
-$node->append_conf('postgresql.conf', 'wal_level = replica');
-$node->append_conf('postgresql.conf', <<'CONF');
-shared_preload_libraries = 'batchdedup'
+start_server('steps', <<'CONF');
 batchdedup.retry_backoff = '10ms'
 batchdedup.worker_idle_timeout = '10min'
 autovacuum = off
 CONF
-$node->start;
 
 my $admin = $node->background_psql('postgres');
 
@@ -127,22 +124,6 @@ sub await_at_gate
 	return sql("SELECT pid $waiting");
 }
 
-sub start
-{
-	my ($point, $statements) = @_;
-	my $psql = $node->background_psql('postgres', on_error_stop => 0);
-	$psql->query_until(qr/started/, "\\echo started\nSET batchdedup.debug_point = '$point';\n$statements;\n\\echo finished\n");
-	return $psql;
-}
-
-sub finish
-{
-	my ($psql) = @_;
-	eval { $psql->quit };
-	eval { $psql->{run}->finish };
-	return;
-}
-
 sub gone
 {
 	my ($pid, $name) = @_;
@@ -171,17 +152,17 @@ foreach my $point ('entered', 'reserved', 'pre-commit', 'publish')
 		my $name = "writer, $action at $point";
 		sql($before);
 		close_gate();
-		my $writer = start("$point:lock", $transaction);
+		my $writer = start_session($transaction, "$point:lock");
 		my $pid = await_at_gate($name);
 		sql($beside);
 		# Somebody waits for him in a flush.
-		my $flush = start('', "SELECT batchdedup.flush()");
+		my $flush = start_session("SELECT batchdedup.flush()");
 		sql("SELECT pg_${action}_backend($pid)");
 		await("count(*) = 0 $waiting", $name) if $point ne 'publish';
 		open_gate();
 		$action eq 'cancel' ? $writer->query_until(qr/finished/, "\n") : gone($pid, $name);
 		$flush->query_until(qr/finished/, "\n");
-		finish($_) for $writer, $flush;
+		end_session($_) for $writer, $flush;
 		check($name, $point eq 'publish' ? 'committed' : 'rolled_back');
 	}
 }
@@ -212,7 +193,7 @@ foreach my $point ('quiet', 'apply', 'applied')
 		set_worker_point($point . ':' . ($waits ? 'lock' : $action));
 		sql($before . $transaction);
 		my $seen = -s $node->logfile;
-		my $flush = start('', "SELECT batchdedup.flush()");
+		my $flush = start_session("SELECT batchdedup.flush()");
 		if ($waits)
 		{
 			my $pid = await_at_gate($name);
@@ -239,7 +220,7 @@ foreach my $point ('quiet', 'apply', 'applied')
 			set_worker_point('');
 		}
 		$flush->query_until(qr/finished/, "\n");
-		finish($flush);
+		end_session($flush);
 		check($name, 'committed');
 	}
 }
@@ -253,12 +234,12 @@ foreach my $action ('cancel', 'terminate')
 	close_gate();
 	set_worker_point('apply:lock');
 	sql($before . $transaction . $beside);
-	my $flush = start('', "SELECT batchdedup.flush()");
+	my $flush = start_session("SELECT batchdedup.flush()");
 	await_at_gate($name);
 	my $pid = sql("SELECT pid FROM pg_stat_activity WHERE query LIKE 'SELECT batchdedup.flush()%' AND state = 'active' AND pid <> pg_backend_pid()");
 	sql("SELECT pg_${action}_backend($pid)");
 	$action eq 'cancel' ? $flush->query_until(qr/finished/, "\n") : gone($pid, $name);
-	finish($flush);
+	end_session($flush);
 	set_worker_point('');
 	open_gate();
 	check($name, 'committed');
@@ -279,7 +260,7 @@ foreach my $statement (sort keys %statements)
 		sql("SELECT batchdedup.pause('a')");
 		sql($before);
 		close_gate() if $waits;
-		my $psql = start('apply:' . ($waits ? 'lock' : $action), $statements{$statement}[0]);
+		my $psql = start_session($statements{$statement}[0], 'apply:' . ($waits ? 'lock' : $action));
 		if ($waits)
 		{
 			my $pid = await_at_gate($name);
@@ -289,7 +270,7 @@ foreach my $statement (sort keys %statements)
 			open_gate();
 		}
 		$psql->query_until(qr/finished/, "\n") if $action eq 'error' || $action eq 'cancel';
-		finish($psql);
+		end_session($psql);
 		is(content('a'), '', "$name: nothing is in the table");
 		is(sql("SELECT count(*) FROM batchdedup.buffered(NULL::a)"), 10, "$name: the rows are in the buffer");
 		sql($statements{$statement}[0]);

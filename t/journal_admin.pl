@@ -5,41 +5,18 @@ use strict;
 use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use PowerLoss qw(await_end);
-
-my $node;
+use Server qw($node start_server sql fails await);
 
 sub start_node
 {
 	my ($name, $conf) = @_;
 	$node->stop('immediate') if $node;
-	$node = PostgreSQL::Test::Cluster->new($name);
-	$node->init;
-	$node->append_conf('postgresql.conf', "wal_level = replica\nmax_wal_senders = 2\n"
-		  . "shared_preload_libraries = 'batchdedup'\n$conf");
-	$node->start;
+	start_server($name, "max_wal_senders = 2
+$conf");
 	sql('CREATE EXTENSION batchdedup; CREATE TABLE filler (x text)');
-	return;
-}
-
-sub sql { return $node->safe_psql('postgres', $_[0]) }
-
-sub fails
-{
-	my ($statement, $pattern, $name) = @_;
-	my ($out, $err) = ('', '');
-	$node->psql('postgres', "\\set VERBOSITY verbose\n$statement", stdout => \$out, stderr => \$err);
-	like($err, $pattern, $name);
-	return;
-}
-
-sub await
-{
-	my ($condition, $name) = @_;
-	ok($node->poll_query_until('postgres', "SELECT $condition"), $name);
 	return;
 }
 

@@ -6,61 +6,22 @@ use strict;
 use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep time);
-use PowerLoss qw(start_server power_loss await_end);
+use PowerLoss qw(start_with_small_segments power_loss crash);
+use Server qw($node sql fails wait_until start_session end_sessions);
 
-my $node = start_server('after', $PowerLoss::lazy, <<'CONF');
+start_with_small_segments('after', $PowerLoss::lazy, <<'CONF');
 batchdedup.buffer_size = '4MB'
 batchdedup.flush_interval = 0
 batchdedup.flush_rows = 0
 CONF
 
-my $database = 'postgres';
-
-sub sql { return $node->safe_psql($database, $_[0]) }
-
-sub fails
-{
-	my ($statement, $sqlstate, $name) = @_;
-	my ($out, $err) = ('', '');
-	$node->psql($database, "\\set VERBOSITY verbose\n$statement", stdout => \$out, stderr => \$err);
-	return like($err, qr/ERROR:  $sqlstate:/, $name);
-}
-
-sub crash
-{
-	power_loss($node);
-	$node->start;
-	return;
-}
-
 sub flush { return sql("SELECT batchdedup.flush()") }
 
 # What stays open while the server ends.
-my @sessions;
-
-sub start
-{
-	my ($statements, $point) = @_;
-	my $psql = $node->background_psql($database, on_error_stop => 0);
-	$psql->query_until(qr/finished/, "SET batchdedup.debug_point = '" . ($point // '') . "';\n$statements;\n\\echo finished\n");
-	push @sessions, $psql;
-	return;
-}
-
-sub forget_sessions
-{
-	foreach my $psql (@sessions)
-	{
-		eval { $psql->quit };
-		eval { $psql->{run}->finish };
-	}
-	@sessions = ();
-	return;
-}
+sub leave_open { my ($statements) = @_; return start_session($statements, undef, 'finished') }
 
 # The files of the replay; the launcher removes those that it does not need.
 sub replay_files { return scalar(() = glob($node->data_dir . '/batchdedup_replay/*')) }
@@ -99,9 +60,9 @@ foreach my $case (@statements)
 	foreach my $sync ('on', 'off')
 	{
 		sql("SELECT batchdedup.upsert('t', '{\"k\": 1, \"v\": 1}'), batchdedup.upsert('t', '{\"k\": 2, \"v\": 2}')");
-		start("BEGIN; $statement");
+		leave_open("BEGIN; $statement");
 		crash();
-		forget_sessions();
+		end_sessions();
 		flush();
 		is(sql($content), '1:1 2:2', "$name: crash before its commit");
 		sql("TRUNCATE t");
@@ -147,10 +108,10 @@ SELECT batchdedup.create_target('created');
 SELECT batchdedup.upsert(ROW(1, 1)::created);
 COMMIT;
 SQL
-start("BEGIN; SELECT batchdedup.create_target('rolled_back'); SELECT batchdedup.upsert(ROW(2, 2)::rolled_back)");
-start("BEGIN; SELECT batchdedup.drop_target('created')");
+leave_open("BEGIN; SELECT batchdedup.create_target('rolled_back'); SELECT batchdedup.upsert(ROW(2, 2)::rolled_back)");
+leave_open("BEGIN; SELECT batchdedup.drop_target('created')");
 crash();
-forget_sessions();
+end_sessions();
 flush();
 is(sql("SELECT v FROM unregistered"), 1, 'drop_target: its rows are there');
 is(sql("SELECT v FROM created"), 1, 'drop_target is not committed: rows are there');
@@ -305,9 +266,9 @@ SQL
 power_loss($node);
 $node->adjust_conf('postgresql.conf', 'batchdedup.debug_point', "'replay:wait'");
 $node->start;
-start("BEGIN; INSERT INTO bulk SELECT repeat('z', 1000) FROM generate_series(1, 3000)");
+leave_open("BEGIN; INSERT INTO bulk SELECT repeat('z', 1000) FROM generate_series(1, 3000)");
 # The walwriter flushes whole pages.
-$node->poll_query_until('postgres', 'SELECT pg_current_wal_flush_lsn() > pg_current_wal_insert_lsn() - 10000') or die;
+wait_until('pg_current_wal_flush_lsn() > pg_current_wal_insert_lsn() - 10000');
 $node->adjust_conf('postgresql.conf', 'batchdedup.debug_point', "''");
 sql("SELECT release()");
 flush();
@@ -315,5 +276,5 @@ is(sql($content), '1:42', 'WAL of others at the start is no gap');
 is(sql("SELECT missing_to IS NULL FROM batchdedup.stat_journal"), 't', 'and nothing is missing');
 
 $node->stop;
-forget_sessions();
+end_sessions();
 done_testing();

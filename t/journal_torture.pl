@@ -11,12 +11,12 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 use POSIX ();
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep time);
-use PowerLoss qw(start_server power_loss children_of);
 use Torture;
+use PowerLoss qw(start_with_small_segments power_loss children_of);
+use Server qw($node sql);
 
 use constant WRITERS => 8;
 
@@ -25,7 +25,7 @@ my $seconds = ($ENV{TORTURE_MINUTES} || 0) * 60 || 30;
 my $roll = Torture::dice($seed, 4711);
 diag("TORTURE_SEED=$seed, $seconds seconds");
 
-my $node = start_server('torture', <<'CONF');
+start_with_small_segments('torture', <<'CONF');
 batchdedup.buffer_size = '32MB'
 batchdedup.flush_interval = '200ms'
 restart_after_crash = on
@@ -33,7 +33,6 @@ max_wal_size = '8MB'
 checkpoint_timeout = '30s'
 CONF
 
-sub sql { return $node->safe_psql('postgres', $_[0]) }
 sql($Torture::setup);
 
 my $dsn = 'dbi:Pg:dbname=postgres;host=' . $node->host . ';port=' . $node->port;

@@ -6,15 +6,13 @@ use strict;
 use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep time);
-use PowerLoss qw(start_server power_loss await_end);
+use PowerLoss qw(start_with_small_segments power_loss crash await_end);
+use Server qw($node sql wait_until start_session end_sessions);
 
-my $node = start_server('windows', $PowerLoss::lazy, "batchdedup.buffer_size = '16MB'");
-
-sub sql { return $node->safe_psql('postgres', $_[0]) }
+start_with_small_segments('windows', $PowerLoss::lazy, "batchdedup.buffer_size = '16MB'");
 
 sub sqlstate
 {
@@ -24,13 +22,6 @@ sub sqlstate
 	return $err =~ /(?:ERROR|FATAL):  (\w{5}):/ ? $1 : $err ? 'lost' : '';
 }
 
-sub await
-{
-	my ($condition, $name) = @_;
-	$node->poll_query_until('postgres', "SELECT $condition") or die "$name: not true in the end: $condition";
-	return;
-}
-
 # For the worker and the launcher, and with it the next server.
 sub set_point
 {
@@ -38,37 +29,7 @@ sub set_point
 	$node->adjust_conf('postgresql.conf', 'batchdedup.debug_point', "'$point'");
 	return if !defined $node->{_pid};
 	$node->reload;
-	await("current_setting('batchdedup.debug_point') = '$point'", 'set_point');
-	return;
-}
-
-sub crash
-{
-	power_loss($node);
-	$node->start;
-	return;
-}
-
-# A session that is somewhere in its statements when the server ends.
-my @sessions;
-
-sub start
-{
-	my ($statements, $point) = @_;
-	my $psql = $node->background_psql('postgres', on_error_stop => 0);
-	$psql->query_until(qr/started/, "\\echo started\nSET batchdedup.debug_point = '" . ($point // '') . "';\n$statements;\n\\echo finished\n");
-	push @sessions, $psql;
-	return $psql;
-}
-
-sub forget_sessions
-{
-	foreach my $psql (@sessions)
-	{
-		eval { $psql->quit };
-		eval { $psql->{run}->finish };
-	}
-	@sessions = ();
+	wait_until("current_setting('batchdedup.debug_point') = '$point'", 'set_point');
 	return;
 }
 
@@ -76,9 +37,9 @@ sub forget_sessions
 sub run_to_kill
 {
 	my ($statements, $point) = @_;
-	start($statements, "$point:kill");
+	start_session($statements, "$point:kill");
 	await_end($node);
-	forget_sessions();
+	end_sessions();
 	return;
 }
 
@@ -87,11 +48,11 @@ sub run_to_kill
 sub run_to_flush
 {
 	my ($statements, $point) = @_;
-	start($statements, "$point:wait");
+	start_session($statements, "$point:wait");
 	await_at_point('client backend', $point);
 	flush_wal();
 	power_loss($node);
-	forget_sessions();
+	end_sessions();
 	return;
 }
 
@@ -100,7 +61,7 @@ sub await_at_point
 {
 	my ($type, $name, $count) = @_;
 	$count //= 1;
-	await("count(*) = $count FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND backend_type = '$type'", $name);
+	wait_until("count(*) = $count FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND backend_type = '$type'", $name);
 	return;
 }
 
@@ -240,18 +201,18 @@ foreach my $name (sort keys %transactions)
 sql(upserts());
 happened();
 sql('BEGIN; ' . upserts() . '; INSERT INTO plain VALUES (-1); ROLLBACK');
-start(upserts(), 'pre-commit:error')->query_until(qr/finished/, "\n");
-start('BEGIN; INSERT INTO plain VALUES (-1); ' . upserts() . '; COMMIT', 'pre-commit:error')->query_until(qr/finished/, "\n");
+start_session(upserts(), 'pre-commit:error')->query_until(qr/finished/, "\n");
+start_session('BEGIN; INSERT INTO plain VALUES (-1); ' . upserts() . '; COMMIT', 'pre-commit:error')->query_until(qr/finished/, "\n");
 crash();
 check('rolled back: nothing, also with a message in the WAL');
-forget_sessions();
+end_sessions();
 
 # An error once the message is there: the client may not be told that it failed.
 {
-	my $psql = start(upserts(), 'journaled:error');
+	my $psql = start_session(upserts(), 'journaled:error');
 	ok(eval { await_end($node, 10); 1 }, 'an error after the message ends the server');
 	crash() if defined $node->{_pid};
-	forget_sessions();
+	end_sessions();
 	$node->start if !defined $node->{_pid};
 	check_either('an error after the message: all or nothing');
 }
@@ -271,15 +232,15 @@ foreach my $point ('journaled', 'flushed')
 {
 	sql(upserts());
 	happened();
-	start(upserts(), "$point:wait");
+	start_session(upserts(), "$point:wait");
 	await_at_point('client backend', 'sealed');
 	# Nobody sees what may be gone after a crash.
 	is(sql("SELECT batchdedup.get('one', '{\"k\": 1}') ->> 'v'"), $now{v}, "$point: not published yet");
-	start('SELECT batchdedup.flush()');
-	await("count(*) = 1 FROM batchdedup.stat_worker WHERE waits_since IS NOT NULL", 'sealed');
+	start_session('SELECT batchdedup.flush()');
+	wait_until("count(*) = 1 FROM batchdedup.stat_worker WHERE waits_since IS NOT NULL", 'sealed');
 	sql("SELECT batchdedup.upsert('total', '{\"k\": 2, \"v\": 1}')");
 	power_loss($node);
-	forget_sessions();
+	end_sessions();
 	$node->start;
 	if ($point eq 'flushed')
 	{
@@ -300,7 +261,7 @@ sub apply_to
 {
 	my ($point) = @_;
 	set_point("$point:wait");
-	start('SELECT batchdedup.flush()');
+	start_session('SELECT batchdedup.flush()');
 	await_at_point('batchdedup worker', "apply to $point");
 	return;
 }
@@ -316,7 +277,7 @@ foreach my $point ('quiet', 'apply', 'applied')
 		apply_to($point);
 		flush_wal() if $flushed;
 		power_loss($node);
-		forget_sessions();
+		end_sessions();
 		set_point('');
 		$node->start;
 		check($name);
@@ -333,11 +294,11 @@ check('applied, commit not flushed');
 # Applied and kept in memory for an old snapshot.
 sql(upserts());
 happened();
-start('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM one');
+start_session('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM one');
 sql("SELECT batchdedup.flush()");
 flush_wal();
 crash();
-forget_sessions();
+end_sessions();
 check('applied, not freed');
 
 # The apply of what was found in the journal. The server starts, the worker
@@ -455,7 +416,7 @@ sub apply_something
 
 # The slot goes on only when the apply's commit is flushed.
 my $lsn = apply_something();
-await("$slot_at >= '$lsn'", 'slot');
+wait_until("$slot_at >= '$lsn'", 'slot');
 crash();
 check('slot moved');
 

@@ -3,24 +3,13 @@
 
 use strict;
 use warnings;
-use PostgreSQL::Test::Cluster;
+use FindBin;
+use lib "$FindBin::RealBin/lib";
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Server qw($node $database new_server sql dump_and_restore);
 
-sub new_node
-{
-	my ($name) = @_;
-	my $node = PostgreSQL::Test::Cluster->new($name);
-	$node->init;
-	$node->append_conf('postgresql.conf', 'wal_level = replica');
-	$node->append_conf('postgresql.conf', "shared_preload_libraries = 'batchdedup'");
-	return $node;
-}
-
-my $node = new_node('old');
-my $database = 'postgres';
-
-sub sql { return $node->safe_psql($database, $_[0]) }
+$node = new_server('old');
 
 # ---------- the old cluster ----------
 
@@ -56,7 +45,7 @@ for my $v (1 .. 3)
 # ---------- rows that are still buffered ----------
 
 my $old = $node;
-my $new = new_node('new');
+my $new = new_server('new');
 my $bindir = $old->config_data('--bindir');
 my @pg_upgrade = ('pg_upgrade', '--no-sync', '-d', $old->data_dir, '-D', $new->data_dir, '-b', $bindir, '-B', $bindir,
 	'-s', $new->host, '-p', $old->port, '-P', $new->port);
@@ -120,10 +109,7 @@ sql(q(ALTER TABLE "Other"."T" ADD CHECK (v < 100) NOT VALID; SELECT batchdedup.u
 $state{targets} =~ s/target::oid, //;
 $last_id = sql("SELECT last_value FROM batchdedup.target_option_target_id_seq");
 %before = map { $_ => sql($state{$_}) } keys %state;
-my $dump = $new->basedir . '/dump.sql';
-$new->command_ok([ 'pg_dump', '-f', $dump, '-d', $new->connstr('postgres') ], 'pg_dump');
-sql("CREATE DATABASE restored");
-$new->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', $dump, '-d', $new->connstr('restored') ], 'restore');
+dump_and_restore('postgres', 'restored');
 $database = 'restored';
 is(sql("SELECT count(*) FILTER (WHERE generation = 0 AND target_id IN (SELECT target_id FROM batchdedup.target_option)) = count(*) FROM batchdedup.mark"),
 	't', 'restored: marks of their own');

@@ -4,18 +4,16 @@
 use strict;
 use warnings;
 use FindBin;
-use PostgreSQL::Test::Cluster;
+use lib "$FindBin::RealBin/lib";
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Server qw($node start_server point_clients_at_server);
 
 my $root = "$FindBin::RealBin/..";
 my $data = "$root/examples/data";
-my $node = PostgreSQL::Test::Cluster->new('real_data');
-$node->init;
-$node->append_conf('postgresql.conf', 'wal_level = replica');
-$node->append_conf('postgresql.conf', "shared_preload_libraries = 'batchdedup'\nrestart_after_crash = on");
-$node->start;
-%ENV = (%ENV, PGHOST => $node->host, PGPORT => $node->port, PGDATABASE => 'postgres', CONNECTIONS => 4);
+start_server('real_data', 'restart_after_crash = on');
+point_clients_at_server();
+$ENV{CONNECTIONS} = 4;
 
 # Runs the script; returns the number of each line that it prints.
 sub replay

@@ -3,29 +3,12 @@
 
 use strict;
 use warnings;
+use FindBin;
+use lib "$FindBin::RealBin/lib";
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-
-my ($node, $database);
-
-sub sql { return $node->safe_psql($database, $_[0]) }
-
-sub fails
-{
-	my ($statement, $pattern, $name) = @_;
-	my ($out, $err) = ('', '');
-	$node->psql($database, "\\set VERBOSITY verbose\n$statement", stdout => \$out, stderr => \$err);
-	like($err, $pattern, $name);
-	return;
-}
-
-sub await
-{
-	my ($condition, $name) = @_;
-	ok($node->poll_query_until($database, "SELECT $condition"), $name);
-	return;
-}
+use Server qw($node $database start_server sql fails await);
 
 my $setup = <<'SQL';
 CREATE EXTENSION batchdedup;
@@ -35,12 +18,7 @@ SQL
 
 # ---------- without the library ----------
 
-$node = PostgreSQL::Test::Cluster->new('bare');
-$database = 'postgres';
-$node->init;
-$node->append_conf('postgresql.conf', 'wal_level = replica');
-$node->append_conf('postgresql.conf', "shared_preload_libraries = 'batchdedup'");
-$node->start;
+start_server('bare');
 sql($setup);
 sql("SELECT batchdedup.upsert(ROW(1, 'kept')::t); SELECT batchdedup.pause('t')");
 $node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
@@ -130,10 +108,7 @@ $node->stop;
 
 # ---------- a standby ----------
 
-my $primary = PostgreSQL::Test::Cluster->new('primary');
-$primary->init(allows_streaming => 1);
-$primary->append_conf('postgresql.conf', "shared_preload_libraries = 'batchdedup'");
-$primary->start;
+my $primary = start_server('primary', { allows_streaming => 1 });
 $primary->safe_psql('postgres', $setup);
 $primary->safe_psql('postgres', "SELECT batchdedup.upsert(ROW(1, 'applied')::t); SELECT batchdedup.flush('t')");
 $primary->safe_psql('postgres', <<'SQL');
@@ -178,18 +153,13 @@ $standby->stop;
 
 # ---------- no slot, no worker process ----------
 
-$node = PostgreSQL::Test::Cluster->new('small');
-$node->init;
-$node->append_conf('postgresql.conf', 'wal_level = replica');
 # One for the launcher, one for the worker of a single database.
-$node->append_conf('postgresql.conf', <<'CONF');
-shared_preload_libraries = 'batchdedup'
+start_server('small', <<'CONF');
 max_logical_replication_workers = 0
 max_worker_processes = 2
 max_parallel_workers = 0
 batchdedup.max_targets = 3
 CONF
-$node->start;
 $node->safe_psql('postgres', "CREATE DATABASE other");
 $node->safe_psql($_, $setup) for qw(postgres other);
 
@@ -244,12 +214,7 @@ $node->stop;
 
 # ---------- a backend is killed ----------
 
-$node = PostgreSQL::Test::Cluster->new('crash');
-$node->init;
-$node->append_conf('postgresql.conf', 'wal_level = replica');
-$node->append_conf('postgresql.conf', "shared_preload_libraries = 'batchdedup'\nrestart_after_crash = on");
-$node->start;
-$database = 'postgres';
+start_server('crash', 'restart_after_crash = on');
 sql($setup);
 sql("SELECT batchdedup.alter_target('t', logged => false)");
 sql("SELECT batchdedup.upsert(ROW(i, 'applied')::t) FROM generate_series(1, 100) i");

@@ -3,23 +3,18 @@
 
 use strict;
 use warnings;
-use PostgreSQL::Test::Cluster;
+use FindBin;
+use lib "$FindBin::RealBin/lib";
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Server qw($node start_server sql wait_until dump_and_restore);
 
-my $node = PostgreSQL::Test::Cluster->new('ends');
-$node->init;
-$node->append_conf('postgresql.conf', 'wal_level = replica');
-$node->append_conf('postgresql.conf', <<'CONF');
-shared_preload_libraries = 'batchdedup'
+start_server('ends', <<'CONF');
 batchdedup.shutdown_timeout = '1s'
 max_prepared_transactions = 2
 CONF
-$node->start;
 
 my $file = $node->data_dir . '/batchdedup.buffer';
-
-sub sql { return $node->safe_psql('postgres', $_[0]) }
 
 # Targets that only flush() or a shutdown applies.
 sql(<<'SQL');
@@ -57,7 +52,7 @@ sub restart_worker
 {
 	my $pid = sql("SELECT max(pid) FROM batchdedup.stat_worker");
 	sql("SELECT pg_terminate_backend(pid) FROM batchdedup.stat_worker");
-	$node->poll_query_until('postgres', "SELECT count(*) = 0 FROM batchdedup.stat_worker WHERE pid = " . ($pid || 0)) or die;
+	wait_until('count(*) = 0 FROM batchdedup.stat_worker WHERE pid = ' . ($pid || 0));
 	return;
 }
 
@@ -167,21 +162,19 @@ restart_worker();
 fill(++$round);
 sql("SET batchdedup.debug_point = ''; SELECT batchdedup.alter_target('free', flush_interval => '10 ms')");
 fill($round);
-$node->poll_query_until('postgres', "SELECT count(*) = 1 FROM batchdedup.stat_worker WHERE state = 'applying'") or die;
+wait_until("count(*) = 1 FROM batchdedup.stat_worker WHERE state = 'applying'");
 sql("ALTER SYSTEM RESET batchdedup.debug_point");
 sql("SELECT pg_reload_conf()");
 sql("SELECT pg_terminate_backend(pid) FROM batchdedup.stat_worker");
 sql("CREATE FUNCTION release() RETURNS void LANGUAGE C AS 'batchdedup', 'bdd_debug_release'");
 sql("SELECT release()");
-$node->poll_query_until('postgres', "SELECT count(*) = 500 FROM free WHERE v = 'free $round'")
-  or die 'rows were not applied';
+wait_until("count(*) = 500 FROM free WHERE v = 'free $round'", 'rows are applied');
 is(sql("SELECT max(calls) <= 2 FROM free"), 't', 'worker terminated in an apply: rows are applied once a generation');
 
 sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'batchdedup launcher'");
 sql("SELECT pg_terminate_backend(pid) FROM batchdedup.stat_worker");
 fill(++$round);
-$node->poll_query_until('postgres', "SELECT count(*) = 500 FROM free WHERE v = 'free $round'")
-  or die 'no worker came';
+wait_until("count(*) = 500 FROM free WHERE v = 'free $round'", 'a worker comes');
 pass('launcher terminated: it comes back, and a worker with it');
 
 # ---------- databases ----------
@@ -209,10 +202,7 @@ is(sql("SELECT count(*) FROM batchdedup.stat_worker WHERE database IS NULL"), 0,
 sql("SELECT batchdedup.resume('paused')");
 sql("SELECT batchdedup.flush()");
 my $before = sql("SELECT md5(string_agg(p::text, '' ORDER BY k)) FROM paused p");
-my $dump = $node->basedir . '/dump.sql';
-$node->command_ok([ 'pg_dump', '-f', $dump, '-d', $node->connstr('postgres') ], 'pg_dump');
-sql("CREATE DATABASE restored");
-$node->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', $dump, '-d', $node->connstr('restored') ], 'restore');
+dump_and_restore('postgres', 'restored');
 is($node->safe_psql('restored', "SELECT md5(string_agg(p::text, '' ORDER BY k)) FROM paused p"), $before, 'tables are the same');
 is($node->safe_psql('restored', "SELECT string_agg(target::text || ':' || key, ' ' ORDER BY target::text) FROM batchdedup.target"),
 	'locked:k paused:k unlogged:k', 'targets are registered');

@@ -4,30 +4,16 @@
 
 use strict;
 use warnings;
-use PostgreSQL::Test::Cluster;
+use FindBin;
+use lib "$FindBin::RealBin/lib";
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Server qw($node start_server sql fails);
 
-my $node = PostgreSQL::Test::Cluster->new('versions');
-$node->init;
-$node->append_conf('postgresql.conf', 'wal_level = replica');
-$node->append_conf('postgresql.conf', <<'CONF');
-shared_preload_libraries = 'batchdedup'
+start_server('versions', <<'CONF');
 batchdedup.flush_interval = 0
 client_min_messages = warning
 CONF
-$node->start;
-
-sub sql { return $node->safe_psql('postgres', $_[0]); }
-
-sub fails
-{
-	my ($sql, $pattern, $name) = @_;
-	my $err = '';
-	$node->psql('postgres', "\\set VERBOSITY verbose\n$sql", stderr => \$err);
-	like($err, $pattern, $name);
-	return;
-}
 
 sql('CREATE EXTENSION batchdedup');
 my $major = int(sql('SHOW server_version_num') / 10000);

@@ -7,22 +7,13 @@ use FindBin;
 use lib "$FindBin::RealBin/lib";
 use IO::Socket::UNIX;
 use IPC::Run;
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep time);
-use PowerLoss qw(start_server);
+use PowerLoss qw(start_with_small_segments);
+use Server qw($node $database sql await);
 
-my $node = start_server('bound', 'max_prepared_transactions = 20', 'wal_level = logical', 'max_wal_senders = 4', 'max_connections = 60');
-
-sub sql { return $node->safe_psql('postgres', $_[0]) }
-
-sub await
-{
-	my ($condition, $name) = @_;
-	ok($node->poll_query_until('postgres', "SELECT $condition"), $name);
-	return;
-}
+start_with_small_segments('bound', 'max_prepared_transactions = 20', 'wal_level = logical', 'max_wal_senders = 4', 'max_connections = 60');
 
 my $functions = <<'SQL';
 CREATE EXTENSION batchdedup;

@@ -6,34 +6,16 @@ use strict;
 use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep time);
-use PowerLoss qw(start_server power_loss await_end);
+use PowerLoss qw(start_with_small_segments power_loss await_end);
+use Server qw($node $database sql fails wait_until start_session end_session);
 
-my $node = start_server('sync_crash', <<'CONF');
+start_with_small_segments('sync_crash', <<'CONF');
 autovacuum = off
 client_min_messages = warning
 CONF
-my $database = 'postgres';
-
-sub sql { return $node->safe_psql($database, $_[0]) }
-
-sub fails
-{
-	my ($statement, $error, $name) = @_;
-	my ($out, $err) = ('', '');
-	$node->psql($database, "\\set VERBOSITY verbose\n$statement", stdout => \$out, stderr => \$err);
-	return like($err, $error, $name);
-}
-
-sub await
-{
-	my ($condition, $name) = @_;
-	$node->poll_query_until($database, "SELECT $condition") or die "$name: not true in the end: $condition";
-	return;
-}
 
 # ---------- interrupted runs ----------
 
@@ -91,22 +73,6 @@ sub check_done
 my $run = "CALL batchdedup.run_sync('c')";
 my $waits = "FROM pg_locks WHERE locktype = 'advisory' AND objid = 7243 AND NOT granted";
 
-sub start
-{
-	my ($statements) = @_;
-	my $psql = $node->background_psql($database, on_error_stop => 0);
-	$psql->query_until(qr/started/, "\\echo started\n$statements;\n\\echo finished\n");
-	return $psql;
-}
-
-sub forget
-{
-	my ($psql) = @_;
-	eval { $psql->quit };
-	eval { $psql->{run}->finish };
-	return;
-}
-
 # In what way the second slice of a sync ends, and what is said of it.
 my %ways = (
 	error => sub { fails("SET batchdedup.debug_point = '$_[0]:error'; $run", qr/debug point "$_[0]" was hit/, $_[1]) },
@@ -117,10 +83,10 @@ my %ways = (
 		$node->start;
 	},
 	power_loss => sub {
-		my $psql = start("SET batchdedup.debug_point = '$_[0]:wait'; $run");
-		await("count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND query LIKE 'CALL%'", $_[1]);
+		my $psql = start_session("SET batchdedup.debug_point = '$_[0]:wait'; $run");
+		wait_until("count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND query LIKE 'CALL%'", $_[1]);
 		power_loss($node);
-		forget($psql);
+		end_session($psql);
 		$node->start;
 	});
 sql("CREATE FUNCTION release() RETURNS void LANGUAGE C AS 'batchdedup', 'bdd_debug_release'");
@@ -133,14 +99,14 @@ foreach my $action ('cancel', 'terminate')
 		my $how = $point eq 'sync-committed' ? 'wait' : 'lock';
 		my $who = $how eq 'lock' ? $waits : "FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND query LIKE 'CALL%'";
 		$gate->query_safe('SELECT pg_advisory_lock(7243)');
-		my $psql = start("SET batchdedup.debug_point = '$point:$how'; $run");
-		await("count(*) = 1 $who", $name);
+		my $psql = start_session("SET batchdedup.debug_point = '$point:$how'; $run");
+		wait_until("count(*) = 1 $who", $name);
 		my $pid = sql("SELECT pid $who");
 		sql("SELECT pg_${action}_backend($pid)");
 		sql('SELECT release()') if $how eq 'wait';
 		$psql->query_until(qr/finished/, "\n") if $action eq 'cancel';
-		await("count(*) = 0 FROM pg_stat_activity WHERE pid = $pid", $name) if $action eq 'terminate';
-		forget($_) for $psql, $gate;
+		wait_until("count(*) = 0 FROM pg_stat_activity WHERE pid = $pid", $name) if $action eq 'terminate';
+		end_session($_) for $psql, $gate;
 	};
 }
 
@@ -185,7 +151,7 @@ for (1 .. 6)
 	sql("INSERT INTO s (id, v) SELECT i, 'new' FROM generate_series($next, $next + 299) i; "
 		  . "UPDATE s SET at = now(), v = v || '+' WHERE random() < 0.3");
 	$next += 300;
-	my $psql = start("CALL batchdedup.run_sync('c', slice_rows => 3)");
+	my $psql = start_session("CALL batchdedup.run_sync('c', slice_rows => 3)");
 	sleep rand() * 0.15;
 	if (rand() < 0.5)
 	{
@@ -196,9 +162,9 @@ for (1 .. 6)
 	{
 		sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'CALL batchdedup%' AND pid <> pg_backend_pid()");
 	}
-	forget($psql);
+	end_session($psql);
 }
-await("count(*) = 0 FROM pg_stat_activity WHERE query LIKE 'CALL batchdedup%' AND pid <> pg_backend_pid() AND state <> 'idle'", 'random');
+wait_until("count(*) = 0 FROM pg_stat_activity WHERE query LIKE 'CALL batchdedup%' AND pid <> pg_backend_pid() AND state <> 'idle'", 'random');
 sql("$run");
 check_random('at random');
 note(sql("SELECT count(*) || ' runs, ' || sum(slices) || ' slices, ' || sum(rows_read) || ' rows' FROM batchdedup.sync_run"));
@@ -365,12 +331,12 @@ INSERT INTO c1 (id, v) SELECT i, i FROM generate_series(1, 30) i;
 SELECT batchdedup.create_sync('first', 'c1', 'c2', cursor => 'at', mapping => '{"at": "clock_timestamp()"}', hash_exclude => 'at', slice_rows => 4),
 	batchdedup.create_sync('second', 'c2', 'c3', cursor => 'at', mapping => '{"at": "clock_timestamp()"}', hash_exclude => 'at', slice_rows => 5);
 SQL
-my @both = map { start(join ";\n", ("CALL batchdedup.run_sync('$_')") x 40) } 'first', 'second';
+my @both = map { start_session(join ";\n", ("CALL batchdedup.run_sync('$_')") x 40) } 'first', 'second';
 for my $i (1 .. 20)
 {
 	sql("UPDATE c1 SET v = v + 100, at = now() WHERE id % 5 = $i % 5; INSERT INTO c1 (id, v) VALUES (1000 + $i, $i)");
 }
-$_->query_until(qr/finished/, "\n"), forget($_) for @both;
+$_->query_until(qr/finished/, "\n"), end_session($_) for @both;
 sql("CALL batchdedup.run_sync('$_')") for 'first', 'second';
 same('SELECT id, v FROM c1', 'SELECT id, v FROM c3', 'a chain: all comes through');
 sql("CALL batchdedup.run_sync('$_')") for 'first', 'second';
@@ -444,12 +410,12 @@ SKIP:
 	sql("SELECT batchdedup.reset_watermark('f'); UPDATE g SET v = 'other'");
 	my $gate = $node->background_psql($database);
 	$gate->query_safe('SELECT pg_advisory_lock(7243)');
-	my $psql = start("SET batchdedup.debug_point = 'sync-committed:lock'; CALL batchdedup.run_sync('f')");
-	await("count(*) = 1 $waits", 'foreign table');
+	my $psql = start_session("SET batchdedup.debug_point = 'sync-committed:lock'; CALL batchdedup.run_sync('f')");
+	wait_until("count(*) = 1 $waits", 'foreign table');
 	sql("SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE datname = 'far' AND application_name = 'postgres_fdw'");
 	$gate->query_safe('SELECT pg_advisory_unlock(7243)');
 	$psql->query_until(qr/finished/, "\n");
-	forget($_) for $psql, $gate;
+	end_session($_) for $psql, $gate;
 	sql("CALL batchdedup.run_sync('f')");
 	is(sql("SELECT count(*) FROM g WHERE v = 'other'"), 0, 'foreign table: after a lost connection');
 	$node->safe_psql('far', 'DROP TABLE f');

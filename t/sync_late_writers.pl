@@ -7,11 +7,13 @@
 
 use strict;
 use warnings;
+use FindBin;
+use lib "$FindBin::RealBin/lib";
 use IPC::Run;
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
+use Server qw($node start_server);
 
 use constant { WRITERS => 16, TRANSACTIONS => 14 };
 
@@ -20,17 +22,14 @@ my $seed = $ENV{SYNC_SEED} || time % 1_000_000 + $$ * 7 | 0;
 diag("SYNC_SEED=$seed, $runs runs");
 srand($seed);
 
-my $node = PostgreSQL::Test::Cluster->new('sync_writers');
-$node->init;
-$node->append_conf('postgresql.conf', <<'CONF');
-shared_preload_libraries = 'batchdedup'
+start_server('sync_writers', <<'CONF');
+wal_level = minimal
 max_prepared_transactions = 40
 max_connections = 60
 deadlock_timeout = '20ms'
 autovacuum = off
 log_statement = none
 CONF
-$node->start;
 
 my $admin = $node->background_psql('postgres');
 $admin->set_query_timer_restart;

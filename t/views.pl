@@ -3,25 +3,22 @@
 
 use strict;
 use warnings;
+use FindBin;
+use lib "$FindBin::RealBin/lib";
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Server qw($node start_server sql_in);
 
-my $node = PostgreSQL::Test::Cluster->new('views');
-$node->init(allows_streaming => 1);
-$node->append_conf('postgresql.conf', <<'CONF');
-shared_preload_libraries = 'batchdedup'
+start_server('views', { allows_streaming => 1 }, <<'CONF');
 batchdedup.buffer_size = 4MB
 batchdedup.flush_interval = 0
 CONF
-$node->start;
-
-sub sql { my ($database, $sql) = @_; return $node->safe_psql($database, $sql) }
 
 sub run_tool { return $node->command_ok([@_], "$_[0] $_[1]") }
 
 $node->safe_psql('postgres', 'CREATE DATABASE source');
-sql('source', <<'SQL');
+sql_in('source', <<'SQL');
 CREATE EXTENSION batchdedup;
 CREATE SCHEMA app;
 CREATE DOMAIN app.name AS text CHECK (VALUE <> '');
@@ -52,20 +49,20 @@ my $parts = q{SELECT tableoid::regclass, k, r, v FROM app.parts ORDER BY k, r};
 sub works
 {
 	my ($database, $name) = @_;
-	is(sql($database, $orders), "1|A|new|1.00|1|new!\n2|B|new|2.00|2|new!", "$name: the view shows the table");
-	is( sql($database, q{INSERT INTO app.book ("order No", total) VALUES ('C', 3) RETURNING id, status, at = now(), nr, made}),
+	is(sql_in($database, $orders), "1|A|new|1.00|1|new!\n2|B|new|2.00|2|new!", "$name: the view shows the table");
+	is( sql_in($database, q{INSERT INTO app.book ("order No", total) VALUES ('C', 3) RETURNING id, status, at = now(), nr, made}),
 		'3|new|t|3|new!', "$name: defaults, identity and sequence");
-	sql($database, q{UPDATE app.book SET status = 'paid' WHERE "order No" = 'A'});
-	sql($database, q{DELETE FROM app.book WHERE "order No" = 'B'});
-	is(sql($database, $orders), "1|A|paid|1.00|1|paid!\n3|C|new|3.00|3|new!", "$name: through the view");
-	is( sql($database, "SET batchdedup.debug_point = 'overlay:error'; SELECT total FROM app.book WHERE \"order No\" = 'C'"),
+	sql_in($database, q{UPDATE app.book SET status = 'paid' WHERE "order No" = 'A'});
+	sql_in($database, q{DELETE FROM app.book WHERE "order No" = 'B'});
+	is(sql_in($database, $orders), "1|A|paid|1.00|1|paid!\n3|C|new|3.00|3|new!", "$name: through the view");
+	is( sql_in($database, "SET batchdedup.debug_point = 'overlay:error'; SELECT total FROM app.book WHERE \"order No\" = 'C'"),
 		'3.00', "$name: a lookup");
-	is(sql($database, 'SELECT count(*) FROM app.orders'), 2, "$name: not in the table yet");
-	is(sql($database, q{INSERT INTO app.parts VALUES (1, 2, 'new'), (2, 1, 'new') RETURNING k}), '', "$name: redirected");
-	is(sql($database, 'SELECT count(*) FROM app.parts'), 2, "$name: redirected rows are not in the table yet");
-	is(sql($database, 'SELECT batchdedup.flush()'), 5, "$name: flush");
-	is(sql($database, 'SELECT id, "order No", state, total FROM app.orders ORDER BY 2'), "1|A|paid|1.00\n3|C|new|3.00", "$name: applied");
-	is(sql($database, $parts), "app.parts_1|1|1|one\napp.parts_2|1|2|new\napp.parts_1|2|1|new", "$name: applied to partitions");
+	is(sql_in($database, 'SELECT count(*) FROM app.orders'), 2, "$name: not in the table yet");
+	is(sql_in($database, q{INSERT INTO app.parts VALUES (1, 2, 'new'), (2, 1, 'new') RETURNING k}), '', "$name: redirected");
+	is(sql_in($database, 'SELECT count(*) FROM app.parts'), 2, "$name: redirected rows are not in the table yet");
+	is(sql_in($database, 'SELECT batchdedup.flush()'), 5, "$name: flush");
+	is(sql_in($database, 'SELECT id, "order No", state, total FROM app.orders ORDER BY 2'), "1|A|paid|1.00\n3|C|new|3.00", "$name: applied");
+	is(sql_in($database, $parts), "app.parts_1|1|1|one\napp.parts_2|1|2|new\napp.parts_1|2|1|new", "$name: applied to partitions");
 	return;
 }
 
@@ -86,11 +83,11 @@ is(slurp_file("$dir/again.sql") =~ s/^\\(un)?restrict .*$//mgr, slurp_file("$dir
 run_tool('pg_restore', '--exit-on-error', '--schema-only', '-d', $node->connstr('parts'), "$dir/source.dump");
 run_tool('pg_restore', '--exit-on-error', '--data-only', '--disable-triggers', '-d', $node->connstr('parts'), "$dir/source.dump");
 works('parts', 'data only');
-sql('parts', 'TRUNCATE app.parts');
+sql_in('parts', 'TRUNCATE app.parts');
 run_tool('pg_restore', '--exit-on-error', '--data-only', '-n', 'app', '-t', 'parts_1', '-t', 'parts_2', '-d', $node->connstr('parts'), "$dir/source.dump");
-is(sql('parts', 'SELECT count(*) FROM app.parts'), 0, 'data only, with triggers: rows are in the buffer');
-is(sql('parts', 'SELECT batchdedup.flush()'), 2, 'data only, with triggers: and flushed from there');
-is(sql('parts', $parts), "app.parts_1|1|1|one\napp.parts_2|1|2|two", 'data only, with triggers: as they were');
+is(sql_in('parts', 'SELECT count(*) FROM app.parts'), 0, 'data only, with triggers: rows are in the buffer');
+is(sql_in('parts', 'SELECT batchdedup.flush()'), 2, 'data only, with triggers: and flushed from there');
+is(sql_in('parts', $parts), "app.parts_1|1|1|one\napp.parts_2|1|2|two", 'data only, with triggers: as they were');
 works('source', 'the source');
 
 # ---------- on a standby ----------
@@ -99,8 +96,8 @@ $node->backup('b');
 my $standby = PostgreSQL::Test::Cluster->new('views_standby');
 $standby->init_from_backup($node, 'b', has_streaming => 1);
 $standby->start;
-sql('source', q{INSERT INTO app.book ("order No", total) VALUES ('D', 4)});
-sql('source', q{CREATE TABLE marker ()});
+sql_in('source', q{INSERT INTO app.book ("order No", total) VALUES ('D', 4)});
+sql_in('source', q{CREATE TABLE marker ()});
 $node->wait_for_catchup($standby, 'replay', $node->lsn('insert'));
 is($standby->safe_psql('source', $orders), "1|A|paid|1.00|1|paid!\n3|C|new|3.00|3|new!", 'a standby shows the table through the view');
 is($standby->safe_psql('source', q{SELECT total FROM app.book WHERE "order No" = 'A'}), '1.00', 'a standby: by key');
@@ -112,7 +109,7 @@ $standby->stop;
 
 # ---------- larger than the buffer ----------
 
-sql('source', <<'SQL');
+sql_in('source', <<'SQL');
 CREATE TABLE big (k int PRIMARY KEY, v text);
 INSERT INTO big SELECT i, 'old' FROM generate_series(1, 10000, 2) i;
 SELECT batchdedup.create_target('big', flush_rows => 0);
@@ -120,24 +117,24 @@ SELECT batchdedup.create_view('big');
 SQL
 my $big = 'SELECT count(*), count(DISTINCT k), min(length(v)), max(length(v)) FROM';
 # What the statement reads changes under it, from pending to written.
-is( sql('source', "BEGIN; UPDATE big_buffered SET v = rpad(k::text, 1000); INSERT INTO big_buffered SELECT k + 1, rpad(v, 2000) FROM big_buffered; $big big_buffered; COMMIT"),
+is( sql_in('source', "BEGIN; UPDATE big_buffered SET v = rpad(k::text, 1000); INSERT INTO big_buffered SELECT k + 1, rpad(v, 2000) FROM big_buffered; $big big_buffered; COMMIT"),
 	'10000|10000|1000|2000', 'larger than the buffer: in its own transaction');
-is(sql('source', "$big big_buffered"), '10000|10000|1000|2000', 'larger than the buffer: afterwards');
-sql('source', 'SELECT batchdedup.flush()');
-is(sql('source', "$big big"), '10000|10000|1000|2000', 'larger than the buffer: in the table');
-sql('source', 'TRUNCATE big');
-sql('source', "COPY (SELECT i, rpad('x', 1000) FROM generate_series(1, 10000) i) TO '$dir/rows'");
-sql('source', "COPY big_buffered FROM '$dir/rows'");
-is(sql('source', "$big big_buffered"), '10000|10000|1000|1000', 'larger than the buffer: COPY into the view');
-sql('source', "SELECT batchdedup.create_redirect('big'); TRUNCATE big; COPY big FROM '$dir/rows'");
-is(sql('source', "$big big_buffered"), '10000|10000|1000|1000', 'larger than the buffer: COPY, redirected');
-sql('source', 'SELECT batchdedup.flush()');
-is(sql('source', "$big big"), '10000|10000|1000|1000', 'larger than the buffer: COPY, in the table');
+is(sql_in('source', "$big big_buffered"), '10000|10000|1000|2000', 'larger than the buffer: afterwards');
+sql_in('source', 'SELECT batchdedup.flush()');
+is(sql_in('source', "$big big"), '10000|10000|1000|2000', 'larger than the buffer: in the table');
+sql_in('source', 'TRUNCATE big');
+sql_in('source', "COPY (SELECT i, rpad('x', 1000) FROM generate_series(1, 10000) i) TO '$dir/rows'");
+sql_in('source', "COPY big_buffered FROM '$dir/rows'");
+is(sql_in('source', "$big big_buffered"), '10000|10000|1000|1000', 'larger than the buffer: COPY into the view');
+sql_in('source', "SELECT batchdedup.create_redirect('big'); TRUNCATE big; COPY big FROM '$dir/rows'");
+is(sql_in('source', "$big big_buffered"), '10000|10000|1000|1000', 'larger than the buffer: COPY, redirected');
+sql_in('source', 'SELECT batchdedup.flush()');
+is(sql_in('source', "$big big"), '10000|10000|1000|1000', 'larger than the buffer: COPY, in the table');
 
 # ---------- several readers and writers, and the worker ----------
 
 # Each statement shows every key once, whatever is published and applied.
-sql('source', <<'SQL');
+sql_in('source', <<'SQL');
 CREATE TABLE busy (k int PRIMARY KEY, v int NOT NULL);
 INSERT INTO busy SELECT i, 0 FROM generate_series(1, 200, 2) i;
 SELECT batchdedup.create_target('busy', flush_interval => '5 milliseconds', guard => 'off');
@@ -186,19 +183,19 @@ foreach my $session (@sessions)
 {
 	ok($session->{run}->finish, 'busy: a session ends well') or diag($session->{err});
 }
-is(sql('source', 'SELECT DISTINCT what FROM found'), '', 'busy: every statement shows each key once');
-cmp_ok(sql('source', "SELECT flushes FROM batchdedup.stat_target WHERE target = 'busy'::regclass"), '>', 5, 'busy: the worker was busy, too');
+is(sql_in('source', 'SELECT DISTINCT what FROM found'), '', 'busy: every statement shows each key once');
+cmp_ok(sql_in('source', "SELECT flushes FROM batchdedup.stat_target WHERE target = 'busy'::regclass"), '>', 5, 'busy: the worker was busy, too');
 
 # ---------- without the library ----------
 
-sql('source', 'SELECT batchdedup.flush()');
+sql_in('source', 'SELECT batchdedup.flush()');
 $node->adjust_conf('postgresql.conf', 'shared_preload_libraries', "''");
 $node->restart;
 ($ret, $out, $err) = $node->psql('source', $orders);
 like($err, qr/not loaded at server start/, 'not loaded: the view says why');
 ($ret, $out, $err) = $node->psql('source', q{INSERT INTO app.book ("order No") VALUES ('E')});
 like($err, qr/not loaded at server start/, 'not loaded: so does an INSERT into it');
-is(sql('source', q{INSERT INTO app.parts VALUES (7, 1, 'plain') RETURNING v}), 'plain', 'not loaded: a redirect lets rows pass');
+is(sql_in('source', q{INSERT INTO app.parts VALUES (7, 1, 'plain') RETURNING v}), 'plain', 'not loaded: a redirect lets rows pass');
 $node->stop;
 
 done_testing();

@@ -3,29 +3,17 @@
 
 use strict;
 use warnings;
-use PostgreSQL::Test::Cluster;
+use FindBin;
+use lib "$FindBin::RealBin/lib";
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Server qw($node start_server sql await wait_until);
 
-my $node = PostgreSQL::Test::Cluster->new('worker');
-$node->init;
-$node->append_conf('postgresql.conf', 'wal_level = replica');
-$node->append_conf('postgresql.conf', <<'CONF');
-shared_preload_libraries = 'batchdedup'
+start_server('worker', <<'CONF');
 batchdedup.buffer_size = 4MB
 batchdedup.flush_interval = '1h'
 batchdedup.retry_backoff = '50ms'
 CONF
-$node->start;
-
-sub sql { return $node->safe_psql('postgres', $_[0]) }
-
-sub await
-{
-	my ($condition, $name) = @_;
-	ok($node->poll_query_until('postgres', "SELECT $condition"), $name);
-	return;
-}
 
 my $pid = "(SELECT max(pid) FROM batchdedup.stat_worker)";
 
@@ -233,9 +221,8 @@ SQL
 
 # ---------- the launcher ----------
 
-my $launcher = sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'batchdedup launcher'")
-  || ($node->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'batchdedup launcher'")
-	&& sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'batchdedup launcher'"));
+wait_until("count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'batchdedup launcher'");
+my $launcher = sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'batchdedup launcher'");
 sql("SELECT pg_terminate_backend($launcher, 60000)");
 sql("SELECT pg_terminate_backend($pid, 60000)");
 sql("SELECT batchdedup.upsert(ROW(1, 777, '')::manual)");

@@ -3,39 +3,18 @@
 
 use strict;
 use warnings;
-use PostgreSQL::Test::Cluster;
+use FindBin;
+use lib "$FindBin::RealBin/lib";
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Server qw($node start_server sql fails await);
 
-my $node = PostgreSQL::Test::Cluster->new('settings');
-$node->init;
-$node->append_conf('postgresql.conf', 'wal_level = replica');
-$node->append_conf('postgresql.conf', <<'CONF');
-shared_preload_libraries = 'batchdedup'
+start_server('settings', <<'CONF');
 batchdedup.flush_interval = '20ms'
 batchdedup.lock_timeout = '100ms'
 deadlock_timeout = '50ms'
 batchdedup.retry_backoff = '20ms'
 CONF
-$node->start;
-
-sub sql { return $node->safe_psql('postgres', $_[0]) }
-
-sub await
-{
-	my ($condition, $name) = @_;
-	ok($node->poll_query_until('postgres', "SELECT $condition"), $name);
-	return;
-}
-
-sub fails
-{
-	my ($statement, $state, $name) = @_;
-	my ($out, $err) = ('', '');
-	$node->psql('postgres', "\\set VERBOSITY sqlstate\n$statement", stdout => \$out, stderr => \$err);
-	like($err, qr/\b$state\b/, $name);
-	return;
-}
 
 sub health
 {
