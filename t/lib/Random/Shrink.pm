@@ -1,16 +1,19 @@
-package RandomShrink;
+package Random::Shrink;
 
 # Makes a failing program small: takes out steps as long as it fails in the
-# same way, then rows, columns and everything else that is not needed.
+# same way, then rows, columns and everything else that is not needed. What is
+# left is always a program: steps that say nothing any more are left out by who
+# runs it.
 #
-# test($program) runs a program and says whether it fails as the first one
-# did; is_valid($program) whether it still is one. Some failures depend on
-# when a worker wakes up; then test() has to try more than once.
+# test($program) runs a program and says whether it fails as the first one did.
+# Some failures depend on when a worker wakes up; then it has to try more than
+# once.
 
 use strict;
 use warnings;
 use List::Util qw(first uniq);
 use Storable qw(dclone);
+use Random::State;
 use Time::HiRes qw(time);
 
 # ---- candidates --------------------------------------------------------
@@ -60,7 +63,7 @@ sub part_lists
 	{
 		my $part = $parts->[$n];
 		my $get = sub { $reach->(@_)->[$n] };
-		push @lists, $part->{op} eq 'sub'
+		push @lists, $part->{parts}
 		  ? part_lists($part->{parts}, sub { $get->(@_)->{parts} })
 		  : [ sub { $get->(@_)->{rows} }, scalar @{ $part->{rows} } ];
 	}
@@ -70,7 +73,7 @@ sub part_lists
 sub lists
 {
 	my ($program) = @_;
-	my @lists = ([ sub { $_[0]{initial} }, scalar @{ $program->{initial} } ]);
+	my @lists = ([ sub { $_[0]{initial} //= [] }, scalar @{ $program->{initial} // [] } ]);
 	for my $n (0 .. $#{ $program->{steps} })
 	{
 		my $step = $program->{steps}[$n];
@@ -80,7 +83,7 @@ sub lists
 	return @lists;
 }
 
-# A spoiled statement needs the row that spoils it: is_valid() cannot know.
+# A spoiled statement needs the row that spoils it.
 sub element_candidates
 {
 	my ($program) = @_;
@@ -98,28 +101,17 @@ sub element_candidates
 	return @all;
 }
 
-# Every statement that writes rows, also inside of blocks.
-sub writers
-{
-	my @found;
-	for my $step (@_)
-	{
-		push @found, $step->{parts} ? writers(@{ $step->{parts} }) : $step->{rows} ? $step : ();
-	}
-	return @found;
-}
-
 sub column_candidates
 {
 	my ($program) = @_;
 	my @all;
 	my $n = 0;
-	for my $writer (writers(@{ $program->{steps} }))
+	for my $writer (Random::State::writers(@{ $program->{steps} }))
 	{
 		my $w = $n++;
-		my $find = sub { (writers(@{ $_[0]{steps} }))[$w] };
+		my $find = sub { (Random::State::writers(@{ $_[0]{steps} }))[$w] };
 		next if $writer->{op} eq 'delete' || $writer->{bad};
-		my $typed = RandomModel::is_typed($writer->{form});
+		my $typed = Random::State::is_typed($writer->{form} // '');
 		for my $name (uniq map { sort keys %{ $_->{v} } } @{ $writer->{rows} })
 		{
 			# a typed row has every column, but it may be NULL
@@ -144,7 +136,7 @@ sub set_form
 {
 	my ($writer, $form) = @_;
 	$writer->{form} = $form;
-	return if RandomModel::is_typed($form);
+	return if Random::State::is_typed($form);
 	for my $v (map { $_->{v} } @{ $writer->{rows} })
 	{
 		delete @$v{ grep { !defined $v->{$_} } keys %$v };
@@ -157,11 +149,11 @@ sub form_candidates
 	my ($program) = @_;
 	my @all;
 	my $n = 0;
-	for my $writer (writers(@{ $program->{steps} }))
+	for my $writer (Random::State::writers(@{ $program->{steps} }))
 	{
 		my $w = $n++;
-		my $find = sub { (writers(@{ $_[0]{steps} }))[$w] };
-		my $form = $simpler{ $writer->{form} };
+		my $find = sub { (Random::State::writers(@{ $_[0]{steps} }))[$w] };
+		my $form = $simpler{ $writer->{form} // '' };
 		push @all, sub { variant($program, sub { set_form($find->(@_), $form) }) }
 		  if $form && !$writer->{bad} && ($form ne 'record' || @{ $writer->{rows} } == 1);
 		push @all, sub { variant($program, sub { delete @{ $find->(@_) }{qw(reverse strings wrap)} }) }
@@ -181,9 +173,9 @@ sub block_candidates
 		my @parts = @{ $step->{parts} // [] };
 		next unless @parts == 1;
 		push @all, sub { variant($program, sub { $_[0]{steps}[$n]{parts} = $_[0]{steps}[$n]{parts}[0]{parts} }) }
-		  if $parts[0]{op} eq 'sub';
+		  if $parts[0]{parts};
 		push @all, sub { variant($program, sub { $_[0]{steps}[$n] = { s => $step->{s}, %{ $_[0]{steps}[$n]{parts}[0] } } }) }
-		  if $parts[0]{op} ne 'sub';
+		  if !$parts[0]{parts};
 	}
 	return @all;
 }
@@ -201,7 +193,7 @@ sub frame_candidates
 			push @all, sub { variant($program, sub { $_->{s} = $to for grep { $_->{s} == $from } @{ $_[0]{steps} } }) };
 		}
 	}
-	for my $t (0 .. $#{ $program->{targets} })
+	for my $t (0 .. $#{ $program->{targets} // [] })
 	{
 		push @all, sub { without_target($program, $t) } if @{ $program->{targets} } > 1;
 		push @all, sub { variant($program, sub { delete @{ $_[0]{targets}[$t] }{qw(update how)} }) }
@@ -289,7 +281,7 @@ sub shrink
 {
 	my ($program, %args) = @_;
 	my $deadline = time() + $args{seconds};
-	my $accept = sub { $args{is_valid}->($_[0]) && $args{test}->($_[0]) };
+	my $accept = $args{test};
 	my $before = '';
 	local $Storable::canonical = 1;
 	while (time() < $deadline && $before ne Storable::freeze($program))
