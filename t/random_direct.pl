@@ -3,7 +3,7 @@
 # middle of sessions and transactions. The calls and their rules are the same,
 # so the tables must end in the same way.
 #
-# Whoever writes directly keeps row locks until he commits. As one process
+# A direct write keeps row locks until its COMMIT. As one process
 # drives all sessions, these programs leave out what would have to wait: see
 # "writing without the buffer" in Random::State.
 

@@ -3,7 +3,7 @@
 # alone or in a flush_group: the tables must end as if plain statements had run that
 # say in SQL what each rule means, and get() and the views must show what will be
 # there. Where rows are refused, the table and the letters together must account for
-# everything. Of a group nobody ever sees a transaction in part.
+# everything. A transaction of a group is never seen in part.
 #
 # The plug-in is Random::Rules, which names its variables of the environment.
 

@@ -39,7 +39,7 @@ sub start_server
 	return $node;
 }
 
-# What programs of others connect to when nobody tells them.
+# The server that client programs connect to if they are told nothing else.
 sub point_clients_at_server
 {
 	@ENV{qw(PGHOST PGPORT PGDATABASE)} = ($node->host, $node->port, 'postgres');

@@ -8,7 +8,7 @@ package Random::Program;
 #   initial => [{t, row}, ...],          rows that are there at the start
 #   steps => [{s, op, ...}, ...]         s is the session
 #   overlap => 1                         some COMMITs stop in the middle
-#   direct => 'off', 'mode' or 'mixed'   who writes without the buffer
+#   direct => 'off', 'mode' or 'mixed'   which writes go past the buffer
 #   group => 1                           the targets are of one flush_group
 #
 # and a row {k => number of a key of the shape, v => {column => number of a
@@ -52,7 +52,7 @@ my %aborted = (
 sub forms { return \%forms; }
 sub weights { my ($self, $session) = @_; return $session->{aborted} ? %aborted : $session->{tx} ? %inside : %outside; }
 
-# What every program is like: which COMMITs stop, and who writes directly.
+# What every program is like: which COMMITs stop, and which writes are direct.
 sub features
 {
 	my ($class, $direct) = @_;
@@ -386,7 +386,7 @@ sub random_step
 
 # ---- without the buffer ------------------------------------------------
 
-# Everybody does without it, or it changes now and then.
+# All sessions or targets do without it, or that changes now and then.
 sub set_out
 {
 	my ($self) = @_;

@@ -2,8 +2,8 @@ package Random::Shrink;
 
 # Makes a failing program small: takes out steps as long as it fails in the
 # same way, then rows, columns and everything else that is not needed. What is
-# left is always a program: steps that say nothing any more are left out by who
-# runs it.
+# left is always a program: steps that say nothing any more are left out when it
+# runs.
 #
 # test($program) runs a program and says whether it fails as the first one did.
 # Some failures depend on when a worker wakes up; then it has to try more than
@@ -101,30 +101,32 @@ sub element_candidates
 	return @all;
 }
 
-sub column_candidates
+# What code proposes for each statement that writes: it is given the statement, and
+# how to find it in a copy.
+sub writer_candidates
 {
-	my ($program) = @_;
-	my @all;
+	my ($program, $code) = @_;
 	my $n = 0;
-	for my $writer (Random::State::writers(@{ $program->{steps} }))
-	{
-		my $w = $n++;
-		my $find = sub { (Random::State::writers(@{ $_[0]{steps} }))[$w] };
-		next if $writer->{op} eq 'delete' || $writer->{bad};
-		my $typed = Random::State::is_typed($writer->{form} // '');
-		for my $name (uniq map { sort keys %{ $_->{v} } } @{ $writer->{rows} })
-		{
-			# a typed row has every column, but it may be NULL
-			push @all, sub { variant($program, sub {
-					for my $row (@{ $find->(@_)->{rows} })
-					{
-						$typed ? ($row->{v}{$name} = undef) : delete $row->{v}{$name};
-					}
-			}) } if !$typed || grep { defined $_->{v}{$name} } @{ $writer->{rows} };
-		}
-	}
-	return @all;
+	return map { my $w = $n++; $code->($_, sub { (Random::State::writers(@{ $_[0]{steps} }))[$w] }) }
+	  Random::State::writers(@{ $program->{steps} });
 }
+
+# Without a column. A typed row has every one, but it may be NULL.
+sub column_candidates_of
+{
+	my ($writer, $find) = @_;
+	return () if $writer->{op} eq 'delete' || $writer->{bad};
+	my $typed = Random::State::is_typed($writer->{form} // '');
+	my @names = uniq map { sort keys %{ $_->{v} } } @{ $writer->{rows} };
+	@names = grep { my $name = $_; grep { defined $_->{v}{$name} } @{ $writer->{rows} } } @names if $typed;
+	return map {
+		my $name = $_;
+		my $drop = sub { my ($row) = @_; $typed ? ($row->{v}{$name} = undef) : delete $row->{v}{$name}; };
+		sub { variant($_[0], sub { $drop->($_) for @{ $find->(@_)->{rows} } }) }
+	} @names;
+}
+
+sub column_candidates { my ($program) = @_; return writer_candidates($program, \&column_candidates_of); }
 
 my %simpler = (
 	record_many => 'record', array => 'record', prepared_record => 'record', prepared_array => 'record',
@@ -144,23 +146,16 @@ sub set_form
 	return;
 }
 
-sub form_candidates
+sub form_candidates_of
 {
-	my ($program) = @_;
-	my @all;
-	my $n = 0;
-	for my $writer (Random::State::writers(@{ $program->{steps} }))
-	{
-		my $w = $n++;
-		my $find = sub { (Random::State::writers(@{ $_[0]{steps} }))[$w] };
-		my $form = $simpler{ $writer->{form} // '' };
-		push @all, sub { variant($program, sub { set_form($find->(@_), $form) }) }
-		  if $form && !$writer->{bad} && ($form ne 'record' || @{ $writer->{rows} } == 1);
-		push @all, sub { variant($program, sub { delete @{ $find->(@_) }{qw(reverse strings wrap)} }) }
-		  if grep { $writer->{$_} } qw(reverse strings wrap);
-	}
-	return @all;
+	my ($writer, $find) = @_;
+	my $form = $simpler{ $writer->{form} // '' };
+	my $may = $form && !$writer->{bad} && ($form ne 'record' || @{ $writer->{rows} } == 1);
+	return ($may ? sub { variant($_[0], sub { set_form($find->(@_), $form) }) } : (),
+		grep({ $writer->{$_} } qw(reverse strings wrap)) ? sub { variant($_[0], sub { delete @{ $find->(@_) }{qw(reverse strings wrap)} }) } : ());
 }
+
+sub form_candidates { my ($program) = @_; return writer_candidates($program, \&form_candidates_of); }
 
 # A block of one statement is that statement.
 sub block_candidates
@@ -266,7 +261,7 @@ sub simplify
 			my $better;
 			while ($n < @candidates && time() < $deadline)
 			{
-				my $candidate = $candidates[ $n ]->();
+				my $candidate = $candidates[$n]->($program);
 				($better = $candidate), last if $accept->($candidate);
 				$n++;
 			}

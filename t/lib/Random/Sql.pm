@@ -526,7 +526,7 @@ sub printed_step
 }
 
 # A program as SQL that can be run by hand, with the session of each line. Steps
-# that say nothing where they stand are left out by who runs it.
+# that say nothing where they stand are left out when it runs.
 sub to_text
 {
 	my ($program) = @_;

@@ -1,7 +1,7 @@
 package Random::State;
 
 # Where each session of a program stands: transactions, savepoints, what is
-# paused, and who writes without the buffer. It knows which error a statement
+# paused, and which writes go past the buffer. It knows which error a statement
 # must end in, and which steps say nothing where they stand: those are left out,
 # so a program stays one when steps are taken out of it. The generator asks it,
 # too. What is in the tables is not its business.
@@ -32,7 +32,7 @@ sub writers { return map { $_->{parts} ? writers(@{ $_->{parts} }) : $_->{rows} 
 
 # ---- steps that say nothing --------------------------------------------
 
-# Nobody is in a transaction.
+# Steps that want no open transaction.
 my $alone = qr/^(alter|crash|restart|cascade)$/;
 
 # Why a step is left out, or undef.
@@ -46,6 +46,7 @@ sub problem
 	return 'the session waits in COMMIT' if $session->{busy};
 	return 'it waits for who is in COMMIT' if $op =~ /^(flush|plain|restart|crash|alter|cascade)$/ && $self->is_busy;
 	return 'somebody is in a transaction' if $op =~ $alone && $self->open_txs;
+	return 'an unlogged target would lose rows' if $op eq 'crash' && grep { !$_->{logged} } @{ $self->{program}{targets} };
 	return 'something is paused' if $op =~ /^(alter|cascade)$/ && %{ $self->{paused} };
 	return 'what is seen of rows that are refused, or have no key, is not known'
 	  if $op =~ /^(get|look)$/ && grep { $_->{append} || $_->{refuses} } shape($self->{program}{targets}[ $step->{t} ]);
@@ -322,8 +323,8 @@ sub take_alter { my ($self, $i, $step) = @_; $self->{program} = { %{ $self->{pro
 
 # With batchdedup.enabled = off or mode "direct" rows are written at the call,
 # and their locks are held until the COMMIT. Sessions are driven by one
-# process, so nobody may wait for a lock, or for a worker who waits for one:
-# while a transaction has written directly nobody else does, and nobody waits
+# process, so no session may wait for a lock, or for a worker that waits for one:
+# while a transaction has written directly no other does, and no session waits
 # for a flush that others' rows of the same keys could hold up.
 
 sub take_enabled
@@ -393,7 +394,7 @@ sub direct_problem
 	return $self->write_problem($session, $step, @others) || $self->publish_problem($session, $step, @others);
 }
 
-# Everybody who has called for the target has locked it.
+# Every transaction that has called for the target has locked it.
 sub mode_problem
 {
 	my ($self, $step) = @_;
