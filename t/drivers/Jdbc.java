@@ -1,4 +1,4 @@
-// JDBC: the examples of docs/drivers.md. t/100_drivers.pl runs this file and
+// JDBC: the examples of docs/drivers.md. t/drivers.pl runs this file and
 // looks at the table.
 import java.io.IOException;
 import java.io.StringReader;

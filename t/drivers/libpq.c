@@ -1,5 +1,5 @@
 /*
- * libpq: the examples of docs/drivers.md. t/100_drivers.pl builds and runs
+ * libpq: the examples of docs/drivers.md. t/drivers.pl builds and runs
  * this file and looks at the table.
  */
 #include <libpq-fe.h>

@@ -1,4 +1,4 @@
-// node-pg: the examples of docs/drivers.md. t/100_drivers.pl runs this file
+// node-pg: the examples of docs/drivers.md. t/drivers.pl runs this file
 // and looks at the table.
 'use strict';
 const { Readable } = require('stream');

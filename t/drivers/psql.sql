@@ -1,4 +1,4 @@
--- psql: the examples of docs/drivers.md. t/100_drivers.pl runs this file and
+-- psql: the examples of docs/drivers.md. t/drivers.pl runs this file and
 -- looks at the table.
 \set ON_ERROR_STOP on
 \o /dev/null

@@ -1,4 +1,4 @@
-"""asyncpg: the examples of docs/drivers.md. t/100_drivers.pl runs this file
+"""asyncpg: the examples of docs/drivers.md. t/drivers.pl runs this file
 and looks at the table."""
 
 import asyncio

@@ -1,4 +1,4 @@
-"""psycopg2: the examples of docs/drivers.md. t/100_drivers.pl runs this file
+"""psycopg2: the examples of docs/drivers.md. t/drivers.pl runs this file
 and looks at the table."""
 
 import io

@@ -1,4 +1,4 @@
-"""psycopg 3: the examples of docs/drivers.md. t/100_drivers.pl runs this file
+"""psycopg 3: the examples of docs/drivers.md. t/drivers.pl runs this file
 and looks at the table."""
 
 from datetime import datetime, timezone

@@ -5,13 +5,14 @@ package PowerLoss;
 use strict;
 use warnings;
 use Exporter 'import';
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Time::HiRes qw(sleep time);
 
-our @EXPORT_OK = qw(start_server power_loss await_end children_of);
+use Server qw($node start_server);
 
-# For start_server: what nobody flushes is not flushed by itself.
+our @EXPORT_OK = qw(start_with_small_segments power_loss crash await_end children_of);
+
+# For start_with_small_segments: what nobody flushes is not flushed by itself.
 our $lazy = <<'CONF';
 wal_writer_delay = '10s'
 wal_writer_flush_after = '1GB'
@@ -20,22 +21,16 @@ autovacuum = off
 batchdedup.debug_point = ''
 CONF
 
-# A server with small segments, so that WAL that is not needed goes soon.
-sub start_server
+# The test's server, with small segments, so that WAL that is not needed goes soon.
+sub start_with_small_segments
 {
 	my ($name, @settings) = @_;
-	my $node = PostgreSQL::Test::Cluster->new($name);
-	$node->init(extra => ['--wal-segsize=1']);
-	$node->append_conf('postgresql.conf', $_) for <<'CONF', @settings;
-wal_level = replica
-shared_preload_libraries = 'batchdedup'
+	return start_server($name, { extra => ['--wal-segsize=1'] }, <<'CONF', @settings);
 batchdedup.retry_backoff = '10ms'
 min_wal_size = '2MB'
 max_wal_size = '10MB'
 log_statement = none
 CONF
-	$node->start;
-	return $node;
 }
 
 # pid => title of the server's processes
@@ -98,6 +93,14 @@ sub power_loss
 	kill 'KILL', @children, $postmaster;
 	await_all(60, @children, $postmaster);
 	return forget($node);
+}
+
+# The test's server, back after a power loss.
+sub crash
+{
+	power_loss($node);
+	$node->start;
+	return;
 }
 
 # Waits until a server without restart_after_crash has ended by itself.
