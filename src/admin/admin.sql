@@ -25,7 +25,21 @@ CREATE FUNCTION batchdedup.create_target(
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'bdd_create_target';
 COMMENT ON FUNCTION batchdedup.create_target IS
-    'registers a table: upserts for it can go through the buffer';
+'registers a table: upserts for it can go through the buffer
+target: a table, or a partitioned table, of the caller
+key: columns of a unique index, separated by commas; NULL: the primary key; empty: none, rows are only appended
+update_columns: columns that an upsert overwrites in a row that exists; NULL: all outside the key
+merge: rules of columns: {"column": "sum"}; last, first, coalesce, sum, min, max, concat, or a function f(old, new)
+version_column: rows with an older value of it than the row that is there are ignored
+logged: rows are in the WAL until they are applied; false: they are lost at a crash
+mode: buffered; direct: every call writes to the table in the caller''s transaction
+flush_interval: the age of the oldest row at which the target is flushed; NULL: the setting of that name; 0: never by time
+flush_rows: the number of distinct keys at which it is flushed; NULL: the setting of that name; 0: never by rows
+on_full: what a call does when there is no room: wait, for full_timeout; error; direct: it writes to the table itself
+guard: what a plain writer of the table meets while rows are buffered: off, warn, flush (they are applied first), error
+flush_group: targets of the same group are applied together, in one transaction
+coalesce_rows: false: every row is kept and applied, in order
+if_not_exists: true: nothing but a NOTICE if it is a target already';
 
 CREATE FUNCTION batchdedup.alter_target(
     target regclass,
@@ -46,14 +60,17 @@ CREATE FUNCTION batchdedup.alter_target(
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'bdd_alter_target';
 COMMENT ON FUNCTION batchdedup.alter_target IS
-    'changes options of a target; NULL: as it is; reset: options that go back to their default';
+'changes options of a target; NULL: as it is; reset: options that go back to their default
+key: this and the others: as in create_target
+reset: names of options, separated by commas, that go back to their default';
 
 CREATE FUNCTION batchdedup.drop_target(target regclass, if_exists boolean DEFAULT false)
 RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'bdd_drop_target';
 COMMENT ON FUNCTION batchdedup.drop_target IS
-    'brings what is buffered to the table and ends its registration';
+'brings what is buffered to the table and ends its registration
+if_exists: true: nothing but a NOTICE if it is no target';
 
 CREATE FUNCTION batchdedup.pause(target regclass) RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE
@@ -90,7 +107,7 @@ CREATE FUNCTION batchdedup.stat_target_internal(
 ) RETURNS SETOF record
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'bdd_stat_target';
-COMMENT ON FUNCTION batchdedup.stat_target_internal IS 'see the view stat_target';
+COMMENT ON FUNCTION batchdedup.stat_target_internal IS 'part of the view stat_target and of health';
 
 CREATE VIEW batchdedup.stat_target AS
 SELECT o.target,
@@ -108,6 +125,36 @@ SELECT o.target,
  WHERE NOT o.own OR s.target_id IS NOT NULL;
 COMMENT ON VIEW batchdedup.stat_target IS
     'for each target of this database, since the server started: what came, what was written, what waits, what failed';
+COMMENT ON COLUMN batchdedup.stat_target.target IS 'the table';
+COMMENT ON COLUMN batchdedup.stat_target.received IS 'rows that calls have given, and that were committed';
+COMMENT ON COLUMN batchdedup.stat_target.coalesced IS
+    'of these, rows that went into another one of their key in the buffer';
+COMMENT ON COLUMN batchdedup.stat_target.stale IS 'rows that were ignored, because a newer version was there';
+COMMENT ON COLUMN batchdedup.stat_target.inserted IS 'rows that an apply has inserted';
+COMMENT ON COLUMN batchdedup.stat_target.updated IS 'rows that an apply has updated';
+COMMENT ON COLUMN batchdedup.stat_target.unchanged IS
+    'rows that were written to no avail: the table had them just so';
+COMMENT ON COLUMN batchdedup.stat_target.deleted IS 'rows that an apply has deleted';
+COMMENT ON COLUMN batchdedup.stat_target.dead_lettered IS
+    'rows that the table refused, and that became dead letters';
+COMMENT ON COLUMN batchdedup.stat_target.flushes IS 'transactions that have applied rows';
+COMMENT ON COLUMN batchdedup.stat_target.failed_flushes IS 'transactions that failed to';
+COMMENT ON COLUMN batchdedup.stat_target.buffered_rows IS 'keys that wait in the buffer';
+COMMENT ON COLUMN batchdedup.stat_target.buffered_bytes IS 'memory that they take, in bytes';
+COMMENT ON COLUMN batchdedup.stat_target.oldest_row_age IS
+    'how long the oldest of them waits; NULL: none waits';
+COMMENT ON COLUMN batchdedup.stat_target.last_flush_at IS 'when rows were applied last; NULL: never';
+COMMENT ON COLUMN batchdedup.stat_target.last_flush_ms IS 'how long that took, in milliseconds; NULL: never';
+COMMENT ON COLUMN batchdedup.stat_target.generation IS
+    'generation up to which the target is applied; NULL: it was not used since the server started';
+COMMENT ON COLUMN batchdedup.stat_target.foreign_writes IS
+    'statements of others that wrote to the table while rows of it were buffered';
+COMMENT ON COLUMN batchdedup.stat_target.failures IS
+    'applies that failed in a row, up to now; NULL: the last one did not';
+COMMENT ON COLUMN batchdedup.stat_target.last_error_at IS 'when the last of these failed; NULL: none';
+COMMENT ON COLUMN batchdedup.stat_target.last_error_sqlstate IS 'SQLSTATE of its error; NULL: none';
+COMMENT ON COLUMN batchdedup.stat_target.last_error IS
+    'its message; NULL: none, or not for who may not read the table';
 
 CREATE FUNCTION batchdedup.stat_buffer_internal(
     OUT total_bytes bigint, OUT used_bytes bigint, OUT targets integer, OUT max_targets integer,
@@ -115,11 +162,16 @@ CREATE FUNCTION batchdedup.stat_buffer_internal(
 ) RETURNS SETOF record
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'bdd_stat_buffer';
-COMMENT ON FUNCTION batchdedup.stat_buffer_internal IS 'see the view stat_buffer';
+COMMENT ON FUNCTION batchdedup.stat_buffer_internal IS 'part of the view stat_buffer and of health';
 
 CREATE VIEW batchdedup.stat_buffer AS
 SELECT total_bytes, used_bytes, targets, max_targets FROM batchdedup.stat_buffer_internal();
 COMMENT ON VIEW batchdedup.stat_buffer IS 'the shared memory of all targets of the server';
+COMMENT ON COLUMN batchdedup.stat_buffer.total_bytes IS 'size of the buffer in bytes';
+COMMENT ON COLUMN batchdedup.stat_buffer.used_bytes IS
+    'memory that rows of all targets and databases take, in bytes';
+COMMENT ON COLUMN batchdedup.stat_buffer.targets IS 'targets of all databases that have memory here';
+COMMENT ON COLUMN batchdedup.stat_buffer.max_targets IS 'setting batchdedup.max_targets';
 
 CREATE FUNCTION batchdedup.stat_worker_internal(
     OUT pid integer, OUT database_id oid, OUT state text, OUT started_at timestamptz,
@@ -128,7 +180,7 @@ CREATE FUNCTION batchdedup.stat_worker_internal(
 ) RETURNS SETOF record
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'bdd_stat_worker';
-COMMENT ON FUNCTION batchdedup.stat_worker_internal IS 'see the view stat_worker';
+COMMENT ON FUNCTION batchdedup.stat_worker_internal IS 'part of the view stat_worker and of health';
 
 CREATE VIEW batchdedup.stat_worker AS
 SELECT w.pid, d.datname AS database, w.state, w.started_at, w.target, w.generation,
@@ -137,6 +189,18 @@ SELECT w.pid, d.datname AS database, w.state, w.started_at, w.target, w.generati
   LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) w.database_id;
 COMMENT ON VIEW batchdedup.stat_worker IS
     'the workers of the server, what each applies now, and the processes whose COMMIT one waits for';
+COMMENT ON COLUMN batchdedup.stat_worker.pid IS 'process id; NULL: it is being started';
+COMMENT ON COLUMN batchdedup.stat_worker.database IS 'database of the worker';
+COMMENT ON COLUMN batchdedup.stat_worker.state IS
+    'starting, idle, applying, or waiting: for transactions that are in their COMMIT';
+COMMENT ON COLUMN batchdedup.stat_worker.started_at IS 'when it was started';
+COMMENT ON COLUMN batchdedup.stat_worker.target IS
+    'table that it applies now; NULL: none, or one of another database';
+COMMENT ON COLUMN batchdedup.stat_worker.generation IS 'generation that it applies now; NULL: none';
+COMMENT ON COLUMN batchdedup.stat_worker.waits_since IS
+    'since when it waits for transactions that are in their COMMIT; NULL: it does not';
+COMMENT ON COLUMN batchdedup.stat_worker.waits_for IS
+    'processes of these transactions; NULL: it does not wait';
 
 CREATE FUNCTION batchdedup.stat_journal_internal(
     OUT kept boolean, OUT problem text, OUT slot_lsn pg_lsn, OUT retained_bytes bigint,
@@ -145,7 +209,7 @@ CREATE FUNCTION batchdedup.stat_journal_internal(
 ) RETURNS SETOF record
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'bdd_stat_journal';
-COMMENT ON FUNCTION batchdedup.stat_journal_internal IS 'see the view stat_journal';
+COMMENT ON FUNCTION batchdedup.stat_journal_internal IS 'part of the view stat_journal and of health';
 
 CREATE VIEW batchdedup.stat_journal AS
 SELECT 'batchdedup' AS slot_name, j.kept, j.problem, j.slot_lsn, j.retained_bytes, j.oldest_unapplied_lsn,
@@ -161,6 +225,26 @@ SELECT 'batchdedup' AS slot_name, j.kept, j.problem, j.slot_lsn, j.retained_byte
                              (SELECT c.system_identifier FROM pg_catalog.pg_control_system() c))) AS a(affected);
 COMMENT ON VIEW batchdedup.stat_journal IS
     'the WAL that is kept for rows that are not applied, and what was found in it when the server started';
+COMMENT ON COLUMN batchdedup.stat_journal.slot_name IS 'name of the replication slot that keeps the WAL';
+COMMENT ON COLUMN batchdedup.stat_journal.kept IS 'whether WAL is kept for rows that are not applied';
+COMMENT ON COLUMN batchdedup.stat_journal.problem IS
+    'why none can be kept, so that rows of logged targets are written by their callers; NULL: there is no problem';
+COMMENT ON COLUMN batchdedup.stat_journal.slot_lsn IS
+    'from where on the slot keeps WAL; NULL: there is no slot';
+COMMENT ON COLUMN batchdedup.stat_journal.retained_bytes IS
+    'size of the WAL that is kept, in bytes; NULL: there is no slot';
+COMMENT ON COLUMN batchdedup.stat_journal.oldest_unapplied_lsn IS
+    'from where on WAL is needed for rows that are not applied; NULL: none is needed';
+COMMENT ON COLUMN batchdedup.stat_journal.read IS
+    'whether the launcher has read the WAL since the server started';
+COMMENT ON COLUMN batchdedup.stat_journal.replayed_rows IS
+    'rows that were found there and taken back into the buffer';
+COMMENT ON COLUMN batchdedup.stat_journal.read_ms IS 'how long reading took, in milliseconds';
+COMMENT ON COLUMN batchdedup.stat_journal.read_from IS 'where reading began; NULL: nothing was read';
+COMMENT ON COLUMN batchdedup.stat_journal.read_to IS 'where reading ended; NULL: nothing was read';
+COMMENT ON COLUMN batchdedup.stat_journal.missing_from IS
+    'begin of a part of the WAL that was missing and may have had rows of a target of this database; NULL: none';
+COMMENT ON COLUMN batchdedup.stat_journal.missing_to IS 'end of that part; NULL: none';
 
 CREATE FUNCTION batchdedup.stat_reset() RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE
@@ -307,7 +391,12 @@ SELECT 'syncs', s.target,
        ) s ON s.last_error_at IS NOT NULL OR s.letters > 0 OR s.late OR s.holders IS NOT NULL;
 END;
 COMMENT ON FUNCTION batchdedup.health IS
-    'a row for each check: ok, warn or fail, and what to do';
+'a row for each check: ok, warn or fail, and what to do
+check_name: what was looked at
+target: NULL: the check is of the whole
+status: ok, warn or fail
+detail: what was seen
+hint: what to do';
 
 REVOKE ALL ON FUNCTION batchdedup.stat_reset FROM PUBLIC;
 REVOKE ALL ON FUNCTION batchdedup.health,

@@ -17,11 +17,11 @@ CREATE TABLE batchdedup.dead_letter_row (
     hint text,
     attempts integer NOT NULL,
     superseded boolean NOT NULL DEFAULT false,
-    waits boolean NOT NULL DEFAULT false,   -- for a row of another target
-    tries integer NOT NULL DEFAULT 0,       -- after such a row has come
+    waits boolean NOT NULL DEFAULT false,
+    tries integer NOT NULL DEFAULT 0,
     generation bigint NOT NULL,
     sequence bigint NOT NULL,
-    key_hash bigint,                        -- NULL: of a key with several spellings
+    key_hash bigint,
     refused_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     last_attempt_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );
@@ -32,6 +32,30 @@ CREATE INDEX dead_letter_row_waits ON batchdedup.dead_letter_row (target_id) WHE
 CREATE INDEX dead_letter_row_file ON batchdedup.dead_letter_row USING hash (key) WHERE generation = 0;
 COMMENT ON TABLE batchdedup.dead_letter_row IS
     'rows that their table refused, with the error; see the view dead_letter';
+COMMENT ON COLUMN batchdedup.dead_letter_row.id IS 'number of the letter';
+COMMENT ON COLUMN batchdedup.dead_letter_row.target_id IS 'the target, by number';
+COMMENT ON COLUMN batchdedup.dead_letter_row.target IS 'the table that refused the row';
+COMMENT ON COLUMN batchdedup.dead_letter_row.key IS 'the row''s key, as an object';
+COMMENT ON COLUMN batchdedup.dead_letter_row.row IS 'the values that were given, as an object';
+COMMENT ON COLUMN batchdedup.dead_letter_row.update_columns IS 'columns that the row was to overwrite';
+COMMENT ON COLUMN batchdedup.dead_letter_row.operation IS 'what was to be done with the row';
+COMMENT ON COLUMN batchdedup.dead_letter_row.sqlstate IS 'SQLSTATE of the error';
+COMMENT ON COLUMN batchdedup.dead_letter_row.message IS 'the error''s message';
+COMMENT ON COLUMN batchdedup.dead_letter_row.detail IS 'the error''s detail; NULL: none';
+COMMENT ON COLUMN batchdedup.dead_letter_row.hint IS 'the error''s hint; NULL: none';
+COMMENT ON COLUMN batchdedup.dead_letter_row.attempts IS 'how often the row was tried';
+COMMENT ON COLUMN batchdedup.dead_letter_row.superseded IS
+    'whether a later row of the key has been applied, so that nothing of this one is needed';
+COMMENT ON COLUMN batchdedup.dead_letter_row.waits IS
+    'whether it waits for a row of another target, to which a foreign key points';
+COMMENT ON COLUMN batchdedup.dead_letter_row.tries IS 'how often it was tried after such a row had come';
+COMMENT ON COLUMN batchdedup.dead_letter_row.generation IS
+    'generation of the buffer that had the row; 0: it did not come through the buffer';
+COMMENT ON COLUMN batchdedup.dead_letter_row.sequence IS 'place of the row among the rows of its generation';
+COMMENT ON COLUMN batchdedup.dead_letter_row.key_hash IS
+    'hash of the key''s bytes; NULL: equal keys of this type can have different bytes';
+COMMENT ON COLUMN batchdedup.dead_letter_row.refused_at IS 'when the row was refused first';
+COMMENT ON COLUMN batchdedup.dead_letter_row.last_attempt_at IS 'when the row was tried last';
 SELECT pg_catalog.pg_extension_config_dump('batchdedup.dead_letter_row', '');
 SELECT pg_catalog.pg_extension_config_dump('batchdedup.dead_letter_row_id_seq', '');
 
@@ -46,13 +70,31 @@ SELECT l.id, l.target, l.key, l.row, l.operation,
    AND NOT pg_catalog.row_security_active(c.oid);
 COMMENT ON VIEW batchdedup.dead_letter IS
     'rows that their table refused, with the error; of the tables that the caller may read';
+COMMENT ON COLUMN batchdedup.dead_letter.id IS 'number of the letter';
+COMMENT ON COLUMN batchdedup.dead_letter.target IS 'the table that refused the row';
+COMMENT ON COLUMN batchdedup.dead_letter.key IS 'the row''s key, as an object';
+COMMENT ON COLUMN batchdedup.dead_letter.row IS 'the values that were given, as an object';
+COMMENT ON COLUMN batchdedup.dead_letter.operation IS 'what was to be done with the row';
+COMMENT ON COLUMN batchdedup.dead_letter.sqlstate IS 'SQLSTATE of the error';
+COMMENT ON COLUMN batchdedup.dead_letter.message IS 'the error''s message';
+COMMENT ON COLUMN batchdedup.dead_letter.detail IS 'the error''s detail; NULL: none';
+COMMENT ON COLUMN batchdedup.dead_letter.hint IS 'the error''s hint; NULL: none';
+COMMENT ON COLUMN batchdedup.dead_letter.attempts IS 'how often the row was tried';
+COMMENT ON COLUMN batchdedup.dead_letter.superseded IS
+    'whether a later row of the key has been applied; retry_dead_letters leaves it out then';
+COMMENT ON COLUMN batchdedup.dead_letter.generation IS
+    'generation of the buffer that had the row; 0: it did not come through the buffer';
+COMMENT ON COLUMN batchdedup.dead_letter.sequence IS 'place of the row among the rows of its generation';
+COMMENT ON COLUMN batchdedup.dead_letter.refused_at IS 'when the row was refused first';
+COMMENT ON COLUMN batchdedup.dead_letter.last_attempt_at IS 'when the row was tried last';
 
 CREATE FUNCTION batchdedup.retry_dead_letters(target regclass, force boolean DEFAULT false)
 RETURNS bigint
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'bdd_retry_dead_letters';
 COMMENT ON FUNCTION batchdedup.retry_dead_letters IS
-    'writes dead letters to the table, oldest first, and returns how many it took; superseded ones only with force';
+'writes dead letters to the table, oldest first, and returns how many it took; superseded ones only with force
+force: true: also letters that a later row of their key has made needless';
 
 CREATE FUNCTION batchdedup.discard_dead_letters(target regclass) RETURNS bigint
 LANGUAGE C VOLATILE PARALLEL UNSAFE

@@ -8,7 +8,8 @@ CREATE FUNCTION batchdedup.stat_progress_internal(
 ) RETURNS SETOF record
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'bdd_stat_progress';
-COMMENT ON FUNCTION batchdedup.stat_progress_internal IS 'see the view stat_progress';
+COMMENT ON FUNCTION batchdedup.stat_progress_internal IS
+    'part of the view stat_progress: long work of this database';
 
 REVOKE ALL ON FUNCTION batchdedup.stat_progress_internal FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION batchdedup.stat_progress_internal TO pg_monitor;

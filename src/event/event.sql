@@ -12,13 +12,25 @@ CREATE TABLE batchdedup.event (
     payload jsonb NOT NULL DEFAULT '{}',
     idempotency_key text,
     ordering_key text,
-    dumped_xid xid8                         -- what xid was where it was dumped
+    dumped_xid xid8
 );
 -- A barrier fires once.
 CREATE UNIQUE INDEX event_all_files_done ON batchdedup.event (batch_id) WHERE kind = 'all_files_done';
 CREATE INDEX event_xid ON batchdedup.event (xid, id);
 CREATE UNIQUE INDEX event_idempotency_key ON batchdedup.event (idempotency_key) WHERE idempotency_key IS NOT NULL;
 COMMENT ON TABLE batchdedup.event IS 'what has happened; only added to, until expire_events';
+COMMENT ON COLUMN batchdedup.event.id IS 'number of the event';
+COMMENT ON COLUMN batchdedup.event.at IS 'when it happened';
+COMMENT ON COLUMN batchdedup.event.xid IS 'transaction that wrote the event';
+COMMENT ON COLUMN batchdedup.event.batch_id IS 'the batch of which it tells; NULL: of none';
+COMMENT ON COLUMN batchdedup.event.file_id IS 'the file of which it tells; NULL: of none';
+COMMENT ON COLUMN batchdedup.event.kind IS 'what happened';
+COMMENT ON COLUMN batchdedup.event.payload IS 'more about it';
+COMMENT ON COLUMN batchdedup.event.idempotency_key IS 'key of which there is one event; NULL: none';
+COMMENT ON COLUMN batchdedup.event.ordering_key IS
+    'events of one key stay in order; NULL: those of the batch, or of none, do';
+COMMENT ON COLUMN batchdedup.event.dumped_xid IS
+    'what xid was on the server where the event was dumped; NULL: it was written here';
 SELECT pg_catalog.pg_extension_config_dump('batchdedup.event', '');
 SELECT pg_catalog.pg_extension_config_dump('batchdedup.event_id_seq', '');
 
@@ -53,12 +65,20 @@ FOR EACH STATEMENT EXECUTE FUNCTION batchdedup.event_inserted_internal();
 CREATE TABLE batchdedup.consumer_row (
     name text PRIMARY KEY CHECK (name <> ''),
     start text NOT NULL CHECK (start IN ('oldest', 'newest')),
-    kinds text[],                           -- NULL: all
+    kinds text[],
     shards integer NOT NULL CHECK (shards BETWEEN 1 AND 1000),
     max_attempts integer NOT NULL CHECK (max_attempts > 0),
     created_at timestamptz NOT NULL DEFAULT pg_catalog.now()
 );
 COMMENT ON TABLE batchdedup.consumer_row IS 'consumers of events; see the view consumer';
+COMMENT ON COLUMN batchdedup.consumer_row.name IS 'name of the consumer';
+COMMENT ON COLUMN batchdedup.consumer_row.start IS
+    'whether it begins with the oldest event that is kept or with what came after it was created';
+COMMENT ON COLUMN batchdedup.consumer_row.kinds IS 'kinds of events that it wants; NULL: all';
+COMMENT ON COLUMN batchdedup.consumer_row.shards IS 'number of shards, each of which one instance can hold';
+COMMENT ON COLUMN batchdedup.consumer_row.max_attempts IS
+    'after so many calls of nack_event an event is a dead letter';
+COMMENT ON COLUMN batchdedup.consumer_row.created_at IS 'when it was created';
 SELECT pg_catalog.pg_extension_config_dump('batchdedup.consumer_row', '');
 
 -- How far a consumer is: see src/event/event.c.
@@ -79,6 +99,24 @@ CREATE TABLE batchdedup.consumer_shard (
     PRIMARY KEY (consumer, shard)
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE batchdedup.consumer_shard IS 'how far each consumer is; see the view consumer';
+COMMENT ON COLUMN batchdedup.consumer_shard.consumer IS 'the consumer';
+COMMENT ON COLUMN batchdedup.consumer_shard.shard IS 'the shard, from 0 on';
+COMMENT ON COLUMN batchdedup.consumer_shard.done IS 'snapshot up to which all events are acknowledged';
+COMMENT ON COLUMN batchdedup.consumer_shard.until IS
+    'snapshot at which the batch of events ends that is being given; NULL: there is none';
+COMMENT ON COLUMN batchdedup.consumer_shard.batch_events IS 'number of events in that batch';
+COMMENT ON COLUMN batchdedup.consumer_shard.acked_id IS 'id up to which that batch is acknowledged';
+COMMENT ON COLUMN batchdedup.consumer_shard.given_id IS 'id up to which that batch is given to the holder';
+COMMENT ON COLUMN batchdedup.consumer_shard.holder IS
+    'instance that holds the shard; NULL: nobody, or an instance without a name';
+COMMENT ON COLUMN batchdedup.consumer_shard.lease IS 'how long the holder asked for; NULL: nobody holds it';
+COMMENT ON COLUMN batchdedup.consumer_shard.lease_until IS
+    'until when the shard is the holder''s; NULL: nobody''s';
+COMMENT ON COLUMN batchdedup.consumer_shard.polled_at IS 'when it was polled last; NULL: never';
+COMMENT ON COLUMN batchdedup.consumer_shard.lost_events IS
+    'events that were deleted before they were acknowledged, since accept_lost_events';
+COMMENT ON COLUMN batchdedup.consumer_shard.restored IS
+    'whether the row comes from a dump, whose snapshots mean nothing here, and was not polled since';
 SELECT pg_catalog.pg_extension_config_dump('batchdedup.consumer_shard', '');
 
 -- Snapshots of another server mean nothing here: what they say of events that
@@ -109,10 +147,17 @@ CREATE TABLE batchdedup.event_attempt (
     shard integer NOT NULL,
     attempts integer NOT NULL,
     error text NOT NULL,
-    dead boolean NOT NULL,                  -- not given again: it is in event_dead_letter
+    dead boolean NOT NULL,
     PRIMARY KEY (consumer, event_id)
 );
 COMMENT ON TABLE batchdedup.event_attempt IS 'events that a consumer has failed with and not acknowledged yet';
+COMMENT ON COLUMN batchdedup.event_attempt.consumer IS 'the consumer';
+COMMENT ON COLUMN batchdedup.event_attempt.event_id IS 'the event';
+COMMENT ON COLUMN batchdedup.event_attempt.shard IS 'its shard';
+COMMENT ON COLUMN batchdedup.event_attempt.attempts IS 'how often the consumer has failed with it';
+COMMENT ON COLUMN batchdedup.event_attempt.error IS 'what nack_event was told last';
+COMMENT ON COLUMN batchdedup.event_attempt.dead IS
+    'whether it is not given again, because it is in event_dead_letter';
 SELECT pg_catalog.pg_extension_config_dump('batchdedup.event_attempt', '');
 
 CREATE TABLE batchdedup.event_dead_letter (
@@ -129,12 +174,31 @@ CREATE TABLE batchdedup.event_dead_letter (
     attempts integer NOT NULL,
     error text NOT NULL,
     failed_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-    attempts_left integer NOT NULL DEFAULT 0,   -- not 0: it is to be given again
-    given boolean NOT NULL DEFAULT false,       -- and has been
+    attempts_left integer NOT NULL DEFAULT 0,
+    given boolean NOT NULL DEFAULT false,
     PRIMARY KEY (consumer, event_id)
 );
 COMMENT ON TABLE batchdedup.event_dead_letter IS
     'events that a consumer has given up, with the error; see retry_event_dead_letters';
+COMMENT ON COLUMN batchdedup.event_dead_letter.consumer IS 'the consumer that has given up';
+COMMENT ON COLUMN batchdedup.event_dead_letter.event_id IS 'number of the event';
+COMMENT ON COLUMN batchdedup.event_dead_letter.shard IS 'shard of the event';
+COMMENT ON COLUMN batchdedup.event_dead_letter.at IS 'when it happened';
+COMMENT ON COLUMN batchdedup.event_dead_letter.batch_id IS 'the batch of which it tells; NULL: of none';
+COMMENT ON COLUMN batchdedup.event_dead_letter.file_id IS 'the file of which it tells; NULL: of none';
+COMMENT ON COLUMN batchdedup.event_dead_letter.kind IS 'what happened';
+COMMENT ON COLUMN batchdedup.event_dead_letter.payload IS 'more about it';
+COMMENT ON COLUMN batchdedup.event_dead_letter.idempotency_key IS
+    'key of which there is one event; NULL: none';
+COMMENT ON COLUMN batchdedup.event_dead_letter.ordering_key IS
+    'events of one key stay in order; NULL: those of the batch, or of none, do';
+COMMENT ON COLUMN batchdedup.event_dead_letter.attempts IS 'how often the consumer has failed with it';
+COMMENT ON COLUMN batchdedup.event_dead_letter.error IS 'what nack_event was told last';
+COMMENT ON COLUMN batchdedup.event_dead_letter.failed_at IS 'when it failed last';
+COMMENT ON COLUMN batchdedup.event_dead_letter.attempts_left IS
+    'so many times it is to be given again, after retry_event_dead_letters; 0: it is not';
+COMMENT ON COLUMN batchdedup.event_dead_letter.given IS
+    'whether it was given again, and is neither acknowledged nor failed since';
 SELECT pg_catalog.pg_extension_config_dump('batchdedup.event_dead_letter', '');
 
 -- What waits for whom. The condition on xid is what src/event/event.c explains; that
@@ -165,6 +229,11 @@ SELECT s.consumer, s.shard, e.id, e.at, e.kind
                       AND a.event_id OPERATOR(pg_catalog.=) e.id AND a.dead);
 COMMENT ON VIEW batchdedup.event_pending IS
     'events that consumers have not acknowledged, and not given up';
+COMMENT ON COLUMN batchdedup.event_pending.consumer IS 'the consumer';
+COMMENT ON COLUMN batchdedup.event_pending.shard IS 'shard of the event';
+COMMENT ON COLUMN batchdedup.event_pending.id IS 'number of the event';
+COMMENT ON COLUMN batchdedup.event_pending.at IS 'when it happened';
+COMMENT ON COLUMN batchdedup.event_pending.kind IS 'what happened';
 
 CREATE VIEW batchdedup.consumer AS
 SELECT c.name, c.start, c.kinds, c.shards, c.max_attempts, s.shard, s.holder, s.lease_until, s.polled_at,
@@ -181,6 +250,26 @@ SELECT c.name, c.start, c.kinds, c.shards, c.max_attempts, s.shard, s.holder, s.
         WHERE l.consumer OPERATOR(pg_catalog.=) s.consumer AND l.shard OPERATOR(pg_catalog.=) s.shard) d;
 COMMENT ON VIEW batchdedup.consumer IS
     'a row for each shard of each consumer: how far behind it is, and who holds it';
+COMMENT ON COLUMN batchdedup.consumer.name IS 'name of the consumer';
+COMMENT ON COLUMN batchdedup.consumer.start IS
+    'whether it begins with the oldest event that is kept or with what came after it was created';
+COMMENT ON COLUMN batchdedup.consumer.kinds IS 'kinds of events that it wants; NULL: all';
+COMMENT ON COLUMN batchdedup.consumer.shards IS 'number of its shards';
+COMMENT ON COLUMN batchdedup.consumer.max_attempts IS
+    'after so many calls of nack_event an event is a dead letter';
+COMMENT ON COLUMN batchdedup.consumer.shard IS 'the shard that this row is about, from 0 on';
+COMMENT ON COLUMN batchdedup.consumer.holder IS
+    'instance that holds the shard; NULL: nobody, or an instance without a name';
+COMMENT ON COLUMN batchdedup.consumer.lease_until IS 'until when the shard is the holder''s; NULL: nobody''s';
+COMMENT ON COLUMN batchdedup.consumer.polled_at IS 'when it was polled last; NULL: never';
+COMMENT ON COLUMN batchdedup.consumer.lag_events IS
+    'events that wait, given or not: not acknowledged, not given up';
+COMMENT ON COLUMN batchdedup.consumer.oldest_at IS 'when the oldest of these happened; NULL: none waits';
+COMMENT ON COLUMN batchdedup.consumer.lag IS 'age of the oldest of these; NULL: none waits';
+COMMENT ON COLUMN batchdedup.consumer.dead_letters IS 'events that the consumer has given up';
+COMMENT ON COLUMN batchdedup.consumer.lost_events IS
+    'events that were deleted before they were acknowledged, since accept_lost_events';
+COMMENT ON COLUMN batchdedup.consumer.created_at IS 'when the consumer was created';
 
 CREATE TYPE batchdedup.polled_event AS (
     id bigint,
@@ -195,6 +284,17 @@ CREATE TYPE batchdedup.polled_event AS (
     attempts integer
 );
 COMMENT ON TYPE batchdedup.polled_event IS 'what poll_events returns: an event, the shard, and how often it has failed';
+COMMENT ON COLUMN batchdedup.polled_event.id IS 'number of the event';
+COMMENT ON COLUMN batchdedup.polled_event.at IS 'when it happened';
+COMMENT ON COLUMN batchdedup.polled_event.batch_id IS 'the batch of which it tells; NULL: of none';
+COMMENT ON COLUMN batchdedup.polled_event.file_id IS 'the file of which it tells; NULL: of none';
+COMMENT ON COLUMN batchdedup.polled_event.kind IS 'what happened';
+COMMENT ON COLUMN batchdedup.polled_event.payload IS 'more about it';
+COMMENT ON COLUMN batchdedup.polled_event.idempotency_key IS 'key of which there is one event; NULL: none';
+COMMENT ON COLUMN batchdedup.polled_event.ordering_key IS
+    'events of one key stay in order; NULL: those of the batch, or of none, do';
+COMMENT ON COLUMN batchdedup.polled_event.shard IS 'shard of the event, for ack_events';
+COMMENT ON COLUMN batchdedup.polled_event.attempts IS 'how often the consumer has failed with it';
 
 CREATE FUNCTION batchdedup.publish_event(
     kind text,
@@ -205,7 +305,11 @@ CREATE FUNCTION batchdedup.publish_event(
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'bdd_publish_event';
 COMMENT ON FUNCTION batchdedup.publish_event IS
-    'adds an event of the application and returns its id; with a key that is known, the id of the first one';
+'adds an event of the application and returns its id; with a key that is known, the id of the first one
+kind: a name of your own; those of batchdedup are refused
+payload: what happened
+idempotency_key: of one key there is one event
+ordering_key: events of one key stay in order, in one shard; NULL: those of the batch, or of none';
 
 CREATE FUNCTION batchdedup.create_consumer(
     name text,
@@ -217,13 +321,19 @@ CREATE FUNCTION batchdedup.create_consumer(
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'bdd_create_consumer';
 COMMENT ON FUNCTION batchdedup.create_consumer IS
-    'registers a consumer of events, from the oldest or the newest on; nothing happens if there is such a one';
+'registers a consumer of events, from the oldest or the newest on; nothing happens if there is such a one
+name: who asks for events under this name
+start: oldest: from the oldest event that is kept; newest: what comes from now on
+kinds: those that it wants; NULL: all
+shards: how many instances of it can be given events at once
+max_attempts: after so many calls of nack_event an event is a dead letter';
 
 CREATE FUNCTION batchdedup.drop_consumer(name text, if_exists boolean DEFAULT false) RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'bdd_drop_consumer';
 COMMENT ON FUNCTION batchdedup.drop_consumer IS
-    'ends a consumer''s registration; its dead letters go with it';
+'ends a consumer''s registration; its dead letters go with it
+if_exists: true: nothing but a NOTICE if there is none';
 
 CREATE FUNCTION batchdedup.poll_events(
     consumer text,
@@ -235,7 +345,11 @@ CREATE FUNCTION batchdedup.poll_events(
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'bdd_poll_events';
 COMMENT ON FUNCTION batchdedup.poll_events IS
-    'the first events that the consumer has not acknowledged, of one shard; leases it to the instance until they are';
+'the first events that the consumer has not acknowledged, of one shard; leases it to the instance until they are
+max_events: 10000 at most
+shard: NULL: the one that waits longest
+instance: a name for the caller, whose the shard is until all is acknowledged or the lease is over; NULL: all are the same
+lease: how long';
 
 CREATE FUNCTION batchdedup.ack_events(
     consumer text,
@@ -246,7 +360,10 @@ CREATE FUNCTION batchdedup.ack_events(
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'bdd_ack_events';
 COMMENT ON FUNCTION batchdedup.ack_events IS
-    'the consumer is done with the event and all that it was given before; false: it was already';
+'the consumer is done with the event and all that it was given before; false: it was already
+up_to: the id of an event
+shard: NULL: the one of the event
+instance: as in poll_events';
 
 CREATE FUNCTION batchdedup.nack_event(
     consumer text,
@@ -258,19 +375,25 @@ CREATE FUNCTION batchdedup.nack_event(
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'bdd_nack_event';
 COMMENT ON FUNCTION batchdedup.nack_event IS
-    'the consumer has failed with the event: it is given again; true: too often, it is a dead letter now';
+'the consumer has failed with the event: it is given again; true: too often, it is a dead letter now
+id: of the event
+error: kept with it
+shard: as in ack_events
+instance: as in poll_events';
 
 CREATE FUNCTION batchdedup.retry_event_dead_letters(consumer text, id bigint DEFAULT NULL) RETURNS bigint
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'bdd_retry_event_dead_letters';
 COMMENT ON FUNCTION batchdedup.retry_event_dead_letters IS
-    'gives a consumer''s dead letters, or one of them, again at the next poll; returns how many';
+'gives a consumer''s dead letters, or one of them, again at the next poll; returns how many
+id: NULL: all';
 
 CREATE FUNCTION batchdedup.discard_event_dead_letters(consumer text, id bigint DEFAULT NULL) RETURNS bigint
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'bdd_discard_event_dead_letters';
 COMMENT ON FUNCTION batchdedup.discard_event_dead_letters IS
-    'deletes a consumer''s dead letters, or one of them; returns how many';
+'deletes a consumer''s dead letters, or one of them; returns how many
+id: NULL: all';
 
 CREATE FUNCTION batchdedup.expire_events(
     keep interval DEFAULT '7 days',
@@ -279,7 +402,9 @@ CREATE FUNCTION batchdedup.expire_events(
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'bdd_expire_events';
 COMMENT ON FUNCTION batchdedup.expire_events IS
-    'deletes older events that all consumers have acknowledged, and those older than hard_limit; returns how many';
+'deletes older events that all consumers have acknowledged, and those older than hard_limit; returns how many
+keep: what is younger stays
+hard_limit: what is older goes, acknowledged or not; NULL: there is no limit';
 
 CREATE FUNCTION batchdedup.accept_lost_events(consumer text) RETURNS bigint
 LANGUAGE C VOLATILE PARALLEL UNSAFE

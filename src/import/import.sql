@@ -7,21 +7,29 @@ CREATE TABLE batchdedup.import (
     target regclass NOT NULL,
     publish text NOT NULL CHECK (publish IN ('upsert', 'attach')),
     expected_instances integer NOT NULL CHECK (expected_instances > 0),
-    instances text[],                       -- their names, if they are known
-    shape bigint NOT NULL                   -- of the table when the import began
+    instances text[],
+    shape bigint NOT NULL
 );
 COMMENT ON TABLE batchdedup.import IS
     'batches whose rows many writers load side by side, and which are published at once';
+COMMENT ON COLUMN batchdedup.import.batch_id IS 'id of the import, a batch';
+COMMENT ON COLUMN batchdedup.import.target IS 'table whose rows it brings';
+COMMENT ON COLUMN batchdedup.import.publish IS
+    'whether rows are upserted or the writers'' tables become partitions';
+COMMENT ON COLUMN batchdedup.import.expected_instances IS 'number of writers';
+COMMENT ON COLUMN batchdedup.import.instances IS 'names of the writers; NULL: any';
+COMMENT ON COLUMN batchdedup.import.shape IS
+    'hash of the table''s columns when the import began, to notice that they have changed';
 SELECT pg_catalog.pg_extension_config_dump('batchdedup.import', '');
 
 CREATE TABLE batchdedup.import_instance (
     batch_id uuid NOT NULL REFERENCES batchdedup.import ON DELETE CASCADE,
     instance text NOT NULL CHECK (instance <> ''),
     status text NOT NULL DEFAULT 'open' CHECK (status IN ('open', 'finalized')),
-    writer regclass,                        -- the table to COPY into
-    chunks regclass,                        -- rows that came in chunks; attach: they are in the writer's
-    bound text,                             -- of the partition that it becomes
-    position integer,                       -- in the order of finalize_instance
+    writer regclass,
+    chunks regclass,
+    bound text,
+    position integer,
     rows bigint,
     bytes bigint,
     created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
@@ -29,13 +37,30 @@ CREATE TABLE batchdedup.import_instance (
     PRIMARY KEY (batch_id, instance)
 );
 COMMENT ON TABLE batchdedup.import_instance IS 'the writers of imports';
+COMMENT ON COLUMN batchdedup.import_instance.batch_id IS 'the import';
+COMMENT ON COLUMN batchdedup.import_instance.instance IS 'name of the writer';
+COMMENT ON COLUMN batchdedup.import_instance.status IS
+    'whether it still loads rows, or has said that it has loaded them all';
+COMMENT ON COLUMN batchdedup.import_instance.writer IS
+    'table to COPY into; NULL: it has none, or it is gone because the import is published';
+COMMENT ON COLUMN batchdedup.import_instance.chunks IS
+    'table with rows that came in chunks; NULL: none came, or they are in the writer''s table';
+COMMENT ON COLUMN batchdedup.import_instance.bound IS
+    'bound of the partition that its table becomes; NULL: it becomes none';
+COMMENT ON COLUMN batchdedup.import_instance.position IS
+    'its place in the order of finalize_instance, in which rows are published; NULL: it is not finalized';
+COMMENT ON COLUMN batchdedup.import_instance.rows IS 'rows that it has loaded; NULL: it is not finalized';
+COMMENT ON COLUMN batchdedup.import_instance.bytes IS 'their size in bytes; NULL: it is not finalized';
+COMMENT ON COLUMN batchdedup.import_instance.created_at IS
+    'when create_writer or write_chunk was called first';
+COMMENT ON COLUMN batchdedup.import_instance.finalized_at IS 'when it was finalized; NULL: it is not';
 SELECT pg_catalog.pg_extension_config_dump('batchdedup.import_instance', '');
 
 CREATE TABLE batchdedup.import_chunk (
     batch_id uuid NOT NULL,
     instance text NOT NULL,
     chunk_no integer NOT NULL CHECK (chunk_no >= 0),
-    content bytea NOT NULL,                 -- sha256
+    content bytea NOT NULL,
     rows bigint NOT NULL,
     created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     PRIMARY KEY (batch_id, instance, chunk_no),
@@ -43,6 +68,13 @@ CREATE TABLE batchdedup.import_chunk (
 );
 COMMENT ON TABLE batchdedup.import_chunk IS
     'the chunks that writers have delivered; their rows are elsewhere';
+COMMENT ON COLUMN batchdedup.import_chunk.batch_id IS 'the import';
+COMMENT ON COLUMN batchdedup.import_chunk.instance IS 'name of the writer';
+COMMENT ON COLUMN batchdedup.import_chunk.chunk_no IS 'number of the chunk';
+COMMENT ON COLUMN batchdedup.import_chunk.content IS
+    'sha256 of what came, to refuse another chunk of the same number';
+COMMENT ON COLUMN batchdedup.import_chunk.rows IS 'number of its rows';
+COMMENT ON COLUMN batchdedup.import_chunk.created_at IS 'when it came';
 SELECT pg_catalog.pg_extension_config_dump('batchdedup.import_chunk', '');
 
 -- Without references: the record stays.
@@ -52,7 +84,7 @@ CREATE TABLE batchdedup.import_completed (
     target regclass NOT NULL,
     publish text NOT NULL,
     instances integer NOT NULL,
-    rows bigint NOT NULL,                   -- loaded by all writers
+    rows bigint NOT NULL,
     inserted bigint NOT NULL,
     updated bigint NOT NULL,
     started_at timestamptz NOT NULL,
@@ -60,6 +92,17 @@ CREATE TABLE batchdedup.import_completed (
 );
 COMMENT ON TABLE batchdedup.import_completed IS
     'imports that are published, each written in the transaction that publishes';
+COMMENT ON COLUMN batchdedup.import_completed.batch_id IS 'id of the import, a batch';
+COMMENT ON COLUMN batchdedup.import_completed.name IS 'name of the import';
+COMMENT ON COLUMN batchdedup.import_completed.target IS 'table whose rows it brought';
+COMMENT ON COLUMN batchdedup.import_completed.publish IS
+    'whether rows were upserted or the writers'' tables became partitions';
+COMMENT ON COLUMN batchdedup.import_completed.instances IS 'number of its writers';
+COMMENT ON COLUMN batchdedup.import_completed.rows IS 'rows that all writers have loaded';
+COMMENT ON COLUMN batchdedup.import_completed.inserted IS 'rows that were inserted';
+COMMENT ON COLUMN batchdedup.import_completed.updated IS 'rows that were updated';
+COMMENT ON COLUMN batchdedup.import_completed.started_at IS 'when the import was created';
+COMMENT ON COLUMN batchdedup.import_completed.completed_at IS 'when it was published';
 SELECT pg_catalog.pg_extension_config_dump('batchdedup.import_completed', '');
 
 CREATE FUNCTION batchdedup.prepare_import(
@@ -73,7 +116,13 @@ CREATE FUNCTION batchdedup.prepare_import(
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'bdd_prepare_import';
 COMMENT ON FUNCTION batchdedup.prepare_import IS
-    'begins an import, or finds the one of that name; publish: upsert or attach; instances: names of all its writers';
+'begins an import, or finds the one of that name; publish: upsert or attach; instances: names of all its writers
+name: there is one import of a name
+target: the rows are written by its rules
+expected_instances: the number of writers
+publish: upsert; attach: each writer''s table becomes a partition of the target
+instances: the names of the writers; NULL: any
+metadata: for your own use';
 
 CREATE FUNCTION batchdedup.create_writer(
     batch uuid,
@@ -84,19 +133,26 @@ CREATE FUNCTION batchdedup.create_writer(
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'bdd_create_writer';
 COMMENT ON FUNCTION batchdedup.create_writer IS
-    'a table to COPY into, the same one each time; bound: of the partition that it becomes; restart: without what it has loaded';
+'a table to COPY into, the same one each time; bound: of the partition that it becomes; restart: without what it has loaded
+instance: the writer''s name
+bound: of its partition, as CREATE TABLE ... PARTITION OF says it: FOR VALUES ...; for publish => attach
+restart: true: empties what the writer has loaded';
 
 CREATE FUNCTION batchdedup.write_chunk(batch uuid, instance text, chunk_no integer, rows jsonb) RETURNS boolean
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'bdd_write_chunk_json';
 COMMENT ON FUNCTION batchdedup.write_chunk(uuid, text, integer, jsonb) IS
-    'loads a numbered chunk of rows, an object or an array of objects; false: it was there already';
+'loads a numbered chunk of rows, an object or an array of objects; false: it was there already
+instance: the writer''s name
+chunk_no: a number, from 0 on; it is written once
+rows: an object with columns by name, or an array of such';
 
 CREATE FUNCTION batchdedup.write_chunk(batch uuid, instance text, chunk_no integer, rows anyarray) RETURNS boolean
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'bdd_write_chunk_rows';
 COMMENT ON FUNCTION batchdedup.write_chunk(uuid, text, integer, anyarray) IS
-    'loads a numbered chunk of rows of the target''s row type; false: it was there already';
+'loads a numbered chunk of rows of the target''s row type; false: it was there already
+rows: rows of the target''s type';
 
 -- For literals and parameters without a type, which fit both of the others.
 CREATE FUNCTION batchdedup.write_chunk(batch uuid, instance text, chunk_no integer, rows text) RETURNS boolean
@@ -109,7 +165,8 @@ CREATE FUNCTION batchdedup.finalize_instance(batch uuid, instance text) RETURNS 
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'bdd_finalize_instance';
 COMMENT ON FUNCTION batchdedup.finalize_instance IS
-    'says that a writer has loaded all its rows; false: it was said before';
+'says that a writer has loaded all its rows; false: it was said before
+instance: the writer''s name';
 
 CREATE FUNCTION batchdedup.finalize_batch(batch uuid) RETURNS bigint
 LANGUAGE C VOLATILE PARALLEL UNSAFE
@@ -127,7 +184,8 @@ CREATE FUNCTION batchdedup.expire_imports(older_than interval DEFAULT '1 day') R
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'bdd_expire_imports';
 COMMENT ON FUNCTION batchdedup.expire_imports IS
-    'aborts imports into which nobody has written for so long, and drops tables that no import knows; returns their number';
+'aborts imports into which nobody has written for so long, and drops tables that no import knows; returns their number
+older_than: nobody has written for so long';
 
 CREATE FUNCTION batchdedup.refuse_writer_internal() RETURNS trigger
 LANGUAGE C VOLATILE PARALLEL UNSAFE
@@ -140,7 +198,7 @@ CREATE FUNCTION batchdedup.import_order_internal(oid) RETURNS bigint
 LANGUAGE C IMMUTABLE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'bdd_import_order';
 COMMENT ON FUNCTION batchdedup.import_order_internal IS
-    'numbers the rows of a writer''s table in the order in which they come';
+    'part of the tables of writers: numbers their rows in the order in which they come';
 
 -- Rows of an import are counted twice: when they are loaded and when they are
 -- published. So "done" never goes back.
@@ -191,6 +249,28 @@ SELECT w.kind, w.phase, w.target, w.batch_id, w.name, w.pid,
        SELECT greatest(extract(epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) w.started_at), 0.001)::double precision) AS s (seconds);
 COMMENT ON VIEW batchdedup.stat_progress IS
     'imports that are not finished, and long work of this database: done, total, rows per second, time left';
+COMMENT ON COLUMN batchdedup.stat_progress.kind IS
+    'import, flush, sync, or replay: of rows that were found in the WAL';
+COMMENT ON COLUMN batchdedup.stat_progress.phase IS
+    'what it does now: loading, publishing; applying; syncing; reading';
+COMMENT ON COLUMN batchdedup.stat_progress.target IS 'table that is written';
+COMMENT ON COLUMN batchdedup.stat_progress.batch_id IS 'the import; NULL: it is none';
+COMMENT ON COLUMN batchdedup.stat_progress.name IS 'name of the import; NULL: it is none';
+COMMENT ON COLUMN batchdedup.stat_progress.pid IS
+    'process that works; NULL: none, the writers of an import load';
+COMMENT ON COLUMN batchdedup.stat_progress.instances_done IS
+    'writers that are finalized; NULL: it is no import';
+COMMENT ON COLUMN batchdedup.stat_progress.instances_total IS
+    'writers that are expected; NULL: it is no import';
+COMMENT ON COLUMN batchdedup.stat_progress.rows IS 'rows that writers have loaded, or that there are in all';
+COMMENT ON COLUMN batchdedup.stat_progress.bytes IS 'their size in bytes; NULL: it is no import';
+COMMENT ON COLUMN batchdedup.stat_progress.done IS
+    'rows that are done; those of an import count twice, when they are loaded and when they are published';
+COMMENT ON COLUMN batchdedup.stat_progress.total IS
+    'rows that are to be done; NULL: not known while writers still load';
+COMMENT ON COLUMN batchdedup.stat_progress.started_at IS 'when it began';
+COMMENT ON COLUMN batchdedup.stat_progress.rate IS 'rows per second, since then';
+COMMENT ON COLUMN batchdedup.stat_progress.eta IS 'how long it will take from now; NULL: nothing can be said';
 
 GRANT SELECT ON batchdedup.stat_progress TO pg_monitor;
 
@@ -234,5 +314,6 @@ BEGIN
     PERFORM batchdedup.grant_imports_internal(grantee);
 END $$;
 COMMENT ON FUNCTION batchdedup.grant_batches IS
-    'lets a role work with batches, events and imports';
+'lets a role work with batches, events and imports
+grantee: a role';
 REVOKE ALL ON FUNCTION batchdedup.grant_batches FROM PUBLIC;

@@ -6,7 +6,8 @@ CREATE FUNCTION batchdedup.create_view(target regclass, name text DEFAULT NULL) 
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'bdd_create_view';
 COMMENT ON FUNCTION batchdedup.create_view IS
-    'makes a view, table_buffered, that writes to the buffer and shows the table as it will be; or makes it anew';
+'makes a view, table_buffered, that writes to the buffer and shows the table as it will be; or makes it anew
+name: NULL: the table''s with _buffered';
 
 CREATE FUNCTION batchdedup.create_redirect(target regclass) RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE

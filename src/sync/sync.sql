@@ -10,12 +10,12 @@ CREATE TABLE batchdedup.sync_row (
     owner regrole NOT NULL,
     source regclass NOT NULL,
     target regclass NOT NULL,
-    key_columns text[] NOT NULL,            -- of the target
-    position_columns text[] NOT NULL,       -- of the source: the order in which it is read
+    key_columns text[] NOT NULL,
+    position_columns text[] NOT NULL,
     position_types regtype[] NOT NULL,
-    cursor_columns integer NOT NULL,        -- so many of them are the cursor; the others break ties
-    columns text[] NOT NULL,                -- of the target
-    expressions text[] NOT NULL,            -- over src, for each of them
+    cursor_columns integer NOT NULL,
+    columns text[] NOT NULL,
+    expressions text[] NOT NULL,
     filter text,
     slice_rows integer NOT NULL CHECK (slice_rows > 0),
     cursor_kind text NOT NULL CHECK (cursor_kind IN ('clock', 'sequence', 'other', 'full', 'trigger')),
@@ -27,25 +27,80 @@ CREATE TABLE batchdedup.sync_row (
     hash_exclude text[] NOT NULL,
     delete_missing text NOT NULL CHECK (delete_missing IN ('no', 'soft', 'hard')),
     tombstone text,
-    deleted_column text,                    -- where rows are not deleted but marked
-    version_column text,                    -- of the target: takes the data version
-    captured regclass,                      -- keys that the source's trigger has seen
-    settings text[] NOT NULL,               -- of the session that made it: name, value, name ...
+    deleted_column text,
+    version_column text,
+    captured regclass,
+    settings text[] NOT NULL,
     paused boolean NOT NULL DEFAULT false,
     created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-    watermark text[],                       -- the position up to which all is read; NULL: from the beginning
-    bound text,                             -- up to where the cursor was known to be complete
+    watermark text[],
+    bound text,
     moment text,                            -- the next one, and who must end before: see src/sync/sync_bound.c
     moment_value text,
-    complete boolean NOT NULL DEFAULT false,    -- trigger: all that was there at first has been read
-    truncated boolean NOT NULL DEFAULT false,   -- trigger: the source was, since
-    last_run_at timestamptz,                -- ended without an error
+    complete boolean NOT NULL DEFAULT false,
+    truncated boolean NOT NULL DEFAULT false,
+    last_run_at timestamptz,
     last_error text,
     last_error_sqlstate text,
     last_error_at timestamptz
 );
 COMMENT ON TABLE batchdedup.sync_row IS
     'what create_sync was told, and how far each sync is; see the views sync and sync_status';
+COMMENT ON COLUMN batchdedup.sync_row.id IS 'number of the sync';
+COMMENT ON COLUMN batchdedup.sync_row.name IS 'name of the sync';
+COMMENT ON COLUMN batchdedup.sync_row.owner IS
+    'role that made it; expressions over the source run with its rights';
+COMMENT ON COLUMN batchdedup.sync_row.source IS 'table, view or foreign table that is read';
+COMMENT ON COLUMN batchdedup.sync_row.target IS 'table that is written';
+COMMENT ON COLUMN batchdedup.sync_row.key_columns IS 'columns of the target by which a row is found';
+COMMENT ON COLUMN batchdedup.sync_row.position_columns IS
+    'columns of the source that say in which order it is read';
+COMMENT ON COLUMN batchdedup.sync_row.position_types IS 'the types of these';
+COMMENT ON COLUMN batchdedup.sync_row.cursor_columns IS
+    'so many of these are the cursor, the others break ties';
+COMMENT ON COLUMN batchdedup.sync_row.columns IS 'columns of the target that are written';
+COMMENT ON COLUMN batchdedup.sync_row.expressions IS 'expression over src for each of these';
+COMMENT ON COLUMN batchdedup.sync_row.filter IS 'condition over src; NULL: none';
+COMMENT ON COLUMN batchdedup.sync_row.slice_rows IS 'rows of the source for each transaction';
+COMMENT ON COLUMN batchdedup.sync_row.cursor_kind IS 'where the values of the cursor come from';
+COMMENT ON COLUMN batchdedup.sync_row.sequence IS
+    'sequence that gives the cursor its values; NULL: none does';
+COMMENT ON COLUMN batchdedup.sync_row.lag IS 'values of the cursor younger than that are not read yet';
+COMMENT ON COLUMN batchdedup.sync_row.write_to IS
+    'whether rows are written to the table or given to the buffer';
+COMMENT ON COLUMN batchdedup.sync_row.change_log IS 'whether changes are logged';
+COMMENT ON COLUMN batchdedup.sync_row.log_values IS 'whether the log has all values before and after';
+COMMENT ON COLUMN batchdedup.sync_row.hash_exclude IS
+    'columns of the target that do not make a row another one';
+COMMENT ON COLUMN batchdedup.sync_row.delete_missing IS
+    'what becomes of rows whose key is gone from the source';
+COMMENT ON COLUMN batchdedup.sync_row.tombstone IS
+    'column of the source that says that the row is deleted; NULL: none';
+COMMENT ON COLUMN batchdedup.sync_row.deleted_column IS
+    'column of the target that marks deleted rows; NULL: they are not marked';
+COMMENT ON COLUMN batchdedup.sync_row.version_column IS
+    'column of the target that takes the data version; NULL: none';
+COMMENT ON COLUMN batchdedup.sync_row.captured IS
+    'table with keys that the trigger on the source has seen; NULL: there is no trigger';
+COMMENT ON COLUMN batchdedup.sync_row.settings IS
+    'settings of the session that made it: name, value, name, value ...';
+COMMENT ON COLUMN batchdedup.sync_row.paused IS 'whether it is stopped by pause_sync';
+COMMENT ON COLUMN batchdedup.sync_row.created_at IS 'when it was created';
+COMMENT ON COLUMN batchdedup.sync_row.watermark IS
+    'position up to which all is read; NULL: from the beginning';
+COMMENT ON COLUMN batchdedup.sync_row.bound IS
+    'value of the cursor up to which the source was known to be complete; NULL: not known';
+COMMENT ON COLUMN batchdedup.sync_row.moment IS
+    'the next such point, and which transactions must end before; NULL: none is waited for';
+COMMENT ON COLUMN batchdedup.sync_row.moment_value IS
+    'value of the cursor that becomes the bound then; NULL: none';
+COMMENT ON COLUMN batchdedup.sync_row.complete IS
+    'with a trigger: whether all that was there at first has been read';
+COMMENT ON COLUMN batchdedup.sync_row.truncated IS 'with a trigger: whether the source was truncated since';
+COMMENT ON COLUMN batchdedup.sync_row.last_run_at IS 'when a run ended without an error; NULL: never';
+COMMENT ON COLUMN batchdedup.sync_row.last_error IS 'message of the last run''s error; NULL: it had none';
+COMMENT ON COLUMN batchdedup.sync_row.last_error_sqlstate IS 'SQLSTATE of that error; NULL: it had none';
+COMMENT ON COLUMN batchdedup.sync_row.last_error_at IS 'when that error was; NULL: it had none';
 SELECT pg_catalog.pg_extension_config_dump('batchdedup.sync_row', '');
 SELECT pg_catalog.pg_extension_config_dump('batchdedup.sync_row_id_seq', '');
 
@@ -70,6 +125,25 @@ CREATE TABLE batchdedup.sync_run_row (
 CREATE INDEX sync_run_row_sync ON batchdedup.sync_run_row (sync, id);
 COMMENT ON TABLE batchdedup.sync_run_row IS
     'runs of syncs that found something; a row is written with each slice; see the view sync_run';
+COMMENT ON COLUMN batchdedup.sync_run_row.id IS 'number of the run';
+COMMENT ON COLUMN batchdedup.sync_run_row.sync IS 'name of the sync';
+COMMENT ON COLUMN batchdedup.sync_run_row.source IS 'its source';
+COMMENT ON COLUMN batchdedup.sync_run_row.target IS 'its target';
+COMMENT ON COLUMN batchdedup.sync_run_row.started_at IS 'when the run began';
+COMMENT ON COLUMN batchdedup.sync_run_row.finished_at IS 'when it ended; NULL: it runs, or was broken off';
+COMMENT ON COLUMN batchdedup.sync_run_row.slices IS 'transactions that it wrote';
+COMMENT ON COLUMN batchdedup.sync_run_row.rows_read IS 'rows of the source that it read';
+COMMENT ON COLUMN batchdedup.sync_run_row.inserted IS 'rows that it inserted into the target';
+COMMENT ON COLUMN batchdedup.sync_run_row.updated IS 'rows that it updated there';
+COMMENT ON COLUMN batchdedup.sync_run_row.deleted IS 'rows that it deleted or marked there';
+COMMENT ON COLUMN batchdedup.sync_run_row.unchanged IS 'rows that were just so there';
+COMMENT ON COLUMN batchdedup.sync_run_row.refused IS 'rows that became dead letters';
+COMMENT ON COLUMN batchdedup.sync_run_row.from_watermark IS
+    'watermark when the run began; NULL: from the beginning';
+COMMENT ON COLUMN batchdedup.sync_run_row.watermark IS
+    'watermark after the last slice; NULL: from the beginning';
+COMMENT ON COLUMN batchdedup.sync_run_row.error IS
+    'SQLSTATE and message of the error that ended it; NULL: none did';
 SELECT pg_catalog.pg_extension_config_dump('batchdedup.sync_run_row', '');
 SELECT pg_catalog.pg_extension_config_dump('batchdedup.sync_run_row_id_seq', '');
 
@@ -89,13 +163,29 @@ CREATE TABLE batchdedup.change_log_row (
 ) PARTITION BY RANGE (at);
 COMMENT ON TABLE batchdedup.change_log_row IS
     'what syncs have changed in their targets; see the view change_log';
+COMMENT ON COLUMN batchdedup.change_log_row.sync IS 'name of the sync';
+COMMENT ON COLUMN batchdedup.change_log_row.run_id IS 'number of the run';
+COMMENT ON COLUMN batchdedup.change_log_row.at IS 'when the slice was written';
+COMMENT ON COLUMN batchdedup.change_log_row.target IS 'table that was changed';
+COMMENT ON COLUMN batchdedup.change_log_row.key IS 'key of the row, as an object';
+COMMENT ON COLUMN batchdedup.change_log_row.operation IS 'what was done with the row';
+COMMENT ON COLUMN batchdedup.change_log_row.old_version IS
+    'data version of the row before; NULL: there was none';
+COMMENT ON COLUMN batchdedup.change_log_row.new_version IS
+    'data version of the row after; NULL: there is none';
+COMMENT ON COLUMN batchdedup.change_log_row.changed_columns IS
+    'columns that have other values; NULL: the row is new or deleted';
+COMMENT ON COLUMN batchdedup.change_log_row.old_values IS
+    'all values before, as an object, with log_values => true; NULL: there were none, or they are not logged';
+COMMENT ON COLUMN batchdedup.change_log_row.new_values IS
+    'all values after, as an object, with log_values => true; NULL: there are none, or they are not logged';
 
 CREATE TABLE batchdedup.sync_letter_row (
     id bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY,
     sync_id integer NOT NULL,               -- no foreign key: pg_restore -j restores extensions' tables in any order
-    position text NOT NULL,                 -- of the row in the source
-    key jsonb,                              -- in the target; NULL: not known
-    row jsonb NOT NULL,                     -- of the source
+    position text NOT NULL,
+    key jsonb,
+    row jsonb NOT NULL,
     sqlstate text NOT NULL,
     message text,
     detail text,
@@ -109,6 +199,21 @@ CREATE TABLE batchdedup.sync_letter_row (
 CREATE UNIQUE INDEX sync_letter_row_position ON batchdedup.sync_letter_row (sync_id, pg_catalog.md5(position));
 COMMENT ON TABLE batchdedup.sync_letter_row IS
     'rows of sources that could not be brought into the target; see the view sync_dead_letter';
+COMMENT ON COLUMN batchdedup.sync_letter_row.id IS 'number of the letter';
+COMMENT ON COLUMN batchdedup.sync_letter_row.sync_id IS 'the sync';
+COMMENT ON COLUMN batchdedup.sync_letter_row.position IS
+    'place of the row in the source: the values by which it is read';
+COMMENT ON COLUMN batchdedup.sync_letter_row.key IS
+    'key of the row in the target, as an object; NULL: not known';
+COMMENT ON COLUMN batchdedup.sync_letter_row.row IS 'the row of the source, as an object';
+COMMENT ON COLUMN batchdedup.sync_letter_row.sqlstate IS 'SQLSTATE of the error';
+COMMENT ON COLUMN batchdedup.sync_letter_row.message IS 'the error''s message';
+COMMENT ON COLUMN batchdedup.sync_letter_row.detail IS 'the error''s detail; NULL: none';
+COMMENT ON COLUMN batchdedup.sync_letter_row.hint IS 'the error''s hint; NULL: none';
+COMMENT ON COLUMN batchdedup.sync_letter_row.attempts IS 'how often the row was tried';
+COMMENT ON COLUMN batchdedup.sync_letter_row.run_id IS 'run that tried it last';
+COMMENT ON COLUMN batchdedup.sync_letter_row.refused_at IS 'when the row was refused first';
+COMMENT ON COLUMN batchdedup.sync_letter_row.last_attempt_at IS 'when the row was tried last';
 SELECT pg_catalog.pg_extension_config_dump('batchdedup.sync_letter_row', '');
 SELECT pg_catalog.pg_extension_config_dump('batchdedup.sync_letter_row_id_seq', '');
 
@@ -135,7 +240,25 @@ CREATE FUNCTION batchdedup.create_sync(
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'bdd_create_sync';
 COMMENT ON FUNCTION batchdedup.create_sync IS
-    'makes a pipeline from a source (table, view, foreign table) to a target; run_sync runs it';
+'makes a pipeline from a source (table, view, foreign table) to a target; run_sync runs it
+name: there is one sync of a name
+source: a table, a view, a foreign table
+target: a table; with into => buffer a registered one
+key: columns of the target with a unique index; NULL: its primary key
+cursor: columns of the source by which it is read, ascending; the key breaks ties; NULL: every run reads the whole source
+mapping: {"column of the target": "expression over src"}; columns of the same name need none; null: the column is not written
+filter: a condition over src
+slice_rows: rows for each transaction
+cursor_kind: where the cursor''s values come from: clock, sequence, other; NULL: as the column''s default says
+lag: values younger than that are not read yet; for cursors of kind other
+capture: cursor; trigger: a trigger on the source keeps the keys that change
+into: table; buffer: writes are upserts of a registered target
+change_log: whether changes are logged
+hash_exclude: columns of the target that do not make a row another one
+delete_missing: what becomes of rows whose key is gone from the source: no: nothing; soft: they are marked; hard: they are deleted
+tombstone: a column of the source that says, true or not NULL, that the row is deleted
+deleted_column: of the target, for soft: a time, or a boolean
+log_values: whether the log has all values before and after';
 
 CREATE PROCEDURE batchdedup.run_sync(
     name text,
@@ -148,7 +271,12 @@ CREATE PROCEDURE batchdedup.run_sync(
 LANGUAGE C
 AS 'MODULE_PATHNAME', 'bdd_run_sync';
 COMMENT ON PROCEDURE batchdedup.run_sync IS
-    'brings what is new in the source to the target, a transaction for each slice; dry_run: says what it would do';
+'brings what is new in the source to the target, a transaction for each slice; dry_run: says what it would do
+dry_run: true: says what it would do, and writes nothing
+max_slices: ends after so many; NULL: no limit, as for the next two
+max_rows: ends after so many rows of the source
+max_seconds: ends after this time
+slice_rows: rows for each transaction of this run; NULL: those of the sync';
 
 CREATE FUNCTION batchdedup.pause_sync(name text) RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE
@@ -166,13 +294,15 @@ CREATE FUNCTION batchdedup.drop_sync(name text, if_exists boolean DEFAULT false)
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'bdd_drop_sync';
 COMMENT ON FUNCTION batchdedup.drop_sync IS
-    'ends a sync; its change log and the history of its runs stay';
+'ends a sync; its change log and the history of its runs stay
+if_exists: true: nothing but a NOTICE if there is none';
 
 CREATE FUNCTION batchdedup.reset_watermark(name text, "to" text DEFAULT NULL) RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'bdd_reset_watermark';
 COMMENT ON FUNCTION batchdedup.reset_watermark IS
-    'lets a sync read again what comes after this value of the cursor, or array of values; NULL: everything';
+'lets a sync read again what comes after this value of the cursor, or array of values; NULL: everything
+to: a value of the cursor, or an array of values; NULL: from the beginning';
 
 CREATE FUNCTION batchdedup.retry_sync_dead_letters(name text) RETURNS bigint
 LANGUAGE C VOLATILE PARALLEL UNSAFE
@@ -190,7 +320,8 @@ CREATE FUNCTION batchdedup.expire_syncs(older_than interval DEFAULT '90 days') R
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'bdd_expire_syncs';
 COMMENT ON FUNCTION batchdedup.expire_syncs IS
-    'deletes old runs, and days of the change log that are over for so long; returns the number of both';
+'deletes old runs, and days of the change log that are over for so long; returns the number of both
+older_than: runs and days of the change log that are over for so long';
 
 CREATE FUNCTION batchdedup.capture_internal() RETURNS trigger
 LANGUAGE C VOLATILE PARALLEL UNSAFE
@@ -202,7 +333,7 @@ CREATE FUNCTION batchdedup.sync_lag_internal(sync_id integer, up_to bigint) RETU
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'bdd_sync_lag';
 COMMENT ON FUNCTION batchdedup.sync_lag_internal IS
-    'rows of the source that a sync has not read; counted up to a number';
+    'part of sync_status: rows of the source that a sync has not read; counted up to a number';
 
 CREATE VIEW batchdedup.sync WITH (security_barrier) AS
 SELECT s.name, s.owner, s.source, s.target,
@@ -219,6 +350,34 @@ SELECT s.name, s.owner, s.source, s.target,
  WHERE pg_catalog.has_table_privilege(c.oid, 'SELECT');
 COMMENT ON VIEW batchdedup.sync IS
     'every option of every sync; of the targets that the caller may read';
+COMMENT ON COLUMN batchdedup.sync.name IS 'name of the sync';
+COMMENT ON COLUMN batchdedup.sync.owner IS
+    'role that made it; expressions over the source run with its rights';
+COMMENT ON COLUMN batchdedup.sync.source IS 'table, view or foreign table that is read';
+COMMENT ON COLUMN batchdedup.sync.target IS 'table that is written';
+COMMENT ON COLUMN batchdedup.sync.key IS 'columns of the target by which a row is found, separated by commas';
+COMMENT ON COLUMN batchdedup.sync.cursor IS
+    'columns of the source by which it is read, ascending, separated by commas; empty: every run reads the whole source';
+COMMENT ON COLUMN batchdedup.sync.mapping IS
+    'an object with each column of the target that is written, and its expression over src';
+COMMENT ON COLUMN batchdedup.sync.filter IS 'condition over src; NULL: none';
+COMMENT ON COLUMN batchdedup.sync.slice_rows IS 'rows of the source for each transaction';
+COMMENT ON COLUMN batchdedup.sync.cursor_kind IS 'where the values of the cursor come from';
+COMMENT ON COLUMN batchdedup.sync.lag IS 'values of the cursor younger than that are not read yet';
+COMMENT ON COLUMN batchdedup.sync.capture IS
+    'cursor, or trigger: a trigger on the source keeps the keys that change';
+COMMENT ON COLUMN batchdedup.sync."into" IS 'whether rows are written to the table or given to the buffer';
+COMMENT ON COLUMN batchdedup.sync.change_log IS 'whether changes are logged';
+COMMENT ON COLUMN batchdedup.sync.log_values IS 'whether the log has all values before and after';
+COMMENT ON COLUMN batchdedup.sync.hash_exclude IS
+    'columns of the target that do not make a row another one, separated by commas; empty: none';
+COMMENT ON COLUMN batchdedup.sync.delete_missing IS 'what becomes of rows whose key is gone from the source';
+COMMENT ON COLUMN batchdedup.sync.tombstone IS
+    'column of the source that says that the row is deleted; NULL: none';
+COMMENT ON COLUMN batchdedup.sync.deleted_column IS
+    'column of the target that marks deleted rows; NULL: they are not marked';
+COMMENT ON COLUMN batchdedup.sync.paused IS 'whether it is stopped by pause_sync';
+COMMENT ON COLUMN batchdedup.sync.created_at IS 'when it was created';
 
 CREATE VIEW batchdedup.sync_run WITH (security_barrier) AS
 SELECT r.id, r.sync, r.target, r.started_at, r.finished_at, r.slices, r.rows_read,
@@ -235,6 +394,24 @@ SELECT r.id, r.sync, r.target, r.started_at, r.finished_at, r.slices, r.rows_rea
    AND NOT pg_catalog.row_security_active(c.oid);
 COMMENT ON VIEW batchdedup.sync_run IS
     'runs of syncs that found something; of the targets that the caller may read';
+COMMENT ON COLUMN batchdedup.sync_run.id IS 'number of the run';
+COMMENT ON COLUMN batchdedup.sync_run.sync IS 'name of the sync';
+COMMENT ON COLUMN batchdedup.sync_run.target IS 'its target';
+COMMENT ON COLUMN batchdedup.sync_run.started_at IS 'when the run began';
+COMMENT ON COLUMN batchdedup.sync_run.finished_at IS 'when it ended; NULL: it runs, or was broken off';
+COMMENT ON COLUMN batchdedup.sync_run.slices IS 'transactions that it wrote';
+COMMENT ON COLUMN batchdedup.sync_run.rows_read IS 'rows of the source that it read';
+COMMENT ON COLUMN batchdedup.sync_run.inserted IS 'rows that it inserted into the target';
+COMMENT ON COLUMN batchdedup.sync_run.updated IS 'rows that it updated there';
+COMMENT ON COLUMN batchdedup.sync_run.deleted IS 'rows that it deleted or marked there';
+COMMENT ON COLUMN batchdedup.sync_run.unchanged IS 'rows that were just so there';
+COMMENT ON COLUMN batchdedup.sync_run.refused IS 'rows that became dead letters';
+COMMENT ON COLUMN batchdedup.sync_run.from_watermark IS
+    'watermark when the run began; NULL: from the beginning, or not for who may not read the source';
+COMMENT ON COLUMN batchdedup.sync_run.watermark IS
+    'watermark after the last slice; NULL: from the beginning, or not for who may not read the source';
+COMMENT ON COLUMN batchdedup.sync_run.error IS
+    'SQLSTATE and message of the error that ended it, the SQLSTATE alone for who may not read the source; NULL: none did';
 
 CREATE VIEW batchdedup.change_log WITH (security_barrier) AS
 SELECT l.sync, l.run_id, l.at, l.target, l.key, l.operation,
@@ -245,6 +422,20 @@ SELECT l.sync, l.run_id, l.at, l.target, l.key, l.operation,
    AND NOT pg_catalog.row_security_active(c.oid);
 COMMENT ON VIEW batchdedup.change_log IS
     'what syncs have changed; of the targets that the caller may read';
+COMMENT ON COLUMN batchdedup.change_log.sync IS 'name of the sync';
+COMMENT ON COLUMN batchdedup.change_log.run_id IS 'number of the run';
+COMMENT ON COLUMN batchdedup.change_log.at IS 'when the slice was written';
+COMMENT ON COLUMN batchdedup.change_log.target IS 'table that was changed';
+COMMENT ON COLUMN batchdedup.change_log.key IS 'key of the row, as an object';
+COMMENT ON COLUMN batchdedup.change_log.operation IS 'what was done with the row';
+COMMENT ON COLUMN batchdedup.change_log.old_version IS 'data version of the row before; NULL: there was none';
+COMMENT ON COLUMN batchdedup.change_log.new_version IS 'data version of the row after; NULL: there is none';
+COMMENT ON COLUMN batchdedup.change_log.changed_columns IS
+    'columns that have other values; NULL: the row is new or deleted';
+COMMENT ON COLUMN batchdedup.change_log.old_values IS
+    'all values before, as an object, with log_values => true; NULL: there were none, or they are not logged';
+COMMENT ON COLUMN batchdedup.change_log.new_values IS
+    'all values after, as an object, with log_values => true; NULL: there are none, or they are not logged';
 
 CREATE VIEW batchdedup.sync_dead_letter WITH (security_barrier) AS
 SELECT l.id, s.name AS sync, l.position, l.key, l.row, l.sqlstate, l.message, l.detail, l.hint,
@@ -260,11 +451,27 @@ SELECT l.id, s.name AS sync, l.position, l.key, l.row, l.sqlstate, l.message, l.
    AND NOT pg_catalog.row_security_active(t.oid);
 COMMENT ON VIEW batchdedup.sync_dead_letter IS
     'rows that a sync could not bring to its target, with the error; where the caller may read source and target';
+COMMENT ON COLUMN batchdedup.sync_dead_letter.id IS 'number of the letter';
+COMMENT ON COLUMN batchdedup.sync_dead_letter.sync IS 'name of the sync';
+COMMENT ON COLUMN batchdedup.sync_dead_letter.position IS
+    'place of the row in the source: the values by which it is read';
+COMMENT ON COLUMN batchdedup.sync_dead_letter.key IS
+    'key of the row in the target, as an object; NULL: not known';
+COMMENT ON COLUMN batchdedup.sync_dead_letter.row IS 'the row of the source, as an object';
+COMMENT ON COLUMN batchdedup.sync_dead_letter.sqlstate IS 'SQLSTATE of the error';
+COMMENT ON COLUMN batchdedup.sync_dead_letter.message IS 'the error''s message';
+COMMENT ON COLUMN batchdedup.sync_dead_letter.detail IS 'the error''s detail; NULL: none';
+COMMENT ON COLUMN batchdedup.sync_dead_letter.hint IS 'the error''s hint; NULL: none';
+COMMENT ON COLUMN batchdedup.sync_dead_letter.attempts IS 'how often the row was tried';
+COMMENT ON COLUMN batchdedup.sync_dead_letter.run_id IS 'run that tried it last';
+COMMENT ON COLUMN batchdedup.sync_dead_letter.refused_at IS 'when the row was refused first';
+COMMENT ON COLUMN batchdedup.sync_dead_letter.last_attempt_at IS 'when the row was tried last';
 
 CREATE FUNCTION batchdedup.sync_holders_internal(moment text) RETURNS text
 AS 'MODULE_PATHNAME', 'bdd_sync_holders'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION batchdedup.sync_holders_internal IS 'who still keeps a sync from reading up to a moment';
+COMMENT ON FUNCTION batchdedup.sync_holders_internal IS
+    'part of sync_status and health: what still keeps a sync from reading up to a moment; NULL: nothing';
 
 CREATE VIEW batchdedup.sync_status WITH (security_barrier) AS
 SELECT s.name, s.source, s.target, s.cursor_kind, s.paused,
@@ -303,6 +510,31 @@ SELECT s.name, s.source, s.target, s.cursor_kind, s.paused,
    AND NOT pg_catalog.row_security_active(c.oid);
 COMMENT ON VIEW batchdedup.sync_status IS
     'how far every sync is, who runs it, and what holds it back; lag_rows ends at 100000';
+COMMENT ON COLUMN batchdedup.sync_status.name IS 'name of the sync';
+COMMENT ON COLUMN batchdedup.sync_status.source IS 'table, view or foreign table that is read';
+COMMENT ON COLUMN batchdedup.sync_status.target IS 'table that is written';
+COMMENT ON COLUMN batchdedup.sync_status.cursor_kind IS 'where the values of the cursor come from';
+COMMENT ON COLUMN batchdedup.sync_status.paused IS 'whether it is stopped by pause_sync';
+COMMENT ON COLUMN batchdedup.sync_status.pid IS 'process that runs it now; NULL: none does';
+COMMENT ON COLUMN batchdedup.sync_status.watermark IS
+    'position up to which all is read; NULL: from the beginning, or not for who may not read the source';
+COMMENT ON COLUMN batchdedup.sync_status.bound IS
+    'value of the cursor up to which the source was known to be complete; NULL: not known, or not for who may not read the source';
+COMMENT ON COLUMN batchdedup.sync_status.held_back_by IS
+    'which transactions must end before it can read on; NULL: it is not held back';
+COMMENT ON COLUMN batchdedup.sync_status.lag_rows IS
+    'rows of the source that it has not read; counted up to 100000; NULL: not known';
+COMMENT ON COLUMN batchdedup.sync_status.lag IS 'how far the target is behind, as a time; NULL: not known';
+COMMENT ON COLUMN batchdedup.sync_status.last_run_at IS 'when a run ended without an error; NULL: never';
+COMMENT ON COLUMN batchdedup.sync_status.last_run_id IS
+    'number of its last run that found something, see sync_run; NULL: none';
+COMMENT ON COLUMN batchdedup.sync_status.rate IS
+    'rows of the source per second in that run; NULL: there was none';
+COMMENT ON COLUMN batchdedup.sync_status.dead_letters IS 'rows that could not be brought to the target';
+COMMENT ON COLUMN batchdedup.sync_status.last_error IS
+    'message of the last run''s error; NULL: it had none, or not for who may not read the source';
+COMMENT ON COLUMN batchdedup.sync_status.last_error_sqlstate IS 'SQLSTATE of that error; NULL: it had none';
+COMMENT ON COLUMN batchdedup.sync_status.last_error_at IS 'when that error was; NULL: it had none';
 
 GRANT SELECT ON batchdedup.sync, batchdedup.sync_status, batchdedup.sync_run, batchdedup.sync_dead_letter, batchdedup.change_log TO PUBLIC;
 REVOKE ALL ON FUNCTION batchdedup.expire_syncs, batchdedup.capture_internal FROM PUBLIC;

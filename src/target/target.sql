@@ -21,11 +21,36 @@ CREATE TABLE batchdedup.target_option (
     flush_group text CHECK (flush_group <> ''),
     paused boolean NOT NULL DEFAULT false,
     logged boolean NOT NULL DEFAULT true,
-    own boolean NOT NULL DEFAULT false,     -- a table of the extension
+    own boolean NOT NULL DEFAULT false,
     CONSTRAINT target_option_target_key UNIQUE (target)
 );
 COMMENT ON TABLE batchdedup.target_option IS
     'registered targets, as create_target was told; see the view target';
+COMMENT ON COLUMN batchdedup.target_option.target_id IS 'number of the target, never used twice';
+COMMENT ON COLUMN batchdedup.target_option.target IS 'the table';
+COMMENT ON COLUMN batchdedup.target_option.key_columns IS 'columns of the key; empty: rows are only appended';
+COMMENT ON COLUMN batchdedup.target_option.update_columns IS
+    'columns that an upsert overwrites in a row that exists; NULL: all outside the key';
+COMMENT ON COLUMN batchdedup.target_option.flush_interval IS
+    'age of the oldest row at which the target is flushed; 0: never by time; NULL: the setting of that name';
+COMMENT ON COLUMN batchdedup.target_option.flush_rows IS
+    'number of distinct keys at which the target is flushed; 0: never by rows; NULL: the setting of that name';
+COMMENT ON COLUMN batchdedup.target_option.mode IS
+    'whether rows go through the buffer or straight to the table';
+COMMENT ON COLUMN batchdedup.target_option.on_full IS 'what a call does when there is no room in the buffer';
+COMMENT ON COLUMN batchdedup.target_option.guard IS
+    'what a plain writer of the table meets while rows are buffered';
+COMMENT ON COLUMN batchdedup.target_option.merge_columns IS 'columns with a merge rule; NULL: none';
+COMMENT ON COLUMN batchdedup.target_option.merge_rules IS 'the rule of each of merge_columns; NULL: none';
+COMMENT ON COLUMN batchdedup.target_option.version_column IS
+    'column that says which of two rows is newer; NULL: none';
+COMMENT ON COLUMN batchdedup.target_option.coalesce_rows IS 'false: every row is kept and applied, in order';
+COMMENT ON COLUMN batchdedup.target_option.flush_group IS
+    'group of targets that are applied together, in one transaction; NULL: none';
+COMMENT ON COLUMN batchdedup.target_option.paused IS 'whether applying is stopped by pause';
+COMMENT ON COLUMN batchdedup.target_option.logged IS 'whether rows are in the WAL until they are applied';
+COMMENT ON COLUMN batchdedup.target_option.own IS
+    'whether it is a table of the extension, which the view target does not show';
 -- No id is to be used twice, also not after DROP and CREATE EXTENSION: each
 -- extension begins somewhere else.
 SELECT pg_catalog.setval('batchdedup.target_option_target_id_seq',
@@ -46,6 +71,14 @@ CREATE TABLE batchdedup.mark (
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE batchdedup.mark IS
     'generation up to which each target is applied; changes in the transaction that applies';
+COMMENT ON COLUMN batchdedup.mark.target_id IS 'the target';
+COMMENT ON COLUMN batchdedup.mark.generation IS 'generation up to which the target is applied';
+COMMENT ON COLUMN batchdedup.mark.journal_from IS
+    'position in the WAL from which on the journal is needed for what is not applied';
+COMMENT ON COLUMN batchdedup.mark.system IS
+    'system identifier of the server on which journal_from means something';
+COMMENT ON COLUMN batchdedup.mark.shape IS
+    'columns of the table as they were at the last apply, to notice that they have changed; NULL: not known yet';
 
 -- Also of targets that come from a dump.
 CREATE FUNCTION batchdedup.begin_mark_internal() RETURNS trigger
@@ -86,6 +119,28 @@ SELECT o.target,
  WHERE NOT o.own;
 COMMENT ON VIEW batchdedup.target IS
     'every option of every target; NULL: the setting of the server, or none';
+COMMENT ON COLUMN batchdedup.target.target IS 'the table';
+COMMENT ON COLUMN batchdedup.target.key IS
+    'columns of the key, separated by commas; empty: rows are only appended';
+COMMENT ON COLUMN batchdedup.target.update_columns IS
+    'columns that an upsert overwrites in a row that exists, separated by commas; NULL: all outside the key';
+COMMENT ON COLUMN batchdedup.target.merge IS 'rules of columns, as an object; NULL: none';
+COMMENT ON COLUMN batchdedup.target.version_column IS
+    'column that says which of two rows is newer; NULL: none';
+COMMENT ON COLUMN batchdedup.target.logged IS
+    'whether rows are in the WAL until they are applied; false: they are lost at a crash';
+COMMENT ON COLUMN batchdedup.target.mode IS 'whether rows go through the buffer or straight to the table';
+COMMENT ON COLUMN batchdedup.target.flush_interval IS
+    'age of the oldest row at which the target is flushed; 0: never by time; NULL: the setting of that name';
+COMMENT ON COLUMN batchdedup.target.flush_rows IS
+    'number of distinct keys at which the target is flushed; 0: never by rows; NULL: the setting of that name';
+COMMENT ON COLUMN batchdedup.target.on_full IS 'what a call does when there is no room in the buffer';
+COMMENT ON COLUMN batchdedup.target.guard IS 'what a plain writer of the table meets while rows are buffered';
+COMMENT ON COLUMN batchdedup.target.flush_group IS
+    'group of targets that are applied together, in one transaction; NULL: none';
+COMMENT ON COLUMN batchdedup.target.coalesce_rows IS 'false: every row is kept and applied, in order';
+COMMENT ON COLUMN batchdedup.target.paused IS 'whether applying is stopped by pause';
+COMMENT ON COLUMN batchdedup.target.target_id IS 'number of the target, never used twice';
 
 GRANT SELECT ON batchdedup.target TO PUBLIC;
 GRANT SELECT ON batchdedup.target_option, batchdedup.mark TO pg_monitor;
