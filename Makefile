@@ -43,7 +43,7 @@ ISOLATION = $(patsubst specs/%.spec,%,$(sort $(wildcard specs/*.spec)))
 EXTRA_CLEAN = $(wildcard src/*/*.o src/*/*.bc)
 
 # Includes name the folder: #include "buffer/memtable.h".
-PG_CPPFLAGS = -I$(srcdir)/src
+PG_CPPFLAGS = -I$(srcdir)/src -DBDD_VERSION='"$(version)"'
 
 ifdef WERROR
 PG_CFLAGS += -Werror
@@ -62,7 +62,7 @@ ifneq ($(wildcard $(PGXS)),)
 include $(PGXS)
 
 # PGXS does not track headers.
-$(OBJS): $(wildcard src/*/*.h)
+$(OBJS): $(wildcard src/*/*.h) $(source)/batchdedup.control
 
 $(script): $(script_parts) $(source)/src/LAYERS $(source)/batchdedup.control
 	@awk 'FNR == 1 && NR > 1 { print "" } { print }' $(script_parts) >$@.new

@@ -17,6 +17,7 @@
 #include "apply/apply.h"
 #include "apply/direct.h"
 #include "base/compat.h"
+#include "base/version.h"
 #include "buffer/flush_wait.h"
 #include "buffer/generation.h"
 #include "buffer/registry.h"
@@ -801,6 +802,9 @@ after_statement(Node *statement)
 {
 	RenameStmt *rename = (RenameStmt *) statement;
 
+	if (IsA(statement, AlterExtensionStmt) &&
+		strcmp(((AlterExtensionStmt *) statement)->extname, BDD_LIBRARY) == 0)
+		bdd_version_changed();
 	if (!IsA(statement, RenameStmt))
 		return;
 	if (rename->renameType == OBJECT_COLUMN)
