@@ -16,10 +16,25 @@
 #   make bench [QUICK=1] [OUT=file.json]    how fast it is, beside plain SQL
 #   make format, make lint
 
+# Where the sources are: in this file's directory, which need not be the
+# current one. PGXS says so in srcdir, but not before it is included.
+source := $(patsubst %/,%,$(or $(VPATH),$(dir $(firstword $(MAKEFILE_LIST)))))
+
 EXTENSION = batchdedup
 MODULE_big = batchdedup
 OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*/*.c)))
-DATA = batchdedup--1.0.sql
+
+# The script of the extension: the parts of the folders, in the order of the
+# folders. The control file is the one place for its version.
+version := $(shell sed -n "s/^default_version = '\(.*\)'$$/\1/p" $(source)/batchdedup.control)
+script := batchdedup--$(version).sql
+script_parts := $(wildcard $(foreach folder,$(shell sed -n '/^[a-z]/p' $(source)/src/LAYERS), \
+	$(source)/src/$(folder)/$(folder).sql))
+stray_parts := $(filter-out $(script_parts),$(wildcard $(source)/src/*/*.sql))
+ifneq ($(stray_parts),)
+$(error not src/FOLDER/FOLDER.sql, or not a folder of src/LAYERS: $(stray_parts))
+endif
+DATA_built = $(script)
 
 # In the order of running: what a test needs is tested before it. observing and
 # privileges stand before the first one that switches the buffer on: with the kill
@@ -54,7 +69,7 @@ REGRESS_DIRECT = $(filter-out big,$(REGRESS))
 EXTRA_CLEAN = $(wildcard src/*/*.o src/*/*.bc)
 
 # Includes name the folder: #include "buffer/memtable.h".
-PG_CPPFLAGS = -I$(srcdir)/src
+PG_CPPFLAGS = -I$(srcdir)/src -DBDD_VERSION='"$(version)"'
 
 ifdef WERROR
 PG_CFLAGS += -Werror
@@ -73,7 +88,11 @@ ifneq ($(wildcard $(PGXS)),)
 include $(PGXS)
 
 # PGXS does not track headers.
-$(OBJS): $(wildcard src/*/*.h)
+$(OBJS): $(wildcard src/*/*.h) $(source)/batchdedup.control
+
+$(script): $(script_parts) $(source)/src/LAYERS $(source)/batchdedup.control
+	@awk 'FNR == 1 && NR > 1 { print "" } { print }' $(script_parts) >$@.new
+	@mv $@.new $@
 else
 # The targets below must work on a machine where PostgreSQL is still missing.
 all install uninstall installcheck clean:

@@ -82,7 +82,7 @@ copy_sources()
 {
 	mkdir -p "$1"
 	tar -C "$root" -cf - --exclude=./.git --exclude='*.o' --exclude='*.so' \
-		--exclude='*.bc' --exclude=./results --exclude=./output_iso \
+		--exclude='*.bc' --exclude='./batchdedup--[0-9].[0-9].sql' --exclude=./results --exclude=./output_iso \
 		--exclude=./tmp_check --exclude=./tmp_check_iso --exclude=./log \
 		--exclude=./regression.diffs --exclude=./regression.out . |
 		tar -C "$1" -xf - --no-same-owner

@@ -9,6 +9,7 @@
 
 #include "apply/target_sql.h"
 #include "base/guc.h"
+#include "base/version.h"
 #include "batch/barrier_hint.h"
 #include "commit/xact.h"
 #include "fmgr.h"
@@ -67,6 +68,7 @@ bdd_check_preloaded(void)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("batchdedup is not loaded at server start"),
 				 errhint("Add batchdedup to shared_preload_libraries and restart the server.")));
+	bdd_check_version();
 }
 
 /* An argument that has no meaning when it is null. */

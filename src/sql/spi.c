@@ -9,6 +9,7 @@
 
 #include "access/table.h"
 #include "access/xact.h"
+#include "base/version.h"
 #include "miscadmin.h"
 #include "sql/catalog.h"
 #include "sql/spi.h"
@@ -99,6 +100,7 @@ bdd_spi_finish(void)
 void
 bdd_own_begin(BddSavedRole *saved)
 {
+	bdd_check_version();
 	bdd_become_extension_owner(saved);
 	bdd_spi_connect();
 }

@@ -18,6 +18,7 @@
 
 #include "access/xact.h"
 #include "base/list.h"
+#include "base/version.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type_d.h"
 #include "fmgr.h"
@@ -337,6 +338,7 @@ begin_change(FunctionCallInfo fcinfo, const char *call, BddSync *sync, BddSavedR
 {
 	PreventCommandDuringRecovery(call);
 	PreventCommandIfReadOnly(call);
+	bdd_check_version();
 	bdd_spi_connect();
 	bdd_sync_read_existing(name_argument(fcinfo), sync);
 	bdd_sync_check_owner(sync);
