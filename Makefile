@@ -3,11 +3,14 @@
 #   make PG_CONFIG=/path/to/pg_config   build for another installation
 #   make WERROR=1                       warnings are errors (CI)
 #   make with_llvm=yes                  install bitcode for the JIT too
+#   make -f /path/to/Makefile           build in another directory, this one
+#                                       (VPATH=/path/to works, too)
 #
 #   make demo          see it work on real data, beside plain SQL
 #   make check-all     install what is missing, build, run every test
 #   make check-assert  the same on a server built with assertions
 #   make check-version V=18   the same on another version, in a chroot
+#   make check-install   the first two on fresh systems, in chroots
 #   make prove         the TAP tests alone
 #   make torture MINUTES=10   a server that is killed again and again
 #   make coverage      the lines of src/ that the tests run
@@ -16,13 +19,20 @@
 #   make bench [QUICK=1] [OUT=file.json]    how fast it is, beside plain SQL
 #   make format, make lint
 
+# Where the sources are: in this file's directory, which need not be the
+# current one. PGXS says so in srcdir, but not before it is included.
+source := $(patsubst %/,%,$(or $(VPATH),$(dir $(firstword $(MAKEFILE_LIST)))))
+
 EXTENSION = batchdedup
 MODULE_big = batchdedup
-OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*/*.c)))
+OBJS := $(patsubst $(source)/%.c,%.o,$(sort $(wildcard $(source)/src/*/*.c)))
+ifeq ($(OBJS),)
+$(error no sources in $(source)/src)
+endif
 DATA = batchdedup--1.0.sql
 
-REGRESS = $(patsubst sql/%.sql,%,$(sort $(wildcard sql/*.sql)))
-ISOLATION = $(patsubst specs/%.spec,%,$(sort $(wildcard specs/*.spec)))
+REGRESS = $(patsubst $(source)/sql/%.sql,%,$(sort $(wildcard $(source)/sql/*.sql)))
+ISOLATION = $(patsubst $(source)/specs/%.spec,%,$(sort $(wildcard $(source)/specs/*.spec)))
 
 # objects and bitcode of files that are no longer there
 EXTRA_CLEAN = $(wildcard src/*/*.o src/*/*.bc)
@@ -42,16 +52,37 @@ endif
 
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
+# Packages may bring pg_config and PGXS for clients, without these headers.
+server_header := $(shell $(PG_CONFIG) --includedir-server 2>/dev/null)/postgres.h
 
-ifneq ($(wildcard $(PGXS)),)
+ifneq ($(and $(wildcard $(PGXS)),$(wildcard $(server_header))),)
 include $(PGXS)
 
-# PGXS does not track headers.
-$(OBJS): $(wildcard src/*/*.h)
+# PGXS does not track headers, and makes no directories for objects. Absolute,
+# as make would find those of the sources in VPATH otherwise.
+$(OBJS): $(wildcard $(source)/src/*/*.h)
+object_dirs := $(sort $(dir $(abspath $(OBJS))))
+$(OBJS) $(OBJS:.o=.bc): | not-built-there $(object_dirs)
+$(object_dirs):
+	@mkdir -p $@
+
+# For the same reason objects there would be taken for those to be built here.
+not-built-there:
+ifneq ($(and $(filter-out $(realpath .),$(realpath $(source))),$(wildcard $(source)/src/*/*.o)),)
+	@echo >&2 "The sources in $(source) were built there: run make clean there first"
+	@false
+endif
+.PHONY: not-built-there
 else
 # The targets below must work on a machine where PostgreSQL is still missing.
 all install uninstall installcheck clean:
-	@echo >&2 "$(PG_CONFIG) or the server headers were not found:"
+ifeq ($(PGXS),)
+	@echo >&2 "$(PG_CONFIG) was not found:"
+else
+	@echo >&2 "$(PG_CONFIG) is there, but not what builds extensions for its server"
+	@echo >&2 "(Debian's postgresql-server-dev-NN, elsewhere postgresql-devel):"
+	@echo >&2 "there is no $(firstword $(filter-out $(wildcard $(PGXS)),$(PGXS)) $(server_header));"
+endif
 	@echo >&2 "run dev/install-deps, or set PG_CONFIG"
 	@false
 .PHONY: all install uninstall installcheck clean
@@ -59,19 +90,19 @@ endif
 
 export PG_CONFIG
 
-demo check-all check-assert coverage replay replay-prices lint torture:
-	@dev/$@
+demo check-all check-assert coverage replay replay-prices lint torture check-install:
+	@$(source)/dev/$@
 
 check-version:
-	@dev/check-version $(V)
+	@$(source)/dev/check-version $(V)
 
 bench:
-	@bench/run
+	@$(source)/bench/run
 
 prove:
-	@dev/check-all build install tap
+	@$(source)/dev/check-all build install tap
 
 format:
-	clang-format -i src/*/*.[ch] bench/*.c
+	cd $(source) && clang-format -i src/*/*.[ch] bench/*.c
 
-.PHONY: bench demo check-all check-assert check-version coverage replay replay-prices lint torture prove format
+.PHONY: bench demo check-all check-assert check-install check-version coverage replay replay-prices lint torture prove format
