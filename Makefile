@@ -3,11 +3,14 @@
 #   make PG_CONFIG=/path/to/pg_config   build for another installation
 #   make WERROR=1                       warnings are errors (CI)
 #   make with_llvm=yes                  install bitcode for the JIT too
+#   make -f /path/to/Makefile           build in another directory, this one
+#                                       (VPATH=/path/to works, too)
 #
 #   make demo          see it work on real data, beside plain SQL
 #   make check-all     install what is missing, build, run every test
 #   make check-assert  the same on a server built with assertions
 #   make check-version V=18   the same on another version, in a chroot
+#   make check-install   the first two on fresh systems, in chroots
 #   make prove         the TAP tests alone
 #   make torture MINUTES=10   a server that is killed again and again
 #   make coverage      the lines of src/ that the tests run
@@ -22,7 +25,10 @@ source := $(patsubst %/,%,$(or $(VPATH),$(dir $(firstword $(MAKEFILE_LIST)))))
 
 EXTENSION = batchdedup
 MODULE_big = batchdedup
-OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*/*.c)))
+OBJS := $(patsubst $(source)/%.c,%.o,$(sort $(wildcard $(source)/src/*/*.c)))
+ifeq ($(OBJS),)
+$(error no sources in $(source)/src)
+endif
 
 # The script of the extension: the parts of the folders, in the order of the
 # folders. The control file is the one place for its version.
@@ -40,7 +46,7 @@ DATA_built = $(script)
 # privileges stand before the first one that switches the buffer on: with the kill
 # switch they see that there is no worker. batches stands before events, which leaves
 # a batch behind. dev/check-names finds the files that stand in no list.
-REGRESS = init targets rows given keys keys_icu read subxacts xact \
+REGRESS = init script targets rows given keys keys_icu read subxacts xact \
 	apply flush observing privileges big dead_letters direct \
 	rules versions audit groups journal health \
 	ddl_alter ddl_parents ddl_drop guard rls security \
@@ -83,20 +89,41 @@ endif
 
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
+# Packages may bring pg_config and PGXS for clients, without these headers.
+server_header := $(shell $(PG_CONFIG) --includedir-server 2>/dev/null)/postgres.h
 
-ifneq ($(wildcard $(PGXS)),)
+ifneq ($(and $(wildcard $(PGXS)),$(wildcard $(server_header))),)
 include $(PGXS)
 
-# PGXS does not track headers.
-$(OBJS): $(wildcard src/*/*.h) $(source)/batchdedup.control
+# PGXS does not track headers, and makes no directories for objects. Absolute,
+# as make would find those of the sources in VPATH otherwise.
+$(OBJS): $(wildcard $(source)/src/*/*.h) $(source)/batchdedup.control
+object_dirs := $(sort $(dir $(abspath $(OBJS))))
+$(OBJS) $(OBJS:.o=.bc): | not-built-there $(object_dirs)
+$(object_dirs):
+	@mkdir -p $@
 
-$(script): $(script_parts) $(source)/src/LAYERS $(source)/batchdedup.control
+# For the same reason objects there would be taken for those to be built here.
+not-built-there:
+ifneq ($(and $(filter-out $(realpath .),$(realpath $(source))),$(wildcard $(source)/src/*/*.o $(source)/$(script))),)
+	@echo >&2 "The sources in $(source) were built there: run make clean there first"
+	@false
+endif
+.PHONY: not-built-there
+
+$(script): $(script_parts) $(source)/src/LAYERS $(source)/batchdedup.control | not-built-there
 	@awk 'FNR == 1 && NR > 1 { print "" } { print }' $(script_parts) >$@.new
 	@mv $@.new $@
 else
 # The targets below must work on a machine where PostgreSQL is still missing.
 all install uninstall installcheck clean:
-	@echo >&2 "$(PG_CONFIG) or the server headers were not found:"
+ifeq ($(PGXS),)
+	@echo >&2 "$(PG_CONFIG) was not found:"
+else
+	@echo >&2 "$(PG_CONFIG) is there, but not what builds extensions for its server"
+	@echo >&2 "(Debian's postgresql-server-dev-NN, elsewhere postgresql-devel):"
+	@echo >&2 "there is no $(firstword $(filter-out $(wildcard $(PGXS)),$(PGXS)) $(server_header));"
+endif
 	@echo >&2 "run dev/install-deps, or set PG_CONFIG"
 	@false
 .PHONY: all install uninstall installcheck clean
@@ -108,19 +135,19 @@ export PG_CONFIG
 show-%:
 	@echo $($*)
 
-demo check-all check-assert coverage replay replay-prices lint torture:
-	@dev/$@
+demo check-all check-assert coverage replay replay-prices lint torture check-install:
+	@$(source)/dev/$@
 
 check-version:
-	@dev/check-version $(V)
+	@$(source)/dev/check-version $(V)
 
 bench:
-	@bench/run
+	@$(source)/bench/run
 
 prove:
-	@dev/check-all build install tap
+	@$(source)/dev/check-all build install tap
 
 format:
-	clang-format -i src/*/*.[ch] bench/*.c
+	cd $(source) && clang-format -i src/*/*.[ch] bench/*.c
 
-.PHONY: bench demo check-all check-assert check-version coverage replay replay-prices lint torture prove format
+.PHONY: bench demo check-all check-assert check-install check-version coverage replay replay-prices lint torture prove format

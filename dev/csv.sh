@@ -6,6 +6,10 @@
 export PGCLIENTENCODING=UTF8 PGAPPNAME=batchdedup-replay
 export PGOPTIONS="${PGOPTIONS:-} -c client_min_messages=warning"
 
+# The column that tells the newest row of a key, if replay sets it. Not that of
+# the environment.
+version=
+
 # The process that a script may have in the background, the schema and the
 # files go when it ends, however it ends.
 helper=

@@ -15,7 +15,7 @@ use Server qw($node start_server sql);
 
 my $root = "$FindBin::RealBin/..";
 my $programs = "$FindBin::RealBin/drivers";
-my $installed = '/var/cache/batchdedup/drivers';    # by dev/install-deps
+my $installed = $ENV{DRIVER_CACHE} || '/var/cache/batchdedup/drivers';    # by dev/install-deps
 my $page = slurp_file("$root/docs/drivers.md");
 my $work = PostgreSQL::Test::Utils::tempdir_short();
 
