@@ -2,6 +2,7 @@
 #
 #   make PG_CONFIG=/path/to/pg_config   build for another installation
 #   make WERROR=1                       warnings are errors (CI)
+#   make TESTING=1                     with what only tests and benchmarks call
 #   make with_llvm=yes                  install bitcode for the JIT too
 #
 #   make demo          see it work on real data, beside plain SQL
@@ -19,6 +20,10 @@
 EXTENSION = batchdedup
 MODULE_big = batchdedup
 OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*/*.c)))
+# Functions for tests and benchmarks alone: src/testing.
+ifndef TESTING
+OBJS := $(filter-out src/testing/%.o,$(OBJS))
+endif
 DATA = batchdedup--1.0.sql
 
 REGRESS = $(patsubst sql/%.sql,%,$(sort $(wildcard sql/*.sql)))

@@ -4,7 +4,7 @@
  *		Named places at which a test can stop, fail or end a process.
  *
  * batchdedup.debug_point = 'name:action'; the action is "wait" (until the
- * test calls bdd_debug_release, 60 seconds at most; pg_stat_activity shows it
+ * test calls bdd_debug_release of testing.c, 60 seconds at most; pg_stat_activity shows it
  * as a wait for PgSleep), "lock" (until nobody
  * holds the advisory lock BDD_DEBUG_LOCK), "error", "exit" (the process ends
  * at once, as if it had been terminated) or "kill" (as by SIGKILL, so that the
@@ -28,8 +28,6 @@
 #define MAX_WAIT_MS 60000
 
 BddSharedDebug *bdd_shared_debug = NULL;
-
-PG_FUNCTION_INFO_V1(bdd_debug_release);
 
 static void
 wait_for_release(void)
@@ -80,13 +78,4 @@ bdd_debug_point_hit(const char *name)
 		ereport(ERROR,
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("debug point \"%s\" was hit", name)));
-}
-
-/* Lets every waiting process go on. Tests declare it; it is in no script. */
-Datum
-bdd_debug_release(PG_FUNCTION_ARGS)
-{
-	bdd_check_preloaded();
-	bdd_shared_debug->releases++;
-	PG_RETURN_VOID();
 }
