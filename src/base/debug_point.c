@@ -3,14 +3,17 @@
  * debug_point.c
  *		Named places at which a test can stop, fail or end a process.
  *
- * batchdedup.debug_point = 'name:action'; the action is "wait" (until the
- * test calls bdd_debug_release of testing.c, 60 seconds at most; pg_stat_activity shows it
- * as a wait for PgSleep), "lock" (until nobody
- * holds the advisory lock BDD_DEBUG_LOCK), "error", "exit" (the process ends
- * at once, as if it had been terminated) or "kill" (as by SIGKILL, so that the
- * server begins again).  "wait" and "kill" work in places where nothing may
- * fail.  "lock" is a wait that isolationtester and pg_blocking_pids()
- * recognize.
+ * batchdedup.debug_point = 'name:action'.  The action is one of
+ *
+ *	wait	until a test calls bdd_debug_release (testing.c), 60 seconds at
+ *			most; pg_stat_activity shows a wait for PgSleep
+ *	lock	until nobody holds the advisory lock BDD_DEBUG_LOCK; a wait that
+ *			isolationtester and pg_blocking_pids() recognize
+ *	error	an error is raised
+ *	exit	the process ends at once, as if it had been terminated
+ *	kill	as by SIGKILL, so that the server begins again
+ *
+ * "wait" and "kill" work in places where nothing may fail.
  *
  *-------------------------------------------------------------------------
  */
@@ -55,6 +58,7 @@ wait_for_lock(void)
 	LockTimeout = lock_timeout;
 }
 
+/* Does what the setting says of this point, if it says something. */
 void
 bdd_debug_point_hit(const char *name)
 {

@@ -181,7 +181,8 @@ compare_columns(const void *left, const void *right)
 }
 
 static void
-read_column(BddCanonicalColumn *column, Form_pg_attribute attribute, int index, MemoryContext context)
+read_column(BddCanonicalColumn *column, Form_pg_attribute attribute, int index,
+			MemoryContext context)
 {
 	const char *name = NameStr(attribute->attname);
 

@@ -52,6 +52,7 @@ static const struct
 
 /* ---------- describing a rule ---------- */
 
+/* BDD_FUNCTION: it is none of the names. */
 static BddRuleKind
 kind_of(const char *name)
 {
