@@ -2,6 +2,7 @@
 #
 #   make PG_CONFIG=/path/to/pg_config   build for another installation
 #   make WERROR=1                       warnings are errors (CI)
+#   make TESTING=1                     with what only tests and benchmarks call
 #   make with_llvm=yes                  install bitcode for the JIT too
 #   make -f /path/to/Makefile           build in another directory, this one
 #                                       (VPATH=/path/to works, too)
@@ -28,6 +29,10 @@ MODULE_big = batchdedup
 OBJS := $(patsubst $(source)/%.c,%.o,$(sort $(wildcard $(source)/src/*/*.c)))
 ifeq ($(OBJS),)
 $(error no sources in $(source)/src)
+endif
+# Functions for tests and benchmarks alone: src/testing.
+ifndef TESTING
+OBJS := $(filter-out src/testing/%.o,$(OBJS))
 endif
 
 # The script of the extension: the parts of the folders, in the order of the

@@ -8,6 +8,9 @@ PG_CONFIG=${PG_CONFIG:-pg_config}
 # makes that we start.
 unset MAKEFLAGS MFLAGS MAKEOVERRIDES MAKELEVEL
 
+# What is built by a script has the functions of src/testing.
+export TESTING=1
+
 die()
 {
 	echo "${0##*/}: $*" >&2

@@ -3,14 +3,17 @@
  * debug_point.c
  *		Named places at which a test can stop, fail or end a process.
  *
- * batchdedup.debug_point = 'name:action'; the action is "wait" (until the
- * test calls bdd_debug_release, 60 seconds at most; pg_stat_activity shows it
- * as a wait for PgSleep), "lock" (until nobody
- * holds the advisory lock BDD_DEBUG_LOCK), "error", "exit" (the process ends
- * at once, as if it had been terminated) or "kill" (as by SIGKILL, so that the
- * server begins again).  "wait" and "kill" work in places where nothing may
- * fail.  "lock" is a wait that isolationtester and pg_blocking_pids()
- * recognize.
+ * batchdedup.debug_point = 'name:action'.  The action is one of
+ *
+ *	wait	until a test calls bdd_debug_release (testing.c), 60 seconds at
+ *			most; pg_stat_activity shows a wait for PgSleep
+ *	lock	until nobody holds the advisory lock BDD_DEBUG_LOCK; a wait that
+ *			isolationtester and pg_blocking_pids() recognize
+ *	error	an error is raised
+ *	exit	the process ends at once, as if it had been terminated
+ *	kill	as by SIGKILL, so that the server begins again
+ *
+ * "wait" and "kill" work in places where nothing may fail.
  *
  *-------------------------------------------------------------------------
  */
@@ -28,8 +31,6 @@
 #define MAX_WAIT_MS 60000
 
 BddSharedDebug *bdd_shared_debug = NULL;
-
-PG_FUNCTION_INFO_V1(bdd_debug_release);
 
 static void
 wait_for_release(void)
@@ -57,6 +58,7 @@ wait_for_lock(void)
 	LockTimeout = lock_timeout;
 }
 
+/* Does what the setting says of this point, if it says something. */
 void
 bdd_debug_point_hit(const char *name)
 {
@@ -80,13 +82,4 @@ bdd_debug_point_hit(const char *name)
 		ereport(ERROR,
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("debug point \"%s\" was hit", name)));
-}
-
-/* Lets every waiting process go on. Tests declare it; it is in no script. */
-Datum
-bdd_debug_release(PG_FUNCTION_ARGS)
-{
-	bdd_check_preloaded();
-	bdd_shared_debug->releases++;
-	PG_RETURN_VOID();
 }

@@ -96,6 +96,7 @@ define_waiting_settings(void)
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 }
 
+/* In _PG_init. */
 void
 bdd_guc_init(void)
 {

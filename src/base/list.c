@@ -40,6 +40,10 @@ bdd_text_array(List *strings)
 	return PointerGetDatum(construct_array(values, count, TEXTOID, -1, false, TYPALIGN_INT));
 }
 
+/*
+ * The number of a column that is not dropped; InvalidAttrNumber: there is
+ * none.
+ */
 AttrNumber
 bdd_column_number(TupleDesc desc, const char *name)
 {

@@ -31,8 +31,9 @@ bdd_get_number(const char **data, const char *end, uint64 *number)
 	*number = 0;
 	for (int shift = 0; *data < end && shift < 64; shift += 7)
 	{
-		uint8 byte = (uint8) * (*data)++;
+		uint8 byte = (uint8) (*data)[0];
 
+		(*data)++;
 		*number |= (uint64) (byte & 0x7f) << shift;
 		if (!(byte & 0x80))
 			return true;

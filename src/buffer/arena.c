@@ -16,6 +16,7 @@
 
 BddSharedPool *bdd_pool = NULL;
 
+/* In the postmaster, before other processes exist. */
 void
 bdd_pool_init(BddSharedPool *pool, char *memory, Size size)
 {
@@ -79,6 +80,7 @@ bdd_pool_take(BddSharedBudget *budget)
 	return chunk;
 }
 
+/* Gives a chunk back to the pool.  Cannot fail: COMMIT does it. */
 void
 bdd_pool_give(BddSharedBudget *budget, BddSharedChunk *chunk)
 {
@@ -188,6 +190,7 @@ bdd_arena_alloc(BddSharedArena *arena, BddSharedBudget *budget, Size size)
 	return block;
 }
 
+/* Gives all chunks of the arena back. */
 void
 bdd_arena_free(BddSharedArena *arena, void *block, Size size)
 {

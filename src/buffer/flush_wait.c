@@ -234,6 +234,7 @@ report_full(BddSharedSlot *slot, bool waited)
 			 errhint("See batchdedup.stat_target for a target that is paused or cannot be applied, or raise batchdedup.buffer_size.")));
 }
 
+/* on_full => 'error'. */
 void
 bdd_report_full(BddSharedSlot *slot)
 {
@@ -285,6 +286,7 @@ bdd_wait_for_room(BddSharedSlot *slot, TimestampTz started)
 
 /* ---------- waiting for publishers ---------- */
 
+/* One step of waiting for publishers, who do not wake us. */
 void
 bdd_wait_quiet_step(void)
 {

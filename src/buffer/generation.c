@@ -51,6 +51,7 @@ bdd_slot_waits_for(const BddSharedSlot *slot, uint64 number)
 	return false;
 }
 
+/* Whether there are rows that are not applied. */
 bool
 bdd_slot_is_buffering(BddSharedSlot *slot)
 {
@@ -108,6 +109,7 @@ start_generation(BddSharedSlot *slot, const BddShape *shape, bool logged)
 	return true;
 }
 
+/* Whether rows with this shape and durability may enter the generation. */
 static bool
 is_for(const BddSharedGeneration *generation, uint32 fingerprint, bool logged)
 {
@@ -211,6 +213,7 @@ bdd_seal_together(BddSharedSlot *const *slots, int count)
 	LWLockRelease(&bdd_registry->lock);
 }
 
+/* active -> sealed, of one target. */
 void
 bdd_seal(BddSharedSlot *slot)
 {

@@ -37,6 +37,10 @@ partition_of(uint32 hash)
 
 /* ---------- sequence numbers ---------- */
 
+/*
+ * No row that this process links from here on has a lower number; see
+ * README.md.
+ */
 void
 bdd_floor_set(void)
 {
@@ -46,6 +50,7 @@ bdd_floor_set(void)
 	pg_memory_barrier();
 }
 
+/* This process has linked its rows. */
 void
 bdd_floor_clear(void)
 {
@@ -117,6 +122,7 @@ bdd_generation_create(BddSharedPartition *partitions, BddSharedBudget *budget,
 	return generation;
 }
 
+/* Gives all memory of the generation back. */
 void
 bdd_generation_free(BddSharedGeneration *generation)
 {
@@ -590,6 +596,7 @@ bdd_reserve(BddSharedGeneration *generation, const BddShape *shape,
 	return version != NULL;
 }
 
+/* Gives back what was reserved for a row that will not be linked. */
 void
 bdd_unreserve(BddSharedGeneration *generation,
 			  const BddReservation *reservation)
@@ -744,6 +751,7 @@ visit_entry(BddSharedEntry *entry, BddVersionVisitor visit, void *arg)
 	}
 }
 
+/* Visits all versions of a quiet generation. */
 void
 bdd_each_version(BddSharedGeneration *generation, BddVersionVisitor visit,
 				 void *arg)

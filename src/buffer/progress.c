@@ -29,6 +29,7 @@ static bool mine_is_kept = false; /* work of many transactions */
 
 PG_FUNCTION_INFO_V1(bdd_stat_progress);
 
+/* In the postmaster, before other processes exist. */
 void
 bdd_progress_init(BddSharedProgress *shared)
 {

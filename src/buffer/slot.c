@@ -13,6 +13,7 @@
 #include "miscadmin.h"
 #include "utils/timestamp.h"
 
+/* The slot of this database's target; the caller holds the registry lock. */
 static BddSharedSlot *
 find_slot(int32 target_id)
 {
@@ -27,6 +28,7 @@ find_slot(int32 target_id)
 	return NULL;
 }
 
+/* The slot of the target if it is still of this table, or NULL. */
 BddSharedSlot *
 bdd_slot_find(int32 target_id, Oid relid)
 {
@@ -38,6 +40,7 @@ bdd_slot_find(int32 target_id, Oid relid)
 	return slot != NULL && slot->relid == relid ? slot : NULL;
 }
 
+/* The slot of the target that the table is, or NULL. */
 BddSharedSlot *
 bdd_slot_find_by_table(Oid relid)
 {
@@ -56,6 +59,7 @@ bdd_slot_find_by_table(Oid relid)
 	return found;
 }
 
+/* Makes an unused slot the target's; the caller holds the registry lock or is alone. */
 static void
 init_slot(BddSharedSlot *slot, Oid database, int32 target_id, Oid relid,
 		  uint64 applied, int worker)

@@ -9,6 +9,7 @@
 
 #include "utils/timestamp.h"
 
+/* The launcher may have ended: then the postmaster starts it anew. */
 void
 bdd_wake_launcher(void)
 {

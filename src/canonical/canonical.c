@@ -188,21 +188,21 @@ bdd_canonical_number(BddCanonical *canonical, Numeric number)
 	BddDecimal rounded;
 	double value;
 
-	if (canonical->inexact == ALL_DECIMAL)
+	if (canonical->inexact == BDD_ALL_DECIMAL)
 	{
 		bdd_canonical_bytes(&canonical->out, text, strlen(text));
 		return;
 	}
 	value = DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow,
 											   NumericGetDatum(number)));
-	if (isinf(value) && canonical->inexact != INEXACT_STRING)
+	if (isinf(value) && canonical->inexact != BDD_INEXACT_STRING)
 		report_inexact(text);
 	exact = parse_decimal(text);
 	rounded = shortest_decimal(isinf(value) ? 0 : value);
-	if (canonical->inexact == INEXACT_ROUND ||
+	if (canonical->inexact == BDD_INEXACT_ROUND ||
 		(!isinf(value) && same_decimal(&exact, &rounded)))
 		put_ecmascript(&canonical->out, &rounded);
-	else if (canonical->inexact == INEXACT_STRING)
+	else if (canonical->inexact == BDD_INEXACT_STRING)
 		appendStringInfo(&canonical->out, "\"%s\"", text);
 	else
 		report_inexact(text);
@@ -545,7 +545,7 @@ inexact_argument(const char *name)
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("on_inexact cannot be \"%s\"", name),
 			 errhint("Its values are: error, string, round.")));
-	return INEXACT_ERROR;
+	return BDD_INEXACT_ERROR;
 }
 
 /* canonical_json(jsonb, on_inexact) */
@@ -570,7 +570,7 @@ bdd_canonical_version_of(Jsonb *document, ArrayType *exclude)
 {
 	BddCanonical canonical;
 
-	bdd_canonical_start(&canonical, ALL_DECIMAL, VARSIZE(document));
+	bdd_canonical_start(&canonical, BDD_ALL_DECIMAL, VARSIZE(document));
 	if (ArrayGetNItems(ARR_NDIM(exclude), ARR_DIMS(exclude)) > 0)
 		canonical.exclude = exclude;
 	put_container(&canonical, &document->root, true);

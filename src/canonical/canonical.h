@@ -18,10 +18,10 @@
 /* What becomes of a number that a double cannot say. */
 typedef enum BddInexact
 {
-	INEXACT_ERROR,
-	INEXACT_STRING, /* the exact decimal, as a string */
-	INEXACT_ROUND,  /* the nearest double */
-	ALL_DECIMAL     /* every number is written as its exact decimal */
+	BDD_INEXACT_ERROR,
+	BDD_INEXACT_STRING, /* the exact decimal, as a string */
+	BDD_INEXACT_ROUND,  /* the nearest double */
+	BDD_ALL_DECIMAL     /* every number is written as its exact decimal */
 } BddInexact;
 
 typedef struct BddCanonical

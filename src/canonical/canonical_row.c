@@ -39,7 +39,7 @@
 
 PG_FUNCTION_INFO_V1(bdd_data_version_row);
 
-typedef struct BddColumn
+typedef struct BddCanonicalColumn
 {
 	int index; /* in the row type */
 	Oid type;  /* below domains, ANYENUMOID for enums; InvalidOid: through JSON */
@@ -47,7 +47,7 @@ typedef struct BddColumn
 	bool needs_settings; /* the output of the type may depend on some */
 	StringInfoData key;  /* as in JSON, with the colon */
 	const char *utf8;
-} BddColumn;
+} BddCanonicalColumn;
 
 /* Of a call site: what it knows of the row type that it saw last. */
 typedef struct BddRowForm
@@ -59,7 +59,7 @@ typedef struct BddRowForm
 	ArrayType *exclude;
 	bool same_names; /* two columns do: all of the row goes through JSON */
 	int count;
-	BddColumn *columns; /* in the order of their keys */
+	BddCanonicalColumn *columns; /* in the order of their keys */
 } BddRowForm;
 
 /* ---------- through JSON ---------- */
@@ -112,7 +112,7 @@ row_as_json(Datum row)
 
 /* to_json wants to be told the type of its argument. */
 static void
-prepare_to_json(BddColumn *column, Oid type, MemoryContext context)
+prepare_to_json(BddCanonicalColumn *column, Oid type, MemoryContext context)
 {
 	fmgr_info_cxt(F_TO_JSON, &column->to_json, context);
 	fmgr_info_set_expr((Node *) makeFuncExpr(F_TO_JSON, JSONOID,
@@ -174,14 +174,15 @@ may_need_settings(Oid type)
 static int
 compare_columns(const void *left, const void *right)
 {
-	const char *a = ((const BddColumn *) left)->utf8;
-	const char *b = ((const BddColumn *) right)->utf8;
+	const char *a = ((const BddCanonicalColumn *) left)->utf8;
+	const char *b = ((const BddCanonicalColumn *) right)->utf8;
 
 	return bdd_canonical_compare(a, strlen(a), b, strlen(b));
 }
 
 static void
-read_column(BddColumn *column, Form_pg_attribute attribute, int index, MemoryContext context)
+read_column(BddCanonicalColumn *column, Form_pg_attribute attribute, int index,
+			MemoryContext context)
 {
 	const char *name = NameStr(attribute->attname);
 
@@ -203,7 +204,7 @@ read_columns(BddRowForm *form, TupleDesc row)
 {
 	form->count = 0;
 	form->same_names = false;
-	form->columns = palloc0(Max(row->natts, 1) * sizeof(BddColumn));
+	form->columns = palloc0(Max(row->natts, 1) * sizeof(BddCanonicalColumn));
 	for (int i = 0; i < row->natts; i++)
 	{
 		Form_pg_attribute attribute = TupleDescAttr(row, i);
@@ -213,7 +214,7 @@ read_columns(BddRowForm *form, TupleDesc row)
 			!bdd_canonical_excluded(form->exclude, name, strlen(name)))
 			read_column(&form->columns[form->count++], attribute, i, form->context);
 	}
-	qsort(form->columns, form->count, sizeof(BddColumn), compare_columns);
+	qsort(form->columns, form->count, sizeof(BddCanonicalColumn), compare_columns);
 	for (int i = 1; i < form->count; i++)
 		if (strcmp(form->columns[i - 1].utf8, form->columns[i].utf8) == 0)
 			form->same_names = true;
@@ -325,7 +326,7 @@ put_bytea(BddCanonical *canonical, Datum value)
 
 /* Settings are changed once a row, if at all; "nesting" is then for AtEOXact_GUC. */
 static void
-put_through_json(BddCanonical *canonical, BddColumn *column, Datum value, int *nesting)
+put_through_json(BddCanonical *canonical, BddCanonicalColumn *column, Datum value, int *nesting)
 {
 	if (column->needs_settings && *nesting < 0)
 		*nesting = use_exact_settings();
@@ -333,7 +334,7 @@ put_through_json(BddCanonical *canonical, BddColumn *column, Datum value, int *n
 }
 
 static void
-put_value(BddCanonical *canonical, BddColumn *column, Datum value, int *nesting)
+put_value(BddCanonical *canonical, BddCanonicalColumn *column, Datum value, int *nesting)
 {
 	char text[DOUBLE_SHORTEST_DECIMAL_LEN];
 
@@ -408,7 +409,7 @@ put_row(BddCanonical *canonical, BddRowForm *form, HeapTupleHeader row, TupleDes
 	bdd_canonical_byte(&canonical->out, '{');
 	for (int i = 0; i < form->count; i++)
 	{
-		BddColumn *column = &form->columns[i];
+		BddCanonicalColumn *column = &form->columns[i];
 
 		if (i > 0)
 			bdd_canonical_byte(&canonical->out, ',');
@@ -446,7 +447,7 @@ bdd_data_version_row(PG_FUNCTION_ARGS)
 		PG_RETURN_DATUM(bdd_canonical_version_of(row_as_json(HeapTupleHeaderGetDatum(row)),
 												 exclude));
 	}
-	bdd_canonical_start(&canonical, ALL_DECIMAL, HeapTupleHeaderGetDatumLength(row));
+	bdd_canonical_start(&canonical, BDD_ALL_DECIMAL, HeapTupleHeaderGetDatumLength(row));
 	put_row(&canonical, form, row, desc);
 	ReleaseTupleDesc(desc);
 	PG_RETURN_DATUM(bdd_canonical_version(&canonical));

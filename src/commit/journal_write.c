@@ -37,6 +37,10 @@ static StringInfoData message;
 static bool prepared = false; /* the message waits for COMMIT */
 static bool expect_xid = false;
 
+/*
+ * The head of a message with rows; they count their sequence numbers from the
+ * first one.
+ */
 static void
 begin_rows(uint64 first_sequence)
 {
@@ -49,6 +53,7 @@ begin_rows(uint64 first_sequence)
 
 /* ---------- PRE_COMMIT ---------- */
 
+/* Adds the rows of one target that are in "rows", and empties that. */
 static void
 append_section(const BddPending *pending, uint64 count, StringInfo rows)
 {
@@ -94,12 +99,14 @@ append_target(const BddPending *pending, uint64 first_sequence)
 	pfree(rows.data);
 }
 
+/* Whether the target's rows belong into the journal. */
 static bool
 is_logged(const BddPending *pending)
 {
 	return pending->set->count > 0 && pending->generation->logged;
 }
 
+/* The lowest sequence number that the target's rows have. */
 static uint64
 lowest_sequence(const BddPending *pending)
 {
@@ -164,6 +171,7 @@ bdd_journal_expect_xid(void)
 
 /* ---------- COMMIT ---------- */
 
+/* Whether bdd_journal_commit has a message to write. */
 bool
 bdd_journal_is_prepared(void)
 {

@@ -3,14 +3,26 @@
  * xact.c
  *		The commit protocol.
  *
- * PRE_COMMIT does all that may fail: it enters the active generation of every
- * target of the transaction, takes sequence numbers, and reserves an entry
- * and memory for each row.  COMMIT links the rows; nothing in it allocates or
- * raises.  ABORT gives everything back.
+ * A call takes RowExclusiveLock on the table and keeps it, checks and encodes
+ * the row, and adds it to the pending rows.
  *
- * Who finds no memory in PRE_COMMIT leaves every generation that he has
- * entered before he waits: to wait for the flush of a generation one is in
- * would be to wait for oneself.
+ * PRE_COMMIT does all that may fail.  It publishes its floor, enters the active
+ * generations of all targets of the transaction in one hold of the registry
+ * lock, takes as many sequence numbers as there are rows, and reserves an entry
+ * and a filled, unlinked version for each row.  A transaction that finds no
+ * memory leaves every generation that it has entered before it waits: to wait
+ * for the flush of a generation one is in would be to wait for oneself.
+ *
+ * COMMIT writes the journal message, links the versions and leaves the
+ * generations.  Nothing in it allocates or raises.
+ *
+ * ABORT gives everything back.  An entry without a version is invisible, and
+ * goes with its generation.
+ *
+ * Publishing is over before the transaction's locks are released.  So a process
+ * with a lock on the table that conflicts with RowExclusiveLock meets neither
+ * pending rows nor publishers of others: alter_target, drop_target and the
+ * checks in ddl.c rely on it.
  *
  *-------------------------------------------------------------------------
  */
@@ -134,6 +146,7 @@ free_slots_of(Oid database)
 	}
 }
 
+/* What was put off to COMMIT: slots and marks in shared memory. */
 static void
 run_actions(void)
 {
@@ -252,6 +265,7 @@ enter_all(uint64 *first_number)
 	return lacking;
 }
 
+/* Reserves room for each row of a target; false: no memory. */
 static bool
 reserve_rows(BddPending *pending, uint64 first_number)
 {
@@ -369,6 +383,10 @@ publish_target(BddPending *pending)
 	pending->generation = NULL;
 }
 
+/*
+ * Links all rows, and leaves the generations.  In COMMIT: nothing here may
+ * fail.
+ */
 static void
 publish_all(void)
 {
@@ -395,6 +413,7 @@ bdd_xact_listen(const BddXactListener *listener)
 	listeners[listener_count++] = listener;
 }
 
+/* Undoes actions of this nesting level and deeper ones, newest first. */
 static void
 forget_actions(int nesting)
 {
@@ -430,6 +449,7 @@ journal_and_publish(void)
 	bdd_journal_wait_for_standby(lsn);
 }
 
+/* Cannot fail. */
 static void
 at_commit(void)
 {
@@ -459,6 +479,7 @@ at_abort(void)
 	forget_transaction();
 }
 
+/* Pending rows are in the memory of this backend alone. */
 static void
 refuse_prepare(void)
 {
@@ -495,6 +516,7 @@ xact_callback(XactEvent event, void *arg)
 	}
 }
 
+/* A subtransaction has ended well: its actions are its parent's. */
 static void
 hand_actions_up(int nesting)
 {

@@ -39,7 +39,6 @@ PG_FUNCTION_INFO_V1(bdd_upsert_record);
 PG_FUNCTION_INFO_V1(bdd_delete_row);
 PG_FUNCTION_INFO_V1(bdd_delete_json);
 PG_FUNCTION_INFO_V1(bdd_flush);
-PG_FUNCTION_INFO_V1(bdd_noop);
 
 /* ---------- typed rows ---------- */
 
@@ -530,11 +529,4 @@ bdd_flush(PG_FUNCTION_ARGS)
 	foreach(cell, flushes)
 		rows += finish_flush(lfirst(cell));
 	PG_RETURN_INT64(rows);
-}
-
-/* Does nothing with its argument: the ceiling for a benchmark of upsert(). */
-Datum
-bdd_noop(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_VOID();
 }

@@ -54,6 +54,7 @@ slot_exists(void)
 	return SearchNamedReplicationSlot(BDD_JOURNAL_SLOT, true) != NULL;
 }
 
+/* Tells all processes whether the WAL is kept. */
 static void
 set_kept(bool kept, const char *problem)
 {
@@ -138,6 +139,7 @@ replace_slot(void)
 	set_kept(true, "");
 }
 
+/* Moves the slot; the horizon message is flushed. */
 static void
 advance_slot(XLogRecPtr lsn)
 {
@@ -203,6 +205,7 @@ is_worth_while(XLogRecPtr needed)
 			needed >= MyReplicationSlot->data.restart_lsn);
 }
 
+/* Writes a horizon message and moves the slot, if that is worth while. */
 static void
 advance(bool always)
 {

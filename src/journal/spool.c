@@ -35,6 +35,7 @@ typedef struct BddSpoolHead
 	uint32 size;
 } BddSpoolHead;
 
+/* The file of a target. */
 static void
 spool_path(char *path, Oid database, int32 target_id)
 {

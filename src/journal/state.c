@@ -19,6 +19,7 @@
 
 BddSharedJournal *bdd_journal = NULL;
 
+/* In the postmaster, before other processes exist. */
 void
 bdd_journal_init(BddSharedJournal *journal)
 {
@@ -44,6 +45,9 @@ bdd_raise_to(pg_atomic_uint64 *lsn, XLogRecPtr value)
 
 /* ---------- questions ---------- */
 
+/*
+ * Whether the launcher has read what the server found in the WAL at its start.
+ */
 bool
 bdd_journal_is_replayed(void)
 {
@@ -70,6 +74,7 @@ bdd_journal_has(const BddSharedGeneration *generation)
 		   generation->journal_from >= slot_at;
 }
 
+/* There is no slot; the error says why. */
 static void
 report_lacking(void)
 {
@@ -152,6 +157,7 @@ bdd_journal_read_gap(XLogRecPtr *from, XLogRecPtr *to)
 	return count == 4;
 }
 
+/* A later start reads it. */
 static void
 write_gap(XLogRecPtr from, XLogRecPtr to)
 {

@@ -26,9 +26,6 @@
 
 PG_MODULE_MAGIC;
 
-bool bdd_preloaded = false;
-bool bdd_am_worker = false;
-
 extern PGDLLEXPORT void _PG_init(void);
 
 /*
@@ -58,25 +55,4 @@ _PG_init(void)
 	bdd_lookup_init();
 	bdd_view_init();
 	bdd_launcher_register();
-}
-
-void
-bdd_check_preloaded(void)
-{
-	if (!bdd_preloaded)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("batchdedup is not loaded at server start"),
-				 errhint("Add batchdedup to shared_preload_libraries and restart the server.")));
-	bdd_check_version();
-}
-
-/* An argument that has no meaning when it is null. */
-void
-bdd_check_argument(FunctionCallInfo fcinfo, int n, const char *what)
-{
-	if (PG_ARGISNULL(n))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("%s must not be null", what)));
 }

@@ -84,6 +84,7 @@ total_size(void)
 	return size;
 }
 
+/* Hook: how much memory we need. */
 static void
 request_memory(void)
 {
@@ -102,6 +103,7 @@ carve(char **memory, Size size)
 	return start;
 }
 
+/* Cuts the memory into its parts. */
 static void
 lay_out(BddSharedMemory *shared, char *end)
 {
@@ -174,6 +176,7 @@ init_memory(BddSharedMemory *shared, char *end)
 	bdd_pool_init(&shared->pool, shared->chunks, pool_size());
 }
 
+/* Hook: makes the memory in the postmaster, finds it in its children. */
 static void
 start_memory(void)
 {
@@ -198,6 +201,7 @@ start_memory(void)
 	bdd_shutdown_file_init();
 }
 
+/* In _PG_init. */
 void
 bdd_shmem_init(void)
 {

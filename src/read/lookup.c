@@ -137,10 +137,10 @@ is_column(Node *node, Index rti, const BddKeyColumn *column)
 
 /* Whether the operator and the collation are those of the key's index. */
 static bool
-is_equality(const BddKeyColumn *column, Oid operator, Oid collation)
+is_equality(const BddKeyColumn *column, Oid opno, Oid collation)
 {
-	return get_op_opfamily_strategy(operator, column->opfamily) == BTEqualStrategyNumber &&
-		   op_strict(operator) &&
+	return get_op_opfamily_strategy(opno, column->opfamily) == BTEqualStrategyNumber &&
+		   op_strict(opno) &&
 		   (!OidIsValid(column->collation) || column->collation == collation);
 }
 
@@ -164,7 +164,7 @@ match_operator(PlannerInfo *root, RelOptInfo *rel, const BddKeyColumn *column,
 {
 	Node *left;
 	Node *right;
-	Oid operator= clause->opno;
+	Oid opno = clause->opno;
 
 	if (list_length(clause->args) != 2)
 		return false;
@@ -174,10 +174,10 @@ match_operator(PlannerInfo *root, RelOptInfo *rel, const BddKeyColumn *column,
 	{
 		left = right;
 		right = linitial(clause->args);
-		operator= get_commutator(operator);
+		opno = get_commutator(opno);
 	}
-	return OidIsValid(operator) && is_column(left, rel->relid, column) &&
-		   is_equality(column, operator, clause->inputcollid) &&
+	return OidIsValid(opno) && is_column(left, rel->relid, column) &&
+		   is_equality(column, opno, clause->inputcollid) &&
 		   take_value(root, rel, column, right, exprType(right), condition);
 }
 

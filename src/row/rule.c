@@ -52,6 +52,7 @@ static const struct
 
 /* ---------- describing a rule ---------- */
 
+/* BDD_FUNCTION: it is none of the names. */
 static BddRuleKind
 kind_of(const char *name)
 {
@@ -100,25 +101,23 @@ set_call(BddRule *rule, Oid function, MemoryContext context)
 Oid
 bdd_rule_sum_operator(Oid type)
 {
-	Oid operator= OpernameGetOprid(list_make2(makeString("pg_catalog"),
-											  makeString("+")),
-								   type, type);
+	List *name = list_make2(makeString("pg_catalog"), makeString("+"));
+	Oid plus = OpernameGetOprid(name, type, type);
 
-	return OidIsValid(operator) && get_op_rettype(operator) == type ?
-	operator: InvalidOid;
+	return OidIsValid(plus) && get_op_rettype(plus) == type ? plus : InvalidOid;
 }
 
 static char *
 describe_sum(Oid type, MemoryContext context, BddRule *rule)
 {
-	Oid operator= bdd_rule_sum_operator(type);
+	Oid plus = bdd_rule_sum_operator(type);
 
-	if (!OidIsValid(operator))
+	if (!OidIsValid(plus))
 		return psprintf("There is no operator + that adds two values of type %s.",
 						format_type_be(type));
 	rule->fixed = fixed_type(type, true);
 	if (rule->fixed == BDD_NOT_FIXED)
-		set_call(rule, get_opcode(operator), context);
+		set_call(rule, get_opcode(plus), context);
 	return NULL;
 }
 

@@ -11,6 +11,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+/* Adds the next argument. */
 void
 bdd_arg_or_null(BddArgs *args, Oid type, Datum value, bool isnull)
 {

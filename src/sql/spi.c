@@ -18,6 +18,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+/* Acts as the role, with a search_path of pg_catalog. */
 static void
 become(Oid role, int security, BddSavedRole *saved)
 {
@@ -74,6 +75,10 @@ bdd_become_extension_owner(BddSavedRole *saved)
 	become(owner, SECURITY_LOCAL_USERID_CHANGE, saved);
 }
 
+/*
+ * The end of bdd_become_owner_of and bdd_become_extension_owner, and of
+ * settings made meanwhile.
+ */
 void
 bdd_restore_role(const BddSavedRole *saved)
 {
@@ -105,6 +110,7 @@ bdd_own_begin(BddSavedRole *saved)
 	bdd_spi_connect();
 }
 
+/* The end of bdd_own_begin. */
 void
 bdd_own_end(const BddSavedRole *saved)
 {
@@ -170,6 +176,7 @@ make_plan(BddKeptPlan *plan)
 	plan->plan = made;
 }
 
+/* Returns the number of rows. */
 static uint64
 check_result(const BddKeptPlan *plan, int result)
 {

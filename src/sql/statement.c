@@ -43,6 +43,7 @@ static bool own_statement_starts = false;
 static int running = 0;
 static LocalTransactionId running_in = InvalidLocalTransactionId;
 
+/* Whether no statement runs that uses a plan. */
 static bool
 may_free_plans(void)
 {
@@ -54,6 +55,7 @@ may_free_plans(void)
 	return running == 0;
 }
 
+/* Frees all plans. */
 static void
 forget_plans(void)
 {
@@ -148,6 +150,7 @@ make_plan(SPIPlanPtr plan, bool few)
 	AtEOXact_GUC(false, nesting);
 }
 
+/* Whether so many rows are few beside those in the table. */
 static bool
 few_for_table(Oid relid, uint64 count)
 {
@@ -251,6 +254,7 @@ bdd_is_writing(Oid relid)
 
 /* ---------- running ---------- */
 
+/* Runs the plan; its rows come into the table as ours meanwhile. */
 static int
 execute(SPIPlanPtr plan, Oid relid, Datum *values, bool read_only)
 {

@@ -30,6 +30,7 @@ qualified(Oid schema, const NameData *name)
 									  NameStr(*name));
 }
 
+/* " OPERATOR(schema.name) ". */
 void
 bdd_append_operator(StringInfo sql, Oid opno)
 {
@@ -45,6 +46,7 @@ bdd_append_operator(StringInfo sql, Oid opno)
 	ReleaseSysCache(tuple);
 }
 
+/* " COLLATE schema.name", or nothing for types without one. */
 void
 bdd_append_collation(StringInfo sql, Oid collation)
 {
@@ -63,6 +65,7 @@ bdd_append_collation(StringInfo sql, Oid collation)
 	}
 }
 
+/* " schema.name". */
 static void
 append_opclass(StringInfo sql, Oid opclass)
 {

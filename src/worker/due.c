@@ -17,12 +17,14 @@
 #include "target/target.h"
 #include "utils/timestamp.h"
 
+/* Milliseconds until then; 0: it is over. */
 long
 bdd_ms_until(TimestampTz at)
 {
 	return TimestampDifferenceMilliseconds(GetCurrentTimestamp(), at);
 }
 
+/* The smaller of two waits, of which -1 is the longest. */
 long
 bdd_sooner(long a, long b)
 {

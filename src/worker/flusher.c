@@ -64,6 +64,7 @@ bdd_flusher_init(int worker)
 
 /* ---------- what is shown ---------- */
 
+/* What stat_target shows: the table that this worker applies, or InvalidOid. */
 static void
 report_applying(Oid target, uint64 generation)
 {
@@ -84,6 +85,10 @@ report_transaction(void)
 	LWLockRelease(&bdd_registry->worker_lock);
 }
 
+/*
+ * The worker waits for publishers of the target since then; InvalidOid: no
+ * more.
+ */
 static void
 report_publishers(Oid target, TimestampTz since)
 {
@@ -202,6 +207,10 @@ commit_as_durably_as_needed(const BddFlushGroup *group)
 	CommitTransactionCommand();
 }
 
+/*
+ * Applies and commits; false: there was nothing to apply, or it is not known
+ * yet what.
+ */
 static bool
 apply_in_transaction(BddFlushGroup *group)
 {
@@ -240,6 +249,7 @@ apply_in_transaction(BddFlushGroup *group)
 
 /* ---------- failures ---------- */
 
+/* For stat_target, for waiters, and for the time of the next try. */
 static void
 note_failure(BddSharedSlot *slot, int32 target_id, const ErrorData *error)
 {
@@ -330,6 +340,7 @@ apply_group(BddFlushGroup *group)
 
 /* ---------- what is sealed ---------- */
 
+/* Whether the worker ends as soon as it can. */
 static bool
 must_leave(void)
 {
@@ -549,6 +560,7 @@ work_on_group(BddFlushGroup *group, TimestampTz looked_at)
 	return bdd_sooner(wait, bdd_group_due_in(group));
 }
 
+/* Returns milliseconds until the target wants attention, or -1. */
 static long
 work_on_target(BddSharedSlot *slot)
 {
@@ -584,6 +596,7 @@ bdd_flusher_work(void)
 	return wait;
 }
 
+/* Whether a target of this worker has rows that are not applied. */
 bool
 bdd_flusher_has_work(void)
 {

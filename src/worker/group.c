@@ -17,6 +17,7 @@
 
 /* ---------- members ---------- */
 
+/* Adds the slot's target; false: it is gone. */
 static bool
 add_member(BddFlushGroup *group, BddSharedSlot *slot)
 {
@@ -74,6 +75,7 @@ bdd_group_find(BddSharedSlot *slot, BddFlushGroup *group)
 	return true;
 }
 
+/* One that is paused keeps all waiting. */
 bool
 bdd_group_is_paused(const BddFlushGroup *group)
 {
@@ -85,6 +87,7 @@ bdd_group_is_paused(const BddFlushGroup *group)
 
 /* ---------- sealing ---------- */
 
+/* Whether a member has rows to apply. */
 bool
 bdd_group_has_sealed(const BddFlushGroup *group)
 {
@@ -208,6 +211,7 @@ bdd_group_sort_by_reference(BddFlushGroup *group)
 
 /* ---------- when ---------- */
 
+/* Milliseconds until the first of the members is due; 0: now, -1: none is. */
 long
 bdd_group_due_in(const BddFlushGroup *group)
 {

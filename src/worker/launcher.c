@@ -48,6 +48,7 @@
 
 PGDLLEXPORT void bdd_launcher_main(Datum arg);
 
+/* In _PG_init. */
 void
 bdd_launcher_register(void)
 {
