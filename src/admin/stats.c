@@ -9,6 +9,7 @@
 
 #include "access/xlog.h"
 #include "base/guc.h"
+#include "base/loaded.h"
 #include "buffer/registry.h"
 #include "catalog/pg_type_d.h"
 #include "fmgr.h"

@@ -12,6 +12,7 @@
 #include "access/xlog.h"
 #include "apply/apply.h"
 #include "base/list.h"
+#include "base/loaded.h"
 #include "buffer/flush_wait.h"
 #include "buffer/generation.h"
 #include "buffer/wake.h"

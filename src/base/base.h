@@ -18,7 +18,6 @@
 /* True in backends of a server that has us in shared_preload_libraries. */
 extern bool bdd_preloaded;
 
-extern void bdd_check_preloaded(void);
 extern void bdd_check_argument(FunctionCallInfo fcinfo, int n, const char *what);
 
 /* Set once in a background worker of ours; NULL or false elsewhere. */

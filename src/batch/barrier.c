@@ -18,6 +18,7 @@
 #include "base/base.h"
 
 #include "base/debug_point.h"
+#include "base/loaded.h"
 #include "base/uuid.h"
 #include "batch/barrier_hint.h"
 #include "batch/batch.h"

@@ -18,6 +18,7 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/xact.h"
+#include "base/loaded.h"
 #include "base/uuid.h"
 #include "batch/barrier_hint.h"
 #include "buffer/flush_wait.h"

@@ -18,6 +18,7 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "base/guc.h"
+#include "base/loaded.h"
 #include "base/uuid.h"
 #include "batch/barrier_hint.h"
 #include "batch/batch.h"

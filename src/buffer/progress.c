@@ -14,6 +14,7 @@
 
 #include "access/xact.h"
 #include "base/compat.h"
+#include "base/loaded.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"

@@ -29,6 +29,7 @@
 #include "access/xact.h"
 #include "base/debug_point.h"
 #include "base/list.h"
+#include "base/loaded.h"
 #include "base/uuid.h"
 #include "batch/batch.h"
 #include "catalog/pg_class.h"

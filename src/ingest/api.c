@@ -9,6 +9,7 @@
 
 #include "access/htup_details.h"
 #include "base/list.h"
+#include "base/loaded.h"
 #include "buffer/flush_wait.h"
 #include "buffer/generation.h"
 #include "catalog/pg_type.h"

@@ -9,7 +9,7 @@
 
 #include "apply/target_sql.h"
 #include "base/guc.h"
-#include "base/version.h"
+#include "base/loaded.h"
 #include "batch/barrier_hint.h"
 #include "commit/xact.h"
 #include "fmgr.h"

@@ -17,6 +17,7 @@
 #include "access/relation.h"
 #include "admin/target_admin.h"
 #include "base/list.h"
+#include "base/loaded.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "miscadmin.h"

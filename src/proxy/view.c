@@ -28,6 +28,7 @@
 #include "access/table.h"
 #include "base/compat.h"
 #include "base/list.h"
+#include "base/loaded.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_depend.h"

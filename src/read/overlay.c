@@ -28,6 +28,7 @@
 
 #include "base/debug_point.h"
 #include "base/list.h"
+#include "base/loaded.h"
 #include "buffer/slot.h"
 #include "catalog/pg_class.h"
 #include "commit/pending.h"

@@ -9,7 +9,7 @@
 
 #include "access/table.h"
 #include "access/xact.h"
-#include "base/version.h"
+#include "base/loaded.h"
 #include "miscadmin.h"
 #include "sql/catalog.h"
 #include "sql/spi.h"

@@ -26,6 +26,7 @@
 #include "access/relation.h"
 #include "access/xact.h"
 #include "base/list.h"
+#include "base/loaded.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type_d.h"

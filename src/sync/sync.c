@@ -18,7 +18,7 @@
 
 #include "access/xact.h"
 #include "base/list.h"
-#include "base/version.h"
+#include "base/loaded.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type_d.h"
 #include "fmgr.h"

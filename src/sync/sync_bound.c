@@ -83,6 +83,7 @@
 #include "access/relation.h"
 #include "access/twophase.h"
 #include "base/compat.h"
+#include "base/loaded.h"
 #include "buffer/registry.h"
 #include "catalog/pg_authid_d.h"
 #include "commands/sequence.h"

@@ -11,6 +11,7 @@
 #include "access/relation.h"
 #include "access/table.h"
 #include "base/list.h"
+#include "base/loaded.h"
 #include "catalog/pg_am_d.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_namespace_d.h"

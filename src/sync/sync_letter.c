@@ -11,6 +11,7 @@
  */
 #include "base/base.h"
 
+#include "base/loaded.h"
 #include "catalog/pg_type_d.h"
 #include "fmgr.h"
 #include "miscadmin.h"

@@ -20,6 +20,7 @@
 #include "base/debug_point.h"
 #include "base/guc.h"
 #include "base/list.h"
+#include "base/loaded.h"
 #include "buffer/progress.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"

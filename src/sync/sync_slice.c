@@ -23,6 +23,7 @@
 #include "apply/write.h"
 #include "base/debug_point.h"
 #include "base/list.h"
+#include "base/loaded.h"
 #include "catalog/pg_type_d.h"
 #include "common/hashfn.h"
 #include "fmgr.h"

@@ -18,6 +18,7 @@
 #include "base/compat.h"
 #include "base/guc.h"
 #include "base/list.h"
+#include "base/loaded.h"
 #include "buffer/generation.h"
 #include "buffer/slot.h"
 #include "catalog/namespace.h"

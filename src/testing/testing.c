@@ -11,6 +11,7 @@
 #include "base/base.h"
 
 #include "base/debug_point.h"
+#include "base/loaded.h"
 #include "fmgr.h"
 #include "sync/sync_bound.h"
 #include "utils/builtins.h"

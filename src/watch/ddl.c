@@ -15,7 +15,7 @@
 #include "watch/ddl.h"
 
 #include "access/xact.h"
-#include "base/version.h"
+#include "base/loaded.h"
 #include "catalog/namespace.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_type.h"

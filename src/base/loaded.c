@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
- * version.c
- *		The library and the extension's script are of one version.
+ * loaded.c
+ *		Whether the library can be used: it was loaded at start, and the
+ *		extension's script is of its version.
  *
  * The C code knows the columns of the tables that the script makes, and the
  * script knows the functions of the library.  Two versions meet when a server
@@ -20,7 +21,7 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/xact.h"
-#include "base/version.h"
+#include "base/loaded.h"
 #include "catalog/indexing.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_extension.h"
@@ -145,4 +146,19 @@ bdd_version_changed(void)
 	known_to_match = false;
 	if (OidIsValid(relid))
 		CacheInvalidateRelcacheByRelid(relid);
+}
+
+/*
+ * Without shared memory no function of ours works, nor beside a script of
+ * another version.
+ */
+void
+bdd_check_preloaded(void)
+{
+	if (!bdd_preloaded)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("batchdedup is not loaded at server start"),
+				 errhint("Add batchdedup to shared_preload_libraries and restart the server.")));
+	bdd_check_version();
 }
