@@ -14,6 +14,7 @@
 #   make replay DATA=file.csv KEY=col,...   any CSV through the buffer
 #   make replay-prices DATA=file.csv   running figures of daily stock prices
 #   make bench [QUICK=1] [OUT=file.json]    how fast it is, beside plain SQL
+#   make reference     docs/reference.md, of what the extension says of itself
 #   make format, make lint
 
 EXTENSION = batchdedup
@@ -59,7 +60,7 @@ endif
 
 export PG_CONFIG
 
-demo check-all check-assert coverage replay replay-prices lint torture:
+demo check-all check-assert coverage reference replay replay-prices lint torture:
 	@dev/$@
 
 check-version:
@@ -74,4 +75,4 @@ prove:
 format:
 	clang-format -i src/*/*.[ch] bench/*.c
 
-.PHONY: bench demo check-all check-assert check-version coverage replay replay-prices lint torture prove format
+.PHONY: bench demo check-all check-assert check-version coverage reference replay replay-prices lint torture prove format
