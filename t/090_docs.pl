@@ -1,13 +1,14 @@
 # Runs every SQL example of README.md and docs/*.md, file by file and from top
 # to bottom in a fresh database. A block that is followed by a ```text block
 # must end with that output: white space and the row counts of psql aside.
+# Links of all pages lead somewhere.
 # docs/cron.md wants another server: t/155_cron.pl runs its examples.
 
 use strict;
 use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
-use DocExamples qw(examples run_example);
+use DocExamples qw(examples run_example broken_links);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -17,6 +18,8 @@ my $node = PostgreSQL::Test::Cluster->new('docs');
 $node->init;
 $node->append_conf('postgresql.conf', 'wal_level = replica');
 $node->append_conf('postgresql.conf', "shared_preload_libraries = 'batchdedup'");
+# a worker for the database of each page
+$node->append_conf('postgresql.conf', 'max_worker_processes = 32');
 $node->start;
 
 my $number = 0;
@@ -38,6 +41,14 @@ foreach my $file ("$root/README.md", sort glob "$root/docs/*.md")
 		$at++;
 		run_example($node, $database, "$name: example $at", @$example);
 	}
+}
+
+# ---------- links ----------
+
+foreach my $file (glob "$root/{,docs/,src/,src/*/,examples/data/}*.md")
+{
+	my $name = $file =~ s/^\Q$root\E\///r;
+	is(join(', ', broken_links($file)), '', "$name: links lead somewhere");
 }
 
 done_testing();

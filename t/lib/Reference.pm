@@ -94,6 +94,7 @@ SET LOCAL client_encoding = 'UTF8';
 CREATE EXTENSION IF NOT EXISTS batchdedup;
 SET LOCAL search_path = pg_catalog;
 SET LOCAL IntervalStyle = postgres;
+SELECT to_regprocedure('batchdedup.event_kind_internal()') IS NOT NULL AS kinds_are_there \gset
 WITH member AS (
     SELECT classid, objid FROM pg_depend
      WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'
@@ -152,10 +153,13 @@ SELECT json_build_object(
     'relations', (SELECT json_agg(r ORDER BY name COLLATE "C") FROM relation r),
     'settings', (SELECT json_agg(s ORDER BY name COLLATE "C") FROM setting s),
     'steps', (SELECT json_agg(json_build_object('from', from_status, 'to', to_status)
-                              ORDER BY from_status COLLATE "C", to_status COLLATE "C")
+                              ORDER BY ctid)
                 FROM batchdedup.batch_transition),
+\if :kinds_are_there
     'kinds', (SELECT json_agg(json_build_object('kind', kind, 'description', description) ORDER BY n)
-                FROM batchdedup.event_kind_internal() WITH ORDINALITY AS k(kind, description, n)));
+                FROM batchdedup.event_kind_internal() WITH ORDINALITY AS k(kind, description, n)),
+\endif
+    'end', true);
 ROLLBACK;
 SQL
 
@@ -180,7 +184,7 @@ sub reference_page
 	{
 		my ($title, $see, $intro, @names) = @$section;
 		$page .= "## $title\n\n";
-		$page .= "See [$see]($see).\n\n" if $see;
+		$page .= 'See [' . $see =~ s/#.*//r . "]($see).\n\n" if $see;
 		$page .= "$intro\n\n" if $intro;
 		foreach my $name (grep { $named{$_} } @names)
 		{
@@ -387,34 +391,22 @@ sub table
 # Statuses, kinds of events, settings
 # ---------------------------------------------------------------------
 
+# In the order in which the script of the extension has them.
 sub batch_steps
 {
 	my ($catalog) = @_;
-	my %to;
-	push @{ $to{ $_->{from} } }, $_->{to} foreach @{ $catalog->{steps} };
-	my %known = map { $_ => 1 } map { ($_->{from}, $_->{to}) } @{ $catalog->{steps} };
+	my (@statuses, %to);
+	foreach my $step (@{ $catalog->{steps} })
+	{
+		push @{ $to{ $step->{from} } }, $step->{to};
+		foreach my $status (@$step{qw(from to)})
+		{
+			push @statuses, $status unless grep { $_ eq $status } @statuses;
+		}
+	}
 	return "### Statuses of a batch\n\n"
 	  . table([ 'status', 'legal steps' ],
-		map { [ "`$_`", join(', ', map { "`$_`" } @{ $to{$_} // [] }) || 'none' ] } in_order(\%to, sort keys %known));
-}
-
-# As a batch takes them, as far as they are ordered.
-sub in_order
-{
-	my ($to, @statuses) = @_;
-	my (@order, %seen);
-	my @next = grep {
-		my $status = $_;
-		!grep { my $from = $_; grep { $_ eq $status } @{ $to->{$from} } } keys %$to
-	} @statuses;
-	while (defined(my $status = shift @next))
-	{
-		next if $seen{$status}++;
-		push @order, $status;
-		# the way on before the ways out, which have the fewest steps
-		push @next, sort { @{ $to->{$b} // [] } <=> @{ $to->{$a} // [] } || $a cmp $b } @{ $to->{$status} // [] };
-	}
-	return @order;
+		map { [ "`$_`", join(', ', map { "`$_`" } @{ $to{$_} // [] }) || 'none' ] } @statuses);
 }
 
 sub event_kinds
