@@ -94,7 +94,6 @@ SET LOCAL client_encoding = 'UTF8';
 CREATE EXTENSION IF NOT EXISTS batchdedup;
 SET LOCAL search_path = pg_catalog;
 SET LOCAL IntervalStyle = postgres;
-SELECT to_regprocedure('batchdedup.event_kind_internal()') IS NOT NULL AS kinds_are_there \gset
 WITH member AS (
     SELECT classid, objid FROM pg_depend
      WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'
@@ -155,11 +154,8 @@ SELECT json_build_object(
     'steps', (SELECT json_agg(json_build_object('from', from_status, 'to', to_status)
                               ORDER BY ctid)
                 FROM batchdedup.batch_transition),
-\if :kinds_are_there
     'kinds', (SELECT json_agg(json_build_object('kind', kind, 'description', description) ORDER BY n)
-                FROM batchdedup.event_kind_internal() WITH ORDINALITY AS k(kind, description, n)),
-\endif
-    'end', true);
+                FROM batchdedup.event_kinds_internal() WITH ORDINALITY AS k(kind, description, n)));
 ROLLBACK;
 SQL
 
@@ -417,9 +413,10 @@ sub event_kinds
 	  . table([ 'kind', '' ], map { [ "`$_->{kind}`", $_->{description} ] } @{ $catalog->{kinds} });
 }
 
+# pg_settings.context, in words.
 my %context = (
 	postmaster => 'start of the server',
-	sighup => 'reload',
+	sighup => 'reload of the configuration',
 	superuser => 'superusers, at any time',
 	user => 'anybody, at any time');
 
@@ -429,11 +426,11 @@ sub settings
 	return "## Settings\n\n"
 	  . "See [operations.md](operations.md#settings).\n\n"
 	  . table(
-		[ 'setting', 'default', 'range', 'changed by', '' ],
+		[ 'setting', 'default', 'range', 'context: changed by', '' ],
 		map {
 			[
 				"`$_->{name}`", amount($_, $_->{boot_val}),
-				range($_), $context{ $_->{context} } // $_->{context},
+				range($_), "$_->{context}: $context{$_->{context}}",
 				joined(' ', $_->{short_desc}, $_->{extra_desc})
 			]
 		} @{ $catalog->{settings} });
