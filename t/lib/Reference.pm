@@ -103,7 +103,7 @@ WITH member AS (
            pg_get_function_result(p.oid) AS result,
            p.oid::regprocedure::text AS signature,
            (SELECT json_agg(json_build_object(
-                       'name', p.proargnames[n], 'mode', coalesce(p.proargmodes[n], 'i'),
+                       'name', p.proargnames[n], 'quoted', quote_ident(p.proargnames[n]), 'mode', coalesce(p.proargmodes[n], 'i'),
                        'type', format_type(t.type, NULL),
                        'default', pg_get_function_arg_default(p.oid, n::integer)) ORDER BY n)
               FROM unnest(coalesce(p.proallargtypes, p.proargtypes::oid[])) WITH ORDINALITY AS t(type, n)) AS arguments
@@ -308,7 +308,7 @@ sub signature
 {
 	my ($function) = @_;
 	my @arguments =
-	  map { ($mode{ $_->{mode} } // '') . "$_->{name} $_->{type}" . default($_->{default}) }
+	  map { ($mode{ $_->{mode} } // '') . "$_->{quoted} $_->{type}" . default($_->{default}) }
 	  grep { $_->{mode} =~ /[ibv]/ } @{ $function->{arguments} // [] };
 	my $call = $function->{kind} eq 'p' ? "CALL $function->{name}" : $function->{name};
 	my $result = $function->{kind} eq 'p' ? '' : ' → ' . result($function);
@@ -330,7 +330,7 @@ sub result
 	my ($function) = @_;
 	my @columns = grep { $_->{mode} =~ /[ot]/ } @{ $function->{arguments} // [] };
 	return $function->{result} unless @columns;
-	my $row = join ', ', map { "$_->{name} $_->{type}" } @columns;
+	my $row = join ', ', map { "$_->{quoted} $_->{type}" } @columns;
 	return ($function->{result} =~ /^(SETOF|TABLE)/ ? 'TABLE' : 'ROW') . " ($row)";
 }
 
