@@ -285,13 +285,14 @@ sub function
 sub parts
 {
 	my ($function) = @_;
-	my (@summary, %said);
-	foreach my $line (split /\n/, $function->{comment} // '')
+	my ($summary, @lines) = split /\n/, $function->{comment} // '';
+	my %said;
+	foreach my $line (@lines)
 	{
 		if ($line =~ /^(\w+): +(.*)/) { $said{$1} = $2; }
-		else { push @summary, $line; }
+		else { $summary .= " $line"; }
 	}
-	return (join(' ', @summary), \%said);
+	return ($summary // '', \%said);
 }
 
 sub strangers
