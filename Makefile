@@ -18,6 +18,7 @@
 #   make replay DATA=file.csv KEY=col,...   any CSV through the buffer
 #   make replay-prices DATA=file.csv   running figures of daily stock prices
 #   make bench [QUICK=1] [OUT=file.json]    how fast it is, beside plain SQL
+#   make reference     docs/reference.md, of what the extension says of itself
 #   make format, make lint
 
 # Where the sources are: in this file's directory, which need not be the
@@ -140,7 +141,7 @@ export PG_CONFIG
 show-%:
 	@echo $($*)
 
-demo check-all check-assert coverage replay replay-prices lint torture check-install:
+demo check-all check-assert coverage reference replay replay-prices lint torture check-install:
 	@$(source)/dev/$@
 
 check-version:
@@ -155,4 +156,4 @@ prove:
 format:
 	cd $(source) && clang-format -i src/*/*.[ch] bench/*.c
 
-.PHONY: bench demo check-all check-assert check-install check-version coverage replay replay-prices lint torture prove format
+.PHONY: bench demo check-all check-assert check-install check-version coverage reference replay replay-prices lint torture prove format

@@ -1,13 +1,15 @@
 package DocExamples;
 
-# The SQL examples of a page in Markdown.
+# The SQL examples and the links of a page in Markdown.
 
 use strict;
 use warnings;
 use Exporter 'import';
+use File::Basename qw(dirname);
+use PostgreSQL::Test::Utils;
 use Test::More;
 
-our @EXPORT_OK = qw(examples run_example);
+our @EXPORT_OK = qw(examples run_example broken_links);
 
 # Pairs of SQL and the output expected of it (or undef).
 sub examples
@@ -51,6 +53,36 @@ sub run_example
 	my $got = squeeze($out);
 	is(substr($got, -length $want), $want, "$name shows what it says");
 	return;
+}
+
+# Links of a file that lead to no file, or to no heading of it.
+sub broken_links
+{
+	my ($file) = @_;
+	my @broken;
+	foreach my $link (prose($file) =~ /\]\(([^)\s]+)\)/g)
+	{
+		next if $link =~ /^\w+:/;
+		my ($path, $heading) = split /#/, $link, 2;
+		$path = $path eq '' ? $file : dirname($file) . "/$path";
+		push @broken, $link
+		  unless -e $path && (!defined $heading || grep { $_ eq $heading } headings($path));
+	}
+	return @broken;
+}
+
+# The page without its examples, in which there are no links.
+sub prose
+{
+	my ($file) = @_;
+	return slurp_file($file) =~ s/^```.*?^```$//msgr;
+}
+
+# As GitHub names them.
+sub headings
+{
+	my ($file) = @_;
+	return map { lc(s/[^\w\s-]//gr) =~ tr/ /-/r } prose($file) =~ /^#+ +(.+?)$/mg;
 }
 
 1;
