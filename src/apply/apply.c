@@ -13,7 +13,6 @@
  */
 #include "apply/apply.h"
 
-#include "access/relation.h"
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "apply/dead_letter.h"
@@ -22,8 +21,6 @@
 #include "buffer/flush_wait.h"
 #include "buffer/generation.h"
 #include "buffer/progress.h"
-#include "catalog/pg_class.h"
-#include "catalog/pg_inherits.h"
 #include "catalog/pg_type_d.h"
 #include "commit/xact.h"
 #include "executor/tuptable.h"
@@ -34,12 +31,9 @@
 #include "target/keyorder.h"
 #include "target/old_shape.h"
 #include "utils/builtins.h"
-#include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/pg_lsn.h"
-#include "utils/timestamp.h"
-#include "utils/tuplestore.h"
 #include "utils/wait_event.h"
 
 /* ---------- generations ---------- */
