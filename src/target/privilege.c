@@ -14,6 +14,7 @@
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/lsyscache.h"
+#include "utils/rls.h"
 
 void
 bdd_check_row_security(const BddTarget *target)
@@ -73,4 +74,15 @@ bdd_check_may_delete(BddTarget *target)
 						  ACL_DELETE) != ACLCHECK_OK)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE,
 					   get_rel_name(target->relid));
+}
+
+/*
+ * Policies cannot be checked when the row is applied by somebody else, so a
+ * caller whom they bind does not use the buffer.
+ */
+bool
+bdd_row_security_binds(const BddTarget *target)
+{
+	return target->row_security &&
+		   check_enable_rls(target->relid, InvalidOid, true) == RLS_ENABLED;
 }

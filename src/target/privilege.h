@@ -10,8 +10,9 @@
 
 #include "base/base.h"
 
-#include "target/target.h"
+#include "target/describe.h"
 
+extern bool bdd_row_security_binds(const BddTarget *target);
 extern void bdd_check_row_security(const BddTarget *target);
 extern void bdd_check_may_upsert(BddTarget *target, const BddColumns *update,
 								 const BddColumns *given);
