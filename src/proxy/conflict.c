@@ -231,9 +231,13 @@ says_rule(Node *value, const BddAssigned *assigned)
 			return says_extreme(value, assigned);
 		case BDD_COALESCE:
 			return says_coalesce(value, assigned);
-		default:
-			return false;
+		case BDD_LAST:   /* EXCLUDED.c alone, which the caller looks for */
+		case BDD_FIRST:  /* of no column that is updated */
+		case BDD_CONCAT: /* no expression is taken for these */
+		case BDD_FUNCTION:
+			break;
 	}
+	return false;
 }
 
 /*

@@ -50,7 +50,7 @@ option_column(BddTarget *target, const char *name)
 }
 
 static void
-describe_default(Relation rel, int i, BddColumn *column)
+describe_default(Relation rel, int i, BddTargetColumn *column)
 {
 	Form_pg_attribute attribute = TupleDescAttr(RelationGetDescr(rel), i);
 	Node *expr;
@@ -100,11 +100,11 @@ describe_columns(BddTarget *target, Relation rel)
 	shape->update = palloc0(3 * shape->set_bytes);
 	shape->insert = shape->update + shape->set_bytes;
 	shape->required = shape->insert + shape->set_bytes;
-	target->columns = palloc0(natts * sizeof(BddColumn));
+	target->columns = palloc0(natts * sizeof(BddTargetColumn));
 	target->plain_rows = true;
 	for (int i = 0; i < natts; i++)
 	{
-		BddColumn *column = &target->columns[i];
+		BddTargetColumn *column = &target->columns[i];
 
 		describe_default(rel, i, column);
 		if (column->generated || column->identity)
@@ -367,7 +367,7 @@ bdd_check_usable(const BddTarget *target)
 void
 bdd_target_default(BddTarget *target, int column, Datum *value, bool *isnull)
 {
-	BddColumn *described = &target->columns[column];
+	BddTargetColumn *described = &target->columns[column];
 	MemoryContext old_context;
 
 	Assert(described->source == BDD_DEFAULT_AT_CALL);

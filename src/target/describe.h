@@ -30,7 +30,7 @@ typedef enum BddDefault
 	BDD_DEFAULT_AT_APPLY /* volatile, or identity */
 } BddDefault;
 
-typedef struct BddColumn
+typedef struct BddTargetColumn
 {
 	BddDefault source;
 	bool generated;
@@ -39,7 +39,7 @@ typedef struct BddColumn
 	Expr *default_expr;       /* not planned; of BDD_DEFAULT_AT_CALL */
 	ExprState *default_state; /* made at first use */
 	Oid sequence;             /* of an identity; looked up at first use */
-} BddColumn;
+} BddTargetColumn;
 
 /* What DDL has done to a target. */
 typedef enum BddUsability
@@ -70,8 +70,8 @@ typedef struct BddTarget
 	bool row_security;
 	char redirect; /* when its trigger fires, as in pg_trigger; or '\0' */
 	BddShape shape;
-	BddColumn *columns; /* by attnum - 1 */
-	bool plain_rows;    /* neither generated nor identity columns */
+	BddTargetColumn *columns; /* by attnum - 1 */
+	bool plain_rows;          /* neither generated nor identity columns */
 	BddKey key;
 	Oid key_index;
 	BddSharedSlot *slot;   /* NULL until somebody has to write */

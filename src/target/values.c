@@ -62,7 +62,7 @@ bdd_values_init(const BddTarget *target, BddValues *row)
 void
 bdd_values_give(const BddTarget *target, BddValues *row, int column)
 {
-	const BddColumn *described = &target->columns[column];
+	const BddTargetColumn *described = &target->columns[column];
 
 	if (row->isnull[column] && (described->identity || described->generated))
 		return;
@@ -328,7 +328,7 @@ add_defaults(BddTarget *target, BddValues *row, BddColumns *insert)
 static Oid
 sequence_of(BddTarget *target, int column)
 {
-	BddColumn *described = &target->columns[column];
+	BddTargetColumn *described = &target->columns[column];
 
 	if (!OidIsValid(described->sequence))
 		described->sequence = bdd_identity_sequence(target->relid, column + 1);
