@@ -222,7 +222,9 @@ says_coalesce(Node *value, const BddAssigned *assigned)
 static bool
 says_rule(Node *value, const BddAssigned *assigned)
 {
-	switch (assigned->rule != NULL ? assigned->rule->kind : BDD_LAST)
+	BddRuleKind kind = assigned->rule != NULL ? assigned->rule->kind : BDD_LAST;
+
+	switch (kind)
 	{
 		case BDD_SUM:
 			return says_sum(before_coercion(value, assigned), assigned);
