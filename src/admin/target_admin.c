@@ -5,12 +5,12 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "admin/target_admin.h"
+#include "base/base.h"
 
 #include "access/relation.h"
 #include "access/xact.h"
 #include "access/xlog.h"
-#include "apply/apply.h"
+#include "apply/close.h"
 #include "base/list.h"
 #include "base/loaded.h"
 #include "buffer/flush_wait.h"
@@ -20,9 +20,7 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_attribute.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_index.h"
 #include "catalog/pg_type.h"
-#include "commit/pending.h"
 #include "commit/xact.h"
 #include "fmgr.h"
 #include "journal/message.h"
@@ -31,25 +29,15 @@
 #include "nodes/pg_list.h"
 #include "proxy/redirect.h"
 #include "proxy/view.h"
-#include "row/rule.h"
 #include "sql/spi.h"
-#include "storage/lmgr.h"
 #include "target/old_shape.h"
-#include "target/options.h"
 #include "target/target.h"
 #include "target/target_check.h"
-#include "utils/acl.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
-#include "utils/fmgrprotos.h"
 #include "utils/inval.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
-#include "utils/syscache.h"
-#include "utils/timestamp.h"
-#include "utils/varlena.h"
 
 PG_FUNCTION_INFO_V1(bdd_create_target);
 PG_FUNCTION_INFO_V1(bdd_alter_target);
@@ -481,43 +469,6 @@ bdd_create_target(PG_FUNCTION_ARGS)
 }
 
 /* ---------- alter_target and drop_target ---------- */
-
-static void
-refuse_pending(Oid relid)
-{
-	BddPending *pending = bdd_pending_find(relid);
-
-	if (pending != NULL && pending->set->count > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("this transaction has upserted rows into \"%s\"",
-						get_rel_name(relid)),
-				 errhint("Commit it first.")));
-}
-
-/*
- * Brings what is buffered to the table and keeps writers out until the end of
- * the transaction.  Most is flushed before the lock is taken; the rest is
- * applied in this transaction.
- */
-BddTarget *
-bdd_close_target(Oid relid)
-{
-	BddTarget *target = bdd_target_open_any(relid, AccessShareLock);
-	BddSharedSlot *slot = bdd_target_find_slot(target);
-	TimestampTz since = GetCurrentTimestamp();
-
-	refuse_pending(relid);
-	if (slot != NULL && !target->options.paused &&
-		target->broken == BDD_USABLE && !bdd_worker_unavailable(slot))
-		bdd_wait_applied(slot, target->options.target_id,
-						 bdd_request_flush(slot, true), since, true);
-	target = bdd_target_open_any(relid, ShareRowExclusiveLock);
-	slot = bdd_target_find_slot(target);
-	if (slot != NULL && bdd_slot_has_unapplied(slot))
-		bdd_apply_here(bdd_target_open(relid, ShareRowExclusiveLock));
-	return target;
-}
 
 /* The worker shall see what has changed. */
 static void

@@ -13,7 +13,6 @@
  */
 #include "apply/apply.h"
 
-#include "access/relation.h"
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "apply/dead_letter.h"
@@ -22,8 +21,6 @@
 #include "buffer/flush_wait.h"
 #include "buffer/generation.h"
 #include "buffer/progress.h"
-#include "catalog/pg_class.h"
-#include "catalog/pg_inherits.h"
 #include "catalog/pg_type_d.h"
 #include "commit/xact.h"
 #include "executor/tuptable.h"
@@ -34,12 +31,9 @@
 #include "target/keyorder.h"
 #include "target/old_shape.h"
 #include "utils/builtins.h"
-#include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/pg_lsn.h"
-#include "utils/timestamp.h"
-#include "utils/tuplestore.h"
 #include "utils/wait_event.h"
 
 /* ---------- generations ---------- */
@@ -87,17 +81,6 @@ bdd_apply_begin(BddApply *apply, BddTarget *target)
 	apply->row_context = apply->context;
 }
 
-void
-bdd_report_other_shape(BddTarget *target)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("rows buffered for \"%s\" have another shape than the table",
-					get_rel_name(target->relid)),
-			 errdetail("The table was changed while batchdedup was not loaded, and nobody knows what it was before."),
-			 errhint("Change the table's columns back, or TRUNCATE it to discard the rows.")));
-}
-
 /*
  * The shape that the generation's rows have, if it is another than the
  * table's; NULL: it is not, or may not be.  Asked before the mark is set.
@@ -118,51 +101,10 @@ shape_before(BddTarget *target, const BddSharedGeneration *generation)
 }
 
 static void
-collect_rows(BddApply *apply, BddSharedGeneration *generation,
-			 const BddOldShape *old)
+add_row(BddRows *rows, const BddRow *row, const BddImage *image)
 {
-	uint64 first = apply->rows.count;
-
-	for (int i = 0; i < BDD_PARTITIONS; i++)
-		bdd_collect_partition(generation, i, true, &apply->rows);
-	for (uint64 i = first; i < apply->rows.count && old != NULL; i++)
-		apply->rows.rows[i].image = bdd_image_renew(old, &apply->rows.rows[i].image);
-}
-
-/*
- * Takes the rows of a quiet generation and sets its mark; false: the mark was
- * there already, it only has to be freed.
- */
-bool
-bdd_apply_add(BddApply *apply, BddSharedGeneration *generation)
-{
-	BddTarget *target = apply->target;
-	MemoryContext old_context;
-	BddReplayed known = {0};
-
-	Assert(generation->state == BDD_SEALED);
-	bdd_check_journal(target);
-	old_context = MemoryContextSwitchTo(apply->context);
-	/* Before the mark is set. */
-	if (generation->spooled)
-		known.mark = bdd_mark_read(target->options.target_id, &known.from);
-	known.rows = pg_atomic_read_u32(&generation->keys);
-	known.old = shape_before(target, generation);
-	if (!set_mark(target, generation->number))
-	{
-		MemoryContextSwitchTo(old_context);
-		return false;
-	}
-	bdd_generation_applying(target->slot, generation,
-							GetCurrentTransactionId());
-	apply->number = generation->number;
-	apply->unlogged = apply->unlogged || !bdd_journal_has(generation);
-	if (generation->spooled)
-		bdd_replay_rows(apply, &known);
-	else
-		collect_rows(apply, generation, known.old);
-	MemoryContextSwitchTo(old_context);
-	return true;
+	bdd_rows_add(rows, row->sequence, image);
+	rows->rows[rows->count - 1].round = row->round;
 }
 
 /*
@@ -206,19 +148,9 @@ bdd_apply_fold(BddApply *apply)
 	MemoryContextSwitchTo(old_context);
 }
 
-/* All rows, of a target that is applied alone. */
-void
-bdd_apply_all(BddApply *apply)
-{
-	MemoryContext old_context = MemoryContextSwitchTo(apply->context);
-
-	write_as_owner(apply, &apply->rows);
-	MemoryContextSwitchTo(old_context);
-}
-
 /* What has come so far, of more than memory is to hold. */
-void
-bdd_apply_part(BddApply *apply)
+static void
+write_part(BddApply *apply)
 {
 	MemoryContext old_context = MemoryContextSwitchTo(apply->context);
 	MemoryContext rows = apply->row_context;
@@ -241,6 +173,135 @@ bdd_apply_part(BddApply *apply)
 	MemoryContextSwitchTo(old_context);
 }
 
+/* ---------- rows from the journal ---------- */
+
+/* Bytes of rows that are folded when they have come together. */
+#define FOLD_BYTES (16 * 1024 * 1024)
+/* Bytes of folded rows that are written. */
+#define WRITE_BYTES (64 * 1024 * 1024)
+
+static Size
+row_bytes(const BddRows *rows)
+{
+	Size bytes = 0;
+
+	for (uint64 i = 0; i < rows->count; i++)
+		bytes += rows->rows[i].image.size + sizeof(BddRow);
+	return bytes;
+}
+
+/* Folds what has come, and keeps only what is left of it in memory. */
+static void
+fold_part(BddApply *apply)
+{
+	MemoryContext old = apply->row_context;
+	MemoryContext old_context;
+	BddRows rows = {0};
+
+	bdd_apply_fold(apply);
+	apply->row_context = AllocSetContextCreate(apply->context,
+											   "batchdedup replay",
+											   ALLOCSET_DEFAULT_SIZES);
+	old_context = MemoryContextSwitchTo(apply->row_context);
+	for (uint64 i = 0; i < apply->rows.count; i++)
+	{
+		BddRow *row = &apply->rows.rows[i];
+		BddImage copy = bdd_image_copy(&row->image);
+
+		add_row(&rows, row, &copy);
+	}
+	MemoryContextSwitchTo(old_context);
+	apply->rows = rows;
+	if (old != apply->context)
+		MemoryContextDelete(old);
+}
+
+/*
+ * Takes the rows of the target's file.  They are folded as they come; what is
+ * left goes to the table at the end of the apply as other rows do, and if that
+ * would be too much, part by part, in the same transaction.
+ */
+static void
+replay_rows(BddApply *apply, const BddReplayed *known)
+{
+	BddReplay *replay = bdd_replay_open(apply->target, known);
+	MemoryContext old_context = CurrentMemoryContext;
+
+	if (replay == NULL)
+		return;
+	MemoryContextSwitchTo(apply->row_context);
+	while (bdd_replay_next(replay, &apply->rows, FOLD_BYTES))
+	{
+		MemoryContextSwitchTo(apply->context);
+		fold_part(apply);
+		if (row_bytes(&apply->rows) > WRITE_BYTES)
+			write_part(apply);
+		MemoryContextSwitchTo(apply->row_context);
+	}
+	MemoryContextSwitchTo(old_context);
+	bdd_replay_close(replay);
+}
+
+/* ---------- generations ---------- */
+
+static void
+collect_rows(BddApply *apply, BddSharedGeneration *generation,
+			 const BddOldShape *old)
+{
+	uint64 first = apply->rows.count;
+
+	for (int i = 0; i < BDD_PARTITIONS; i++)
+		bdd_collect_partition(generation, i, true, &apply->rows);
+	for (uint64 i = first; i < apply->rows.count && old != NULL; i++)
+		apply->rows.rows[i].image = bdd_image_renew(old, &apply->rows.rows[i].image);
+}
+
+/*
+ * Takes the rows of a quiet generation and sets its mark; false: the mark was
+ * there already, it only has to be freed.
+ */
+bool
+bdd_apply_add(BddApply *apply, BddSharedGeneration *generation)
+{
+	BddTarget *target = apply->target;
+	MemoryContext old_context;
+	BddReplayed known = {0};
+
+	Assert(generation->state == BDD_SEALED);
+	bdd_check_journal(target);
+	old_context = MemoryContextSwitchTo(apply->context);
+	/* Before the mark is set. */
+	if (generation->spooled)
+		known.mark = bdd_mark_read(target->options.target_id, &known.from);
+	known.rows = pg_atomic_read_u32(&generation->keys);
+	known.old = shape_before(target, generation);
+	if (!set_mark(target, generation->number))
+	{
+		MemoryContextSwitchTo(old_context);
+		return false;
+	}
+	bdd_generation_applying(target->slot, generation,
+							GetCurrentTransactionId());
+	apply->number = generation->number;
+	apply->unlogged = apply->unlogged || !bdd_journal_has(generation);
+	if (generation->spooled)
+		replay_rows(apply, &known);
+	else
+		collect_rows(apply, generation, known.old);
+	MemoryContextSwitchTo(old_context);
+	return true;
+}
+
+/* All rows, of a target that is applied alone. */
+void
+bdd_apply_all(BddApply *apply)
+{
+	MemoryContext old_context = MemoryContextSwitchTo(apply->context);
+
+	write_as_owner(apply, &apply->rows);
+	MemoryContextSwitchTo(old_context);
+}
+
 static bool
 is_plain_delete(const BddRow *row)
 {
@@ -251,13 +312,6 @@ static bool
 is_replace(const BddRow *row)
 {
 	return row->image.op == BDD_REPLACE && row->round == 0;
-}
-
-static void
-add_row(BddRows *rows, const BddRow *row, const BddImage *image)
-{
-	bdd_rows_add(rows, row->sequence, image);
-	rows->rows[rows->count - 1].round = row->round;
 }
 
 /*

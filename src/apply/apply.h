@@ -32,9 +32,7 @@ typedef struct BddApply
 
 extern void bdd_apply_begin(BddApply *apply, BddTarget *target);
 extern bool bdd_apply_add(BddApply *apply, BddSharedGeneration *generation);
-extern void bdd_report_other_shape(BddTarget *target);
 extern void bdd_apply_fold(BddApply *apply);
-extern void bdd_apply_part(BddApply *apply);
 extern void bdd_apply_all(BddApply *apply);
 extern void bdd_apply_deletes(BddApply *apply, bool related);
 extern void bdd_apply_rest(BddApply *apply);

@@ -23,7 +23,7 @@
 #include "catalog/pg_collation_d.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
-#include "ingest/push.h"
+#include "target/values.h"
 #include "miscadmin.h"
 #include "sql/attempt.h"
 #include "sql/catalog.h"

@@ -1,13 +1,14 @@
 /*-------------------------------------------------------------------------
  *
  * replay.c
- *		Applying rows that were found in the journal.
+ *		Rows that were found in the journal, as a source for an apply.
  *
  * They are in a file, in the order of the WAL, and may be many more than were
  * in memory: every row that was ever published since.  They are sorted by
- * their sequence numbers, on disk if need be, and folded as they come.  What
- * is left goes to the table at the end of the apply as other rows do; if that
- * would be too much, then part by part, in the same transaction.
+ * their sequence numbers, on disk if need be, and handed out part by part, so
+ * that the apply can fold each part and needs no more memory than it is given.
+ *
+ * A file may have rows from before the table was altered: see old_shape.c.
  *
  *-------------------------------------------------------------------------
  */
@@ -27,10 +28,15 @@
 #include "utils/memutils.h"
 #include "utils/tuplesort.h"
 
-/* Bytes of rows that are folded when they have come together. */
-#define FOLD_BYTES (16 * 1024 * 1024)
-/* Bytes of folded rows that are written. */
-#define WRITE_BYTES (64 * 1024 * 1024)
+/* An open file whose rows are sorted. */
+struct BddReplay
+{
+	BddTarget *target;
+	const BddOldShape *old;
+	MemoryContext context; /* of all that is here */
+	Tuplesortstate *sort;
+	TupleTableSlot *slot;
+};
 
 /* In front of a row's bytes in the sort. */
 typedef struct BddSortedHead
@@ -116,87 +122,7 @@ sort_file(BddTarget *target, BddSpool *spool, TupleDesc desc,
 	return sort;
 }
 
-/* ---------- folding ---------- */
-
-static Size
-row_bytes(const BddRows *rows)
-{
-	Size bytes = 0;
-
-	for (uint64 i = 0; i < rows->count; i++)
-		bytes += rows->rows[i].image.size + sizeof(BddRow);
-	return bytes;
-}
-
-/* Folds what has come, and keeps only what is left of it in memory. */
-static void
-fold(BddApply *apply)
-{
-	MemoryContext old = apply->row_context;
-	BddRows rows = {0};
-
-	bdd_apply_fold(apply);
-	apply->row_context = AllocSetContextCreate(apply->context,
-											   "batchdedup replay",
-											   ALLOCSET_DEFAULT_SIZES);
-	MemoryContextSwitchTo(apply->row_context);
-	for (uint64 i = 0; i < apply->rows.count; i++)
-	{
-		BddRow *row = &apply->rows.rows[i];
-		BddImage copy = bdd_image_copy(&row->image);
-
-		bdd_rows_add(&rows, row->sequence, &copy);
-		rows.rows[rows.count - 1].round = row->round;
-	}
-	apply->rows = rows;
-	if (old != apply->context)
-		MemoryContextDelete(old);
-}
-
-static void
-add_row(BddApply *apply, TupleTableSlot *slot, const BddOldShape *old)
-{
-	bool isnull;
-	Datum sequence = slot_getattr(slot, 1, &isnull);
-	bytea *value = (bytea *) DatumGetPointer(slot_getattr(slot, 2, &isnull));
-	BddSortedHead head;
-	BddImage image;
-	const char *data;
-	uint32 size;
-
-	memcpy(&head, VARDATA_ANY(value), sizeof(head));
-	data = VARDATA_ANY(value) + sizeof(head);
-	size = VARSIZE_ANY_EXHDR(value) - sizeof(head);
-	image = head.old ? bdd_image_from_old(old, head.op, head.full, data, size) :
-					   bdd_image_unpack(&apply->target->shape, head.op,
-										head.full, data, size);
-	bdd_rows_add(&apply->rows, DatumGetInt64(sequence), &image);
-}
-
-static void
-take_sorted(BddApply *apply, Tuplesortstate *sort, TupleDesc desc,
-			const BddOldShape *old)
-{
-	TupleTableSlot *slot = MakeSingleTupleTableSlot(desc,
-													&TTSOpsMinimalTuple);
-	Size bytes = 0;
-
-	while (tuplesort_gettupleslot(sort, true, false, slot, NULL))
-	{
-		CHECK_FOR_INTERRUPTS();
-		MemoryContextSwitchTo(apply->row_context);
-		add_row(apply, slot, old);
-		bdd_progress_add(1);
-		bytes += apply->rows.rows[apply->rows.count - 1].image.size + sizeof(BddRow);
-		if (bytes < FOLD_BYTES)
-			continue;
-		fold(apply);
-		bytes = 0;
-		if (row_bytes(&apply->rows) > WRITE_BYTES)
-			bdd_apply_part(apply);
-	}
-	ExecDropSingleTupleTableSlot(slot);
-}
+/* ---------- as a source ---------- */
 
 /* Opens the target's file; false: there is none, as there were no rows. */
 static bool
@@ -212,31 +138,87 @@ open_file(BddSpool *spool, int32 target_id, uint32 rows)
 	return found;
 }
 
-/* Takes the rows of the target's file that are not applied. */
-void
-bdd_replay_rows(BddApply *apply, const BddReplayed *known)
+/*
+ * The rows of the target's file that are not applied, sorted by sequence
+ * number; NULL: there is no file.
+ */
+BddReplay *
+bdd_replay_open(BddTarget *target, const BddReplayed *known)
 {
-	BddTarget *target = apply->target;
-	MemoryContext old_context = CurrentMemoryContext;
-	MemoryContext scratch = AllocSetContextCreate(apply->context,
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "batchdedup sort",
 												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old_context = MemoryContextSwitchTo(context);
+	BddReplay *replay = NULL;
 	BddSpool spool;
 
-	MemoryContextSwitchTo(scratch);
 	if (open_file(&spool, target->options.target_id, known->rows))
 	{
 		TupleDesc desc = sorted_desc();
-		Tuplesortstate *sort = sort_file(target, &spool, desc, known);
 
+		replay = palloc(sizeof(BddReplay));
+		replay->target = target;
+		replay->old = known->old;
+		replay->context = context;
+		replay->sort = sort_file(target, &spool, desc, known);
+		replay->slot = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
 		bdd_spool_close(&spool);
 		bdd_progress_begin("replay", target->relid, NULL, known->rows);
-		take_sorted(apply, sort, desc, known->old);
-		if (bdd_progress_is("replay"))
-			bdd_progress_end();
-		MemoryContextSwitchTo(scratch);
-		tuplesort_end(sort);
 	}
 	MemoryContextSwitchTo(old_context);
-	MemoryContextDelete(scratch);
+	if (replay == NULL)
+		MemoryContextDelete(context);
+	return replay;
+}
+
+/* Adds the row in the slot; returns how much memory it takes. */
+static Size
+add_row(BddReplay *replay, BddRows *rows)
+{
+	bool isnull;
+	Datum sequence = slot_getattr(replay->slot, 1, &isnull);
+	bytea *value = (bytea *) DatumGetPointer(slot_getattr(replay->slot, 2, &isnull));
+	BddSortedHead head;
+	BddImage image;
+	const char *data;
+	uint32 size;
+
+	memcpy(&head, VARDATA_ANY(value), sizeof(head));
+	data = VARDATA_ANY(value) + sizeof(head);
+	size = VARSIZE_ANY_EXHDR(value) - sizeof(head);
+	image = head.old ? bdd_image_from_old(replay->old, head.op, head.full, data, size) :
+					   bdd_image_unpack(&replay->target->shape, head.op,
+										head.full, data, size);
+	bdd_rows_add(rows, DatumGetInt64(sequence), &image);
+	return image.size + sizeof(BddRow);
+}
+
+/*
+ * Adds the next rows, in the current memory context, until they take "bytes";
+ * false: those were the last ones.
+ */
+bool
+bdd_replay_next(BddReplay *replay, BddRows *rows, Size bytes)
+{
+	Size taken = 0;
+
+	while (taken < bytes)
+	{
+		if (!tuplesort_gettupleslot(replay->sort, true, false, replay->slot, NULL))
+			return false;
+		CHECK_FOR_INTERRUPTS();
+		taken += add_row(replay, rows);
+		bdd_progress_add(1);
+	}
+	return true;
+}
+
+void
+bdd_replay_close(BddReplay *replay)
+{
+	ExecDropSingleTupleTableSlot(replay->slot);
+	if (bdd_progress_is("replay"))
+		bdd_progress_end();
+	tuplesort_end(replay->sort);
+	MemoryContextDelete(replay->context);
 }

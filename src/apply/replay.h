@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * replay.h
- *		Applying rows that were found in the journal.
+ *		Rows that were found in the journal, as a source for an apply.
  *
  *-------------------------------------------------------------------------
  */
@@ -10,7 +10,8 @@
 
 #include "base/base.h"
 
-#include "apply/apply.h"
+#include "access/xlogdefs.h"
+#include "buffer/memtable.h"
 #include "target/old_shape.h"
 
 /* What is known of a target's rows before the apply sets its mark. */
@@ -22,6 +23,10 @@ typedef struct BddReplayed
 	const BddOldShape *old; /* the shape that the table had, or NULL */
 } BddReplayed;
 
-extern void bdd_replay_rows(BddApply *apply, const BddReplayed *known);
+typedef struct BddReplay BddReplay;
+
+extern BddReplay *bdd_replay_open(BddTarget *target, const BddReplayed *known);
+extern bool bdd_replay_next(BddReplay *replay, BddRows *rows, Size bytes);
+extern void bdd_replay_close(BddReplay *replay);
 
 #endif /* BDD_REPLAY_H */

@@ -180,6 +180,24 @@ append_function(StringInfo sql, const BddRule *rule, const char *old,
 		appendStringInfoString(sql, call);
 }
 
+/* The template of a rule, with {old} and {new} replaced. */
+static void
+append_template(StringInfo sql, const char *template, const char *old,
+				const char *new)
+{
+	while (*template != '\0')
+	{
+		if (strncmp(template, "{old}", 5) == 0 ||
+			strncmp(template, "{new}", 5) == 0)
+		{
+			appendStringInfoString(sql, template[1] == 'o' ? old : new);
+			template += 5;
+		}
+		else
+			appendStringInfoChar(sql, *template ++);
+	}
+}
+
 /*
  * What the column's rule makes of "table.c" and "row.c", as a value of the
  * column's type; its length is checked when it is assigned.
@@ -200,29 +218,10 @@ append_result(StringInfo sql, BddTarget *target, int i, const char *table,
 		return;
 	}
 	appendStringInfoChar(sql, '(');
-	switch (rule->kind)
-	{
-		case BDD_SUM:
-			appendStringInfo(sql, "coalesce(%s OPERATOR(pg_catalog.+) %s, %s, %s)",
-							 old, new, new, old);
-			break;
-		case BDD_CONCAT:
-			appendStringInfo(sql, "coalesce(%s OPERATOR(pg_catalog.||) %s, %s, %s)",
-							 old, new, new, old);
-			break;
-		case BDD_MIN:
-			appendStringInfo(sql, "least(%s, %s)", old, new);
-			break;
-		case BDD_MAX:
-			appendStringInfo(sql, "greatest(%s, %s)", old, new);
-			break;
-		case BDD_COALESCE:
-			appendStringInfo(sql, "coalesce(%s, %s)", new, old);
-			break;
-		default:
-			append_function(sql, rule, old, new);
-			break;
-	}
+	if (rule->kind == BDD_FUNCTION)
+		append_function(sql, rule, old, new);
+	else
+		append_template(sql, bdd_rule_template(rule->kind), old, new);
 	appendStringInfo(sql, ")::%s", format_type_be_qualified(type));
 }
 

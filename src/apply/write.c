@@ -28,7 +28,6 @@
 #include "miscadmin.h"
 #include "sql/attempt.h"
 #include "sql/spi.h"
-#include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"

@@ -40,6 +40,7 @@
 #include "miscadmin.h"
 #include "sql/catalog.h"
 #include "storage/lmgr.h"
+#include "target/privilege.h"
 #include "target/target_check.h"
 #include "utils/acl.h"
 #include "utils/array.h"

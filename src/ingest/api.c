@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * api.c
- *		SQL functions that take rows, and flush().
+ *		SQL functions that take rows: upsert, upsert_record, delete.
  *
  *-------------------------------------------------------------------------
  */
@@ -13,24 +13,18 @@
 #include "buffer/flush_wait.h"
 #include "buffer/generation.h"
 #include "catalog/pg_type.h"
-#include "commit/pending.h"
 #include "executor/executor.h"
 #include "fmgr.h"
-#include "funcapi.h"
 #include "ingest/push.h"
-#include "miscadmin.h"
 #include "nodes/makefuncs.h"
-#include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 #include "parser/parse_coerce.h"
 #include "sql/catalog.h"
 #include "target/target.h"
-#include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/timestamp.h"
 #include "utils/typcache.h"
 
 PG_FUNCTION_INFO_V1(bdd_upsert_row);
@@ -39,7 +33,6 @@ PG_FUNCTION_INFO_V1(bdd_upsert_json);
 PG_FUNCTION_INFO_V1(bdd_upsert_record);
 PG_FUNCTION_INFO_V1(bdd_delete_row);
 PG_FUNCTION_INFO_V1(bdd_delete_json);
-PG_FUNCTION_INFO_V1(bdd_flush);
 
 /* ---------- typed rows ---------- */
 
@@ -233,22 +226,6 @@ assignment(const BddTarget *target, int column, Form_pg_attribute field)
 	return expression_planner((Expr *) expr);
 }
 
-static int
-column_of_field(const BddTarget *target, Form_pg_attribute field)
-{
-	AttrNumber attnum = bdd_column_number(target->shape.desc,
-										  NameStr(field->attname));
-
-	if (attnum == InvalidAttrNumber)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_COLUMN),
-				 errmsg("column \"%s\" of relation \"%s\" does not exist",
-						NameStr(field->attname),
-						get_rel_name(target->relid)),
-				 errhint("Fields are matched to columns by name: give the record column aliases.")));
-	return attnum - 1;
-}
-
 static void
 build_fields(const BddTarget *target, TupleDesc record, BddFields *fields)
 {
@@ -265,7 +242,8 @@ build_fields(const BddTarget *target, TupleDesc record, BddFields *fields)
 		fields->columns[i] = -1;
 		if (field->attisdropped)
 			continue;
-		fields->columns[i] = column_of_field(target, field);
+		fields->columns[i] = bdd_named_column(target, NameStr(field->attname),
+											  "Fields are matched to columns by name: give the record column aliases.");
 		for (int j = 0; j < i; j++)
 			if (fields->columns[j] == fields->columns[i])
 				ereport(ERROR,
@@ -314,15 +292,11 @@ values_from_fields(const BddTarget *target, const BddFields *fields,
 	Datum *values = palloc(fields->count * sizeof(Datum));
 	bool *isnull = palloc(fields->count * sizeof(bool));
 
-	heap.t_len = HeapTupleHeaderGetDatumLength(tuple);
-	heap.t_data = tuple;
-	ItemPointerSetInvalid(&heap.t_self);
-	heap.t_tableOid = InvalidOid;
+	bdd_composite_as_heap(tuple, &heap);
 	heap_deform_tuple(&heap, record, values, isnull);
 	for (int i = 0; i < fields->count; i++)
 	{
 		int column = fields->columns[i];
-		const BddColumn *described;
 
 		if (column < 0)
 			continue;
@@ -331,17 +305,7 @@ values_from_fields(const BddTarget *target, const BddFields *fields,
 		row->values[column] = ExecEvalExpr(fields->casts[i],
 										   fields->econtext,
 										   &row->isnull[column]);
-		described = &target->columns[column];
-		if (described->generated && !row->isnull[column])
-			ereport(ERROR,
-					(errcode(ERRCODE_GENERATED_ALWAYS),
-					 errmsg("cannot give a value for generated column \"%s\"",
-							NameStr(TupleDescAttr(target->shape.desc,
-												  column)
-										->attname))));
-		if (!((described->generated || described->identity) &&
-			  row->isnull[column]))
-			bdd_column_add(row->given, column);
+		bdd_values_give(target, row, column);
 	}
 }
 
@@ -367,167 +331,4 @@ bdd_upsert_record(PG_FUNCTION_ARGS)
 	ReleaseTupleDesc(record);
 	bdd_push_values(target, &row);
 	PG_RETURN_VOID();
-}
-
-/* ---------- flush ---------- */
-
-static bool
-may_flush(Oid relid)
-{
-	Oid role = GetUserId();
-
-	return pg_attribute_aclcheck_all(relid, role, ACL_INSERT,
-									 ACLMASK_ANY) == ACLCHECK_OK &&
-		   pg_attribute_aclcheck_all(relid, role, ACL_UPDATE,
-									 ACLMASK_ANY) == ACLCHECK_OK;
-}
-
-static bool
-may_write(Oid relid)
-{
-	return pg_class_aclmask(relid, GetUserId(), ACL_INSERT | ACL_UPDATE,
-							ACLMASK_ALL) == (ACL_INSERT | ACL_UPDATE) ||
-		   may_flush(relid);
-}
-
-/* One target whose flush was asked for. */
-typedef struct BddFlush
-{
-	Oid relid;
-	int32 target_id;
-	BddSharedSlot *slot;
-	TimestampTz since;
-	uint64 number;
-	uint64 rows_before;
-} BddFlush;
-
-static uint64
-applied_rows(BddSharedSlot *slot)
-{
-	uint64 rows;
-
-	LWLockAcquire(&slot->lock, LW_SHARED);
-	rows = slot->counts.applied_rows;
-	LWLockRelease(&slot->lock);
-	return rows;
-}
-
-static void
-notice_pending(BddTarget *target)
-{
-	BddPending *pending = bdd_pending_find(target->relid);
-
-	if (pending != NULL && pending->set->count > 0)
-		ereport(NOTICE,
-				(errmsg("rows of \"%s\" that this transaction has upserted are not flushed: they are published at its end",
-						get_rel_name(target->relid))));
-}
-
-/* Asks for the flush; NULL: there is nothing to wait for. */
-static BddFlush *
-start_flush(Oid relid, bool named)
-{
-	BddTarget *target;
-	BddSharedSlot *slot;
-	BddOptions options;
-	BddFlush *flush;
-
-	if (!named && !may_write(relid))
-		return NULL;
-	target = bdd_target_open_any(relid, AccessShareLock);
-	if (!may_write(relid))
-		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(relid));
-	notice_pending(target);
-	/* Read now: resume() takes no lock that we would have to wait for. */
-	if (!bdd_options_read(relid, &options) || (options.paused && !named))
-		return NULL;
-	if (options.paused)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("target \"%s\" is paused", get_rel_name(relid)),
-				 errhint("SELECT batchdedup.resume('%s');",
-						 bdd_qualified_name(relid))));
-	if (named)
-		(void) bdd_target_open(relid, AccessShareLock);
-	else if (target->broken != BDD_USABLE)
-	{
-		ereport(WARNING,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("target \"%s\" is not flushed: a column of it, or its key's index, does not exist any more",
-						get_rel_name(relid))));
-		return NULL;
-	}
-	/* What this transaction itself has applied or discarded needs no worker. */
-	slot = bdd_target_find_slot(target);
-	if (slot == NULL || !bdd_slot_has_unapplied(slot))
-		return NULL;
-	flush = palloc(sizeof(BddFlush));
-	flush->relid = relid;
-	flush->target_id = target->options.target_id;
-	flush->slot = slot;
-	flush->rows_before = applied_rows(flush->slot);
-	flush->since = GetCurrentTimestamp();
-	flush->number = bdd_request_flush(flush->slot, true);
-	return flush;
-}
-
-static uint64
-finish_flush(BddFlush *flush)
-{
-	bool may_read = bdd_may_read(flush->relid);
-
-	bdd_wait_applied(flush->slot, flush->target_id, flush->number,
-					 flush->since, may_read);
-	return applied_rows(flush->slot) - flush->rows_before;
-}
-
-static List *
-flush_targets(FunctionCallInfo fcinfo, bool *named)
-{
-	ArrayType *array = PG_GETARG_ARRAYTYPE_P(0);
-	Datum *oids;
-	bool *nulls;
-	int count;
-	List *relids = NIL;
-
-	deconstruct_array(array, REGCLASSOID, sizeof(Oid), true, TYPALIGN_INT,
-					  &oids, &nulls, &count);
-	for (int i = 0; i < count; i++)
-	{
-		if (nulls[i])
-			ereport(ERROR,
-					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("target must not be null")));
-		relids = list_append_unique_oid(relids, DatumGetObjectId(oids[i]));
-	}
-	*named = relids != NIL;
-	return *named ? relids : bdd_all_targets();
-}
-
-/*
- * flush(VARIADIC regclass[]): the rows applied, once all that was committed
- * before the call is in the tables.  All flushes run side by side.
- */
-Datum
-bdd_flush(PG_FUNCTION_ARGS)
-{
-	List *flushes = NIL;
-	ListCell *cell;
-	uint64 rows = 0;
-	bool named;
-
-	bdd_check_preloaded();
-	bdd_check_argument(fcinfo, 0, "list of targets");
-	PreventCommandDuringRecovery("flush()");
-	bdd_check_may_wait();
-	foreach(cell, flush_targets(fcinfo, &named))
-	{
-		BddFlush *flush = start_flush(lfirst_oid(cell), named);
-
-		if (flush != NULL)
-			flushes = lappend(flushes, flush);
-	}
-	foreach(cell, flushes)
-		rows += finish_flush(lfirst(cell));
-	PG_RETURN_INT64(rows);
 }

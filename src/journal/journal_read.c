@@ -71,11 +71,11 @@ typedef struct BddUndecided
 	char data[FLEXIBLE_ARRAY_MEMBER];
 } BddUndecided;
 
-typedef struct BddTransaction
+typedef struct BddFoundTransaction
 {
 	TransactionId xid;
 	BddUndecided *newest;
-} BddTransaction;
+} BddFoundTransaction;
 
 typedef struct BddReplay
 {
@@ -293,8 +293,8 @@ keep_undecided(BddReplay *replay, TransactionId xid, Oid database, char kind,
 			   const char *data, Size size)
 {
 	bool found;
-	BddTransaction *transaction = hash_search(replay->transactions, &xid,
-											  HASH_ENTER, &found);
+	BddFoundTransaction *transaction = hash_search(replay->transactions, &xid,
+												   HASH_ENTER, &found);
 	BddUndecided *kept = MemoryContextAllocHuge(CurrentMemoryContext,
 												offsetof(BddUndecided, data) + size);
 
@@ -314,8 +314,8 @@ keep_undecided(BddReplay *replay, TransactionId xid, Oid database, char kind,
 static void
 decide(BddReplay *replay, TransactionId xid, bool committed)
 {
-	BddTransaction *transaction = hash_search(replay->transactions, &xid,
-											  HASH_FIND, NULL);
+	BddFoundTransaction *transaction = hash_search(replay->transactions, &xid,
+												   HASH_FIND, NULL);
 	BddUndecided *kept;
 
 	if (transaction == NULL)
@@ -541,7 +541,7 @@ begin_replay(BddReplay *replay)
 							  sizeof(BddFound));
 	replay->transactions = make_hash("batchdedup transactions",
 									 sizeof(TransactionId),
-									 sizeof(BddTransaction));
+									 sizeof(BddFoundTransaction));
 }
 
 /* A generation for each target that was found. */

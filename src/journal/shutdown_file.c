@@ -76,17 +76,17 @@ typedef struct BddFileRow
 	uint16 unused;
 } BddFileRow;
 
-typedef struct BddFile
+typedef struct BddShutdownFile
 {
 	FILE *stream;
 	pg_crc32c crc;
 	bool failed;
-} BddFile;
+} BddShutdownFile;
 
 /* ---------- writing ---------- */
 
 static void
-put(BddFile *file, const void *data, size_t size)
+put(BddShutdownFile *file, const void *data, size_t size)
 {
 	COMP_CRC32C(file->crc, data, size);
 	if (size > 0 && fwrite(data, size, 1, file->stream) != 1)
@@ -97,7 +97,7 @@ static void
 put_version(BddSharedEntry *entry, uint64 sequence, const BddImage *image,
 			void *arg)
 {
-	BddFile *file = arg;
+	BddShutdownFile *file = arg;
 	BddFileRow row = {0};
 
 	row.sequence = sequence;
@@ -115,7 +115,7 @@ static void
 put_generation(BddSharedSlot *slot, BddSharedGeneration *generation,
 			   void *arg)
 {
-	BddFile *file = arg;
+	BddShutdownFile *file = arg;
 	BddFileGeneration head = {0};
 
 	head.database = slot->database;
@@ -173,7 +173,7 @@ count_rows(BddSharedSlot *slot, BddSharedGeneration *generation, void *arg)
 
 /* Returns the number of rows. */
 static uint64
-put_all(BddFile *file)
+put_all(BddShutdownFile *file)
 {
 	BddFileHead head = {.magic = FILE_MAGIC,
 						.catalog_version = CATALOG_VERSION_NO,
@@ -191,7 +191,7 @@ put_all(BddFile *file)
 static void
 write_file(void)
 {
-	BddFile file = {0};
+	BddShutdownFile file = {0};
 	uint64 rows;
 
 	file.stream = AllocateFile(FILE_NAME_NEW, PG_BINARY_W);
@@ -243,7 +243,7 @@ keep_buffered_rows(int code, Datum arg)
 /* ---------- reading ---------- */
 
 static bool
-take(BddFile *file, void *data, size_t size)
+take(BddShutdownFile *file, void *data, size_t size)
 {
 	if (size > 0 && fread(data, size, 1, file->stream) != 1)
 		return false;
@@ -293,7 +293,7 @@ report_no_room(void)
 
 /* Returns false with "no_room", or if the file has less. */
 static bool
-take_row(BddFile *file, BddSharedGeneration *generation, bool *no_room)
+take_row(BddShutdownFile *file, BddSharedGeneration *generation, bool *no_room)
 {
 	BddFileRow row;
 	BddImage image;
@@ -324,7 +324,7 @@ take_row(BddFile *file, BddSharedGeneration *generation, bool *no_room)
 
 /* Of logged targets only if they are not to be read from the journal. */
 static bool
-take_generation(BddFile *file, const BddFileGeneration *head, bool logged,
+take_generation(BddShutdownFile *file, const BddFileGeneration *head, bool logged,
 				bool *no_room)
 {
 	BddSharedGeneration *generation = NULL;
@@ -351,7 +351,7 @@ take_generation(BddFile *file, const BddFileGeneration *head, bool logged,
 
 /* "logged": rows of logged targets, too; set to false if there are more. */
 static bool
-take_all(BddFile *file, bool *logged, uint64 *rows, bool *no_room)
+take_all(BddShutdownFile *file, bool *logged, uint64 *rows, bool *no_room)
 {
 	BddFileHead head;
 	BddFileGeneration generation;
@@ -391,7 +391,7 @@ starts_cleanly(void)
 static bool
 load_buffered_rows(void)
 {
-	BddFile file = {0};
+	BddShutdownFile file = {0};
 	bool logged = starts_cleanly();
 	uint64 rows = 0;
 	bool no_room = false;

@@ -222,7 +222,9 @@ says_coalesce(Node *value, const BddAssigned *assigned)
 static bool
 says_rule(Node *value, const BddAssigned *assigned)
 {
-	switch (assigned->rule != NULL ? assigned->rule->kind : BDD_LAST)
+	BddRuleKind kind = assigned->rule != NULL ? assigned->rule->kind : BDD_LAST;
+
+	switch (kind)
 	{
 		case BDD_SUM:
 			return says_sum(before_coercion(value, assigned), assigned);
@@ -231,9 +233,13 @@ says_rule(Node *value, const BddAssigned *assigned)
 			return says_extreme(value, assigned);
 		case BDD_COALESCE:
 			return says_coalesce(value, assigned);
-		default:
-			return false;
+		case BDD_LAST:   /* EXCLUDED.c alone, which the caller looks for */
+		case BDD_FIRST:  /* of no column that is updated */
+		case BDD_CONCAT: /* no expression is taken for these */
+		case BDD_FUNCTION:
+			break;
 	}
+	return false;
 }
 
 /*

@@ -15,7 +15,7 @@
 #include "proxy/redirect.h"
 
 #include "access/relation.h"
-#include "admin/target_admin.h"
+#include "apply/close.h"
 #include "base/list.h"
 #include "base/loaded.h"
 #include "commands/trigger.h"

@@ -10,7 +10,7 @@
 
 #include "base/base.h"
 
-#include "ingest/push.h"
+#include "target/values.h"
 #include "target/target.h"
 
 typedef struct BddOverlay BddOverlay;

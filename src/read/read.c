@@ -36,6 +36,7 @@
 #include "sql/spi.h"
 #include "storage/procarray.h"
 #include "target/keyorder.h"
+#include "target/privilege.h"
 #include "target/target.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"

@@ -11,7 +11,7 @@
 #include "base/base.h"
 
 #include "buffer/memtable.h"
-#include "ingest/push.h"
+#include "target/values.h"
 #include "target/target.h"
 #include "utils/snapshot.h"
 

@@ -36,19 +36,30 @@
 #include "utils/typcache.h"
 #include "utils/varlena.h"
 
+/*
+ * The rules that have a name.  "template": what the rule makes of the row's
+ * value {old} and the upsert's {new}, in SQL, with NULL on either side as the
+ * rule has it; NULL: it needs no statement of its own, see target_sql.c.
+ * "accumulates": the rule makes of two values what neither says alone.
+ */
 static const struct
 {
 	const char *name;
-	BddRuleKind kind;
-} names[] = {
-	{"last", BDD_LAST},
-	{"first", BDD_FIRST},
-	{"coalesce", BDD_COALESCE},
-	{"sum", BDD_SUM},
-	{"min", BDD_MIN},
-	{"max", BDD_MAX},
-	{"concat", BDD_CONCAT},
+	const char *template;
+	bool accumulates;
+} rules[] = {
+	[BDD_LAST] = {"last", NULL, false},
+	[BDD_COALESCE] = {"coalesce", "coalesce({new}, {old})", false},
+	[BDD_SUM] = {"sum", "coalesce({old} OPERATOR(pg_catalog.+) {new}, {new}, {old})", true},
+	[BDD_MIN] = {"min", "least({old}, {new})", true},
+	[BDD_MAX] = {"max", "greatest({old}, {new})", true},
+	[BDD_CONCAT] = {"concat", "coalesce({old} OPERATOR(pg_catalog.||) {new}, {new}, {old})", true},
+	[BDD_FUNCTION] = {NULL, NULL, true},
+	[BDD_FIRST] = {"first", NULL, true},
 };
+
+/* A rule that is added to the enumeration is added here, too. */
+StaticAssertDecl(lengthof(rules) == BDD_RULES, "each rule has its line");
 
 /* ---------- describing a rule ---------- */
 
@@ -56,10 +67,29 @@ static const struct
 static BddRuleKind
 kind_of(const char *name)
 {
-	for (int i = 0; i < lengthof(names); i++)
-		if (strcmp(names[i].name, name) == 0)
-			return names[i].kind;
+	for (int i = 0; i < lengthof(rules); i++)
+		if (rules[i].name != NULL && strcmp(rules[i].name, name) == 0)
+			return (BddRuleKind) i;
 	return BDD_FUNCTION;
+}
+
+/*
+ * The rule's SQL with {old} and {new}.  Asked for "last", "first" or a
+ * function it is an error: they are no expression of the two values alone.
+ */
+const char *
+bdd_rule_template(BddRuleKind kind)
+{
+	if (rules[kind].template == NULL)
+		elog(ERROR, "merge rule %d has no SQL", (int) kind);
+	return rules[kind].template;
+}
+
+/* Whether the rule makes of two values what neither says alone. */
+bool
+bdd_rule_accumulates(const BddRule *rule)
+{
+	return rules[rule->kind].accumulates;
 }
 
 /* "adds": for a sum, else for comparing. */
@@ -436,7 +466,10 @@ bdd_rule_combine(const BddRule *rule, NullableDatum older,
 		case BDD_CONCAT:
 			return append(rule, older.value, newer.value, reach,
 						  &combined->value);
-		default:
-			return false;
+		case BDD_LAST:     /* decided above */
+		case BDD_FIRST:    /* of no column that is updated */
+		case BDD_FUNCTION: /* only the table calls it */
+			break;
 	}
+	return false;
 }

@@ -24,6 +24,8 @@ typedef enum BddRuleKind
 	BDD_FIRST     /* the old value: no rule of an updated column */
 } BddRuleKind;
 
+#define BDD_RULES (BDD_FIRST + 1)
+
 /* Types whose values are compared and added without calling a function. */
 typedef enum BddFixedType
 {
@@ -63,13 +65,8 @@ typedef enum BddReach
 	BDD_VALUE   /* the same, and the older value is that of the row */
 } BddReach;
 
-/* Whether the rule makes of two values what neither says alone. */
-static inline bool
-bdd_rule_accumulates(const BddRule *rule)
-{
-	return rule->kind != BDD_LAST && rule->kind != BDD_COALESCE;
-}
-
+extern const char *bdd_rule_template(BddRuleKind kind);
+extern bool bdd_rule_accumulates(const BddRule *rule);
 extern char *bdd_rule_describe(const char *name, Oid type, int32 typmod,
 							   Oid collation, MemoryContext context,
 							   BddRule *rule);

@@ -115,6 +115,18 @@ bdd_old_shape_fits(const BddOldShape *old, uint32 fingerprint)
 	return old != NULL && bdd_fingerprint(old->shape.desc) == fingerprint;
 }
 
+/* Nothing can be done with rows of a shape that is not known. */
+void
+bdd_report_other_shape(BddTarget *target)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("rows buffered for \"%s\" have another shape than the table",
+					get_rel_name(target->relid)),
+			 errdetail("The table was changed while batchdedup was not loaded, and nobody knows what it was before."),
+			 errhint("Change the table's columns back, or TRUNCATE it to discard the rows.")));
+}
+
 /* ---------- rows ---------- */
 
 static Datum

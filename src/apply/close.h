@@ -1,12 +1,12 @@
 /*-------------------------------------------------------------------------
  *
- * target_admin.h
- *		create_target, alter_target, drop_target, pause, resume.
+ * close.h
+ *		Closing a target: nothing of it is left in the buffer.
  *
  *-------------------------------------------------------------------------
  */
-#ifndef BDD_TARGET_ADMIN_H
-#define BDD_TARGET_ADMIN_H
+#ifndef BDD_CLOSE_H
+#define BDD_CLOSE_H
 
 #include "base/base.h"
 
@@ -14,4 +14,4 @@
 
 extern BddTarget *bdd_close_target(Oid relid);
 
-#endif /* BDD_TARGET_ADMIN_H */
+#endif /* BDD_CLOSE_H */
