@@ -8,6 +8,7 @@
 #include "base/base.h"
 
 #include "base/list.h"
+#include "base/loaded.h"
 #include "buffer/flush_wait.h"
 #include "buffer/generation.h"
 #include "buffer/wake.h"
