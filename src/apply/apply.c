@@ -16,6 +16,7 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "apply/dead_letter.h"
+#include "apply/letter_retry.h"
 #include "apply/replay.h"
 #include "base/debug_point.h"
 #include "buffer/flush_wait.h"
@@ -224,7 +225,7 @@ fold_part(BddApply *apply)
 static void
 replay_rows(BddApply *apply, const BddReplayed *known)
 {
-	BddReplay *replay = bdd_replay_open(apply->target, known);
+	BddReplaySource *replay = bdd_replay_open(apply->target, known);
 	MemoryContext old_context = CurrentMemoryContext;
 
 	if (replay == NULL)

@@ -29,7 +29,7 @@
 #include "utils/tuplesort.h"
 
 /* An open file whose rows are sorted. */
-struct BddReplay
+struct BddReplaySource
 {
 	BddTarget *target;
 	const BddOldShape *old;
@@ -142,21 +142,21 @@ open_file(BddSpool *spool, int32 target_id, uint32 rows)
  * The rows of the target's file that are not applied, sorted by sequence
  * number; NULL: there is no file.
  */
-BddReplay *
+BddReplaySource *
 bdd_replay_open(BddTarget *target, const BddReplayed *known)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "batchdedup sort",
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old_context = MemoryContextSwitchTo(context);
-	BddReplay *replay = NULL;
+	BddReplaySource *replay = NULL;
 	BddSpool spool;
 
 	if (open_file(&spool, target->options.target_id, known->rows))
 	{
 		TupleDesc desc = sorted_desc();
 
-		replay = palloc(sizeof(BddReplay));
+		replay = palloc(sizeof(BddReplaySource));
 		replay->target = target;
 		replay->old = known->old;
 		replay->context = context;
@@ -173,7 +173,7 @@ bdd_replay_open(BddTarget *target, const BddReplayed *known)
 
 /* Adds the row in the slot; returns how much memory it takes. */
 static Size
-add_row(BddReplay *replay, BddRows *rows)
+add_row(BddReplaySource *replay, BddRows *rows)
 {
 	bool isnull;
 	Datum sequence = slot_getattr(replay->slot, 1, &isnull);
@@ -198,7 +198,7 @@ add_row(BddReplay *replay, BddRows *rows)
  * false: those were the last ones.
  */
 bool
-bdd_replay_next(BddReplay *replay, BddRows *rows, Size bytes)
+bdd_replay_next(BddReplaySource *replay, BddRows *rows, Size bytes)
 {
 	Size taken = 0;
 
@@ -214,7 +214,7 @@ bdd_replay_next(BddReplay *replay, BddRows *rows, Size bytes)
 }
 
 void
-bdd_replay_close(BddReplay *replay)
+bdd_replay_close(BddReplaySource *replay)
 {
 	ExecDropSingleTupleTableSlot(replay->slot);
 	if (bdd_progress_is("replay"))

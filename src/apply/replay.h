@@ -23,10 +23,10 @@ typedef struct BddReplayed
 	const BddOldShape *old; /* the shape that the table had, or NULL */
 } BddReplayed;
 
-typedef struct BddReplay BddReplay;
+typedef struct BddReplaySource BddReplaySource;
 
-extern BddReplay *bdd_replay_open(BddTarget *target, const BddReplayed *known);
-extern bool bdd_replay_next(BddReplay *replay, BddRows *rows, Size bytes);
-extern void bdd_replay_close(BddReplay *replay);
+extern BddReplaySource *bdd_replay_open(BddTarget *target, const BddReplayed *known);
+extern bool bdd_replay_next(BddReplaySource *replay, BddRows *rows, Size bytes);
+extern void bdd_replay_close(BddReplaySource *replay);
 
 #endif /* BDD_REPLAY_H */

@@ -21,6 +21,7 @@
 #include "access/xact.h"
 #include "apply/apply.h"
 #include "apply/dead_letter.h"
+#include "apply/letter_retry.h"
 #include "base/compat.h"
 #include "base/debug_point.h"
 #include "base/guc.h"
