@@ -12,31 +12,21 @@
  */
 #include "apply/dead_letter.h"
 
-#include "access/table.h"
-#include "access/xact.h"
 #include "apply/tolerate.h"
 #include "apply/write.h"
-#include "base/compat.h"
-#include "base/guc.h"
 #include "base/list.h"
 #include "catalog/pg_collation_d.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "target/values.h"
-#include "miscadmin.h"
 #include "sql/attempt.h"
-#include "sql/catalog.h"
 #include "sql/spi.h"
-#include "storage/lmgr.h"
 #include "target/keyorder.h"
-#include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
 
 static const char *const operation_names[] = {"upsert", "delete", "replace"};
 

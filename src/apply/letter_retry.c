@@ -11,16 +11,13 @@
  */
 #include "apply/letter_retry.h"
 
-#include "access/table.h"
 #include "access/xact.h"
 #include "apply/dead_letter.h"
 #include "apply/tolerate.h"
 #include "apply/write.h"
 #include "base/compat.h"
 #include "base/guc.h"
-#include "base/list.h"
 #include "base/loaded.h"
-#include "catalog/pg_collation_d.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -29,14 +26,8 @@
 #include "sql/spi.h"
 #include "storage/lmgr.h"
 #include "target/keyorder.h"
-#include "target/values.h"
 #include "utils/acl.h"
-#include "utils/array.h"
-#include "utils/builtins.h"
-#include "utils/fmgrprotos.h"
-#include "utils/jsonb.h"
 #include "utils/lsyscache.h"
-#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
 PG_FUNCTION_INFO_V1(bdd_retry_dead_letters);

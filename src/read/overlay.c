@@ -27,32 +27,16 @@
 #include "read/overlay.h"
 
 #include "base/debug_point.h"
-#include "base/list.h"
 #include "base/loaded.h"
 #include "buffer/slot.h"
-#include "catalog/pg_class.h"
 #include "commit/pending.h"
-#include "common/hashfn.h"
-#include "fmgr.h"
-#include "funcapi.h"
 #include "miscadmin.h"
-#include "nodes/nodeFuncs.h"
-#include "nodes/supportnodes.h"
 #include "read/read.h"
-#include "sql/catalog.h"
 #include "sql/spi.h"
 #include "storage/lmgr.h"
 #include "target/keyorder.h"
-#include "utils/acl.h"
-#include "utils/builtins.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
-#include "utils/tuplestore.h"
-
-PG_FUNCTION_INFO_V1(bdd_overlaid);
-PG_FUNCTION_INFO_V1(bdd_overlay_rows);
-PG_FUNCTION_INFO_V1(bdd_overlay_support);
 
 typedef struct BddOverlaidEntry
 {
@@ -302,8 +286,9 @@ decide_all_sorted(BddOverlay *overlay)
 	overlay->complete = true;
 }
 
-static void
-complete(BddOverlay *overlay)
+/* Decides all keys that the buffer has. */
+void
+bdd_overlay_complete(BddOverlay *overlay)
 {
 	MemoryContext old_context;
 
@@ -396,7 +381,7 @@ start(MemoryContext query, BddTarget *target)
 	overlays = overlay;
 	bdd_pending_watcher = watch_pending;
 	if (!target->key.exact)
-		complete(overlay);
+		bdd_overlay_complete(overlay);
 	return overlay;
 }
 
@@ -414,7 +399,7 @@ bdd_overlay_of(MemoryContext query, Oid relid)
 	for (BddOverlay *overlay = overlays; overlay != NULL;
 		 overlay = overlay->next)
 		if (overlay->query == query && overlay->relid == relid &&
-			(!OidIsValid(overlay->role) || overlay->role == role))
+			bdd_overlay_is_open_to(overlay, role))
 			return overlay;
 	LockRelationOid(relid, AccessShareLock);
 	target = bdd_target_lookup(relid);
@@ -483,7 +468,7 @@ bdd_overlay_find(BddOverlay *overlay, const Datum *values)
 	if (!overlay->target->key.exact)
 		return find_sorted(overlay, values);
 	if (!overlay->complete && overlay->keys->members >= overlay->few)
-		complete(overlay);
+		bdd_overlay_complete(overlay);
 	if (overlay->complete && overlay->keys->members == 0)
 		return NULL;
 	resetStringInfo(bytes);
@@ -543,169 +528,38 @@ bdd_overlay_pack(const BddOverlay *overlay, BddValues *row)
 	}
 }
 
-typedef struct BddEmission
-{
-	BddOverlay *overlay;
-	ReturnSetInfo *result;
-	MemoryContext context; /* of one row */
-	const BddImage **partial;
-	BddOverlaid **partial_keys;
-	uint64 partial_count;
-	uint64 room;
-} BddEmission;
+/* ---------- SQL functions ---------- */
 
-static void
-emit(BddEmission *emission, BddOverlaid *key, HeapTupleHeader stored)
+/* Whether the role may go on with an overlay that it has not begun. */
+bool
+bdd_overlay_is_open_to(const BddOverlay *overlay, Oid role)
 {
-	MemoryContext old_context = MemoryContextSwitchTo(emission->context);
-	BddValues row;
-
-	key->emitted = true;
-	if (bdd_read_fold(emission->overlay->target, &key->rows, stored, &row))
-	{
-		bdd_overlay_pack(emission->overlay, &row);
-		tuplestore_putvalues(emission->result->setResult,
-							 emission->result->setDesc, row.values,
-							 row.isnull);
-	}
-	MemoryContextSwitchTo(old_context);
-	MemoryContextReset(emission->context);
+	return !OidIsValid(overlay->role) || overlay->role == role;
 }
 
-static void
-emit_stored(HeapTupleHeader stored, void *arg)
+/* How many keys bdd_overlay_visit visits at the most. */
+uint64
+bdd_overlay_count(const BddOverlay *overlay)
 {
-	BddEmission *emission = arg;
-	BddTarget *target = emission->overlay->target;
-	MemoryContext old_context = MemoryContextSwitchTo(emission->context);
-	Datum values[INDEX_MAX_KEYS];
-	BddValues row;
-	BddOverlaid *key;
-
-	bdd_values_init(target, &row);
-	bdd_values_deform(target, stored, &row);
-	for (int i = 0; i < target->key.count; i++)
-		values[i] = row.values[target->key.columns[i].attnum - 1];
-	key = bdd_overlay_find(emission->overlay, values);
-	MemoryContextSwitchTo(old_context);
-	if (key != NULL && !key->emitted)
-		emit(emission, key, stored);
+	return overlay->target->key.exact ? overlay->keys->members : overlay->rows.count;
 }
 
-/* Rows that the table's shows through wait; they are looked up together. */
-static void
-emit_or_wait(BddEmission *emission, BddOverlaid *key)
+/* All keys of an overlay that is complete. */
+void
+bdd_overlay_visit(BddOverlay *overlay, BddOverlaidVisitor visit, void *arg)
 {
-	key->emitted = false;
-	if (key->rows.count == 0)
-		return;
-	if (!bdd_read_needs_table(emission->overlay->target, &key->rows))
-	{
-		emit(emission, key, NULL);
-		return;
-	}
-	emission->partial[emission->partial_count] = &key->rows.rows[0].image;
-	emission->partial_keys[emission->partial_count] = key;
-	emission->partial_count++;
-}
-
-static void
-emit_partial(BddEmission *emission)
-{
-	BddTarget *target = emission->overlay->target;
-	BddSavedRole saved;
-
-	if (emission->partial_count == 0)
-		return;
-	bdd_become_owner_of(target->owner, &saved);
-	bdd_read_table_rows(target, emission->partial, emission->partial_count,
-						emit_stored, emission);
-	bdd_restore_role(&saved);
-	for (uint64 i = 0; i < emission->partial_count; i++)
-		if (!emission->partial_keys[i]->emitted)
-			emit(emission, emission->partial_keys[i], NULL);
-}
-
-static void
-emit_all(BddOverlay *overlay, ReturnSetInfo *result)
-{
-	BddEmission emission = {.overlay = overlay, .result = result};
-	bool exact = overlay->target->key.exact;
-	uint64 count = exact ? overlay->keys->members : overlay->rows.count;
 	bdd_overlaid_iterator iterator;
 	BddOverlaidEntry *entry;
 
-	emission.context = AllocSetContextCreate(CurrentMemoryContext,
-											 "batchdedup row",
-											 ALLOCSET_DEFAULT_SIZES);
-	emission.partial = MemoryContextAllocHuge(CurrentMemoryContext,
-											  Max(count, 1) * sizeof(void *));
-	emission.partial_keys = MemoryContextAllocHuge(CurrentMemoryContext,
-												   Max(count, 1) * sizeof(void *));
-	if (exact)
+	if (!overlay->target->key.exact)
 	{
-		bdd_overlaid_start_iterate(overlay->keys, &iterator);
-		while ((entry = bdd_overlaid_iterate(overlay->keys, &iterator)) != NULL)
-			emit_or_wait(&emission, entry->key);
+		for (uint64 i = 0; i < overlay->rows.count; i++)
+			visit(&overlay->sorted[i], arg);
+		return;
 	}
-	else
-		for (uint64 i = 0; i < count; i++)
-			emit_or_wait(&emission, &overlay->sorted[i]);
-	emit_partial(&emission);
-	MemoryContextDelete(emission.context);
-}
-
-/* ---------- SQL functions ---------- */
-
-/* The caller has named the table's columns, or the first of them. */
-static void
-check_columns(TupleDesc named, const BddTarget *target)
-{
-	TupleDesc desc = target->shape.desc;
-	int live = 0;
-
-	for (int i = 0; i < desc->natts && live < named->natts; i++)
-	{
-		if (TupleDescAttr(desc, i)->attisdropped)
-			continue;
-		if (TupleDescAttr(desc, i)->atttypid != TupleDescAttr(named, live)->atttypid)
-			break;
-		live++;
-	}
-	if (live < named->natts)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("the columns are not those of table \"%s\"",
-						get_rel_name(target->relid)),
-				 errhint("Use the view that batchdedup.create_view makes.")));
-}
-
-/*
- * overlay_rows(regclass): a row for each key that is buffered or pending, as
- * it is on top of the table's.  Its columns are the table's, or the first of
- * them: columns that were added since the view was made are left out.  (The
- * row type is not used for that: a view that mentions it keeps others from
- * altering the table.)
- */
-Datum
-bdd_overlay_rows(PG_FUNCTION_ARGS)
-{
-	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	BddOverlay *overlay;
-
-	bdd_check_preloaded();
-	InitMaterializedSRF(fcinfo, 0);
-	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("target must not be null")));
-	overlay = bdd_overlay_of(fcinfo->flinfo->fn_mcxt, PG_GETARG_OID(0));
-	if (overlay == NULL)
-		return (Datum) 0;
-	check_columns(result->setDesc, overlay->target);
-	complete(overlay);
-	emit_all(overlay, result);
-	return (Datum) 0;
+	bdd_overlaid_start_iterate(overlay->keys, &iterator);
+	while ((entry = bdd_overlaid_iterate(overlay->keys, &iterator)) != NULL)
+		visit(entry->key, arg);
 }
 
 /* The table that a call of overlay_rows() names, or InvalidOid. */
@@ -720,95 +574,4 @@ bdd_overlay_argument(Node *call)
 	return IsA(argument, Const) && !argument->constisnull ?
 			   DatumGetObjectId(argument->constvalue) :
 			   InvalidOid;
-}
-
-/* overlay_rows() returns as many rows as there are keys in the buffer. */
-Datum
-bdd_overlay_support(PG_FUNCTION_ARGS)
-{
-	Node *request = (Node *) PG_GETARG_POINTER(0);
-	SupportRequestRows *rows = (SupportRequestRows *) request;
-	BddTarget *target;
-	Oid relid;
-
-	if (!bdd_preloaded || !IsA(request, SupportRequestRows))
-		PG_RETURN_POINTER(NULL);
-	relid = bdd_overlay_argument(rows->node);
-	if (!OidIsValid(relid))
-		PG_RETURN_POINTER(NULL);
-	bdd_read_planned(relid);
-	LockRelationOid(relid, AccessShareLock);
-	target = bdd_target_lookup(relid);
-	rows->rows = target == NULL ? 1 : Max(bdd_overlay_estimate(target), 1);
-	PG_RETURN_POINTER(request);
-}
-
-/* What overlaid() remembers from row to row. */
-typedef struct BddOverlaidCall
-{
-	Oid relid;
-	BddOverlay *overlay; /* NULL: the table is no target */
-} BddOverlaidCall;
-
-/* The view was made for this key. */
-static void
-check_key_arguments(FunctionCallInfo fcinfo, const BddTarget *target)
-{
-	bool fits = PG_NARGS() == target->key.count + 1 &&
-				!get_fn_expr_variadic(fcinfo->flinfo);
-
-	for (int i = 0; i < target->key.count && fits; i++)
-		fits = get_fn_expr_argtype(fcinfo->flinfo, i + 1) ==
-			   target->key.columns[i].type;
-	if (!fits)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the view was made for another key of target \"%s\"",
-						get_rel_name(target->relid)),
-				 errhint("SELECT batchdedup.create_view(%s);",
-						 quote_literal_cstr(bdd_qualified_name(target->relid)))));
-}
-
-static BddOverlaidCall *
-begin_call(FunctionCallInfo fcinfo, Oid relid)
-{
-	BddOverlaidCall *call = fcinfo->flinfo->fn_extra;
-
-	if (call != NULL && call->relid == relid &&
-		(call->overlay == NULL || !OidIsValid(call->overlay->role) ||
-		 call->overlay->role == GetUserId()))
-		return call;
-	if (call == NULL)
-		call = MemoryContextAlloc(fcinfo->flinfo->fn_mcxt,
-								  sizeof(BddOverlaidCall));
-	fcinfo->flinfo->fn_extra = NULL;
-	call->relid = relid;
-	call->overlay = bdd_overlay_of(fcinfo->flinfo->fn_mcxt, relid);
-	if (call->overlay != NULL)
-		check_key_arguments(fcinfo, call->overlay->target);
-	fcinfo->flinfo->fn_extra = call;
-	return call;
-}
-
-/* overlaid(regclass, VARIADIC "any"): whether the buffer says more of a key */
-Datum
-bdd_overlaid(PG_FUNCTION_ARGS)
-{
-	Datum values[INDEX_MAX_KEYS];
-	BddOverlaidCall *call;
-	BddOverlaid *key;
-
-	if (PG_ARGISNULL(0))
-		PG_RETURN_BOOL(false);
-	call = begin_call(fcinfo, PG_GETARG_OID(0));
-	if (call->overlay == NULL)
-		PG_RETURN_BOOL(false);
-	for (int i = 0; i < call->overlay->target->key.count; i++)
-	{
-		if (PG_ARGISNULL(i + 1))
-			PG_RETURN_BOOL(false);
-		values[i] = PG_GETARG_DATUM(i + 1);
-	}
-	key = bdd_overlay_find(call->overlay, values);
-	PG_RETURN_BOOL(key != NULL && key->rows.count > 0);
 }

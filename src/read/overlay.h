@@ -32,9 +32,16 @@ typedef struct BddOverlaid
 	BddRows own;   /* pending */
 } BddOverlaid;
 
+typedef void (*BddOverlaidVisitor)(BddOverlaid *key, void *arg);
+
 extern void bdd_overlay_begin(MemoryContext query, Oid relid);
 extern BddOverlay *bdd_overlay_of(MemoryContext query, Oid relid);
 extern BddTarget *bdd_overlay_target(const BddOverlay *overlay);
+extern bool bdd_overlay_is_open_to(const BddOverlay *overlay, Oid role);
+extern void bdd_overlay_complete(BddOverlay *overlay);
+extern uint64 bdd_overlay_count(const BddOverlay *overlay);
+extern void bdd_overlay_visit(BddOverlay *overlay, BddOverlaidVisitor visit,
+							  void *arg);
 extern BddOverlaid *bdd_overlay_find(BddOverlay *overlay,
 									 const Datum *values);
 extern bool bdd_overlay_row(BddOverlay *overlay, const BddOverlaid *key,
