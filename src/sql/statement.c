@@ -18,6 +18,8 @@
 #include "base/compat.h"
 #include "common/hashfn.h"
 #include "sql/spi.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
 #include "utils/syscache.h"
 
 /* ---------- plans ---------- */

@@ -34,6 +34,7 @@
 #include "sync/sync_check.h"
 #include "target/target.h"
 #include "utils/acl.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"

@@ -13,6 +13,7 @@
 #include "base/debug_point.h"
 #include "buffer/generation.h"
 #include "sql/spi.h"
+#include "utils/array.h"
 #include "utils/timestamp.h"
 
 /* ---------- members ---------- */
