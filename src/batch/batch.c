@@ -26,6 +26,7 @@
 #include "buffer/slot.h"
 #include "catalog/pg_type_d.h"
 #include "commit/pending.h"
+#include "event/emit.h"
 #include "miscadmin.h"
 #include "sql/catalog.h"
 #include "storage/lmgr.h"
@@ -283,15 +284,14 @@ insert_batch(const Datum *values, const char *nulls)
 		"VALUES ($1, $2, $3, $4, $5, coalesce($6, 'fail'), coalesce($7, 5)) ON CONFLICT (name) DO NOTHING",
 		7,
 		{UUIDOID, TEXTOID, TEXTOID, INT4OID, JSONBOID, TEXTOID, INT4OID}};
-	static BddKeptPlan event = {
-		"INSERT INTO batchdedup.event (kind, batch_id, payload) "
-		"VALUES ('batch_created', $1, pg_catalog.jsonb_build_object('name', $2, 'source', $3))",
-		3,
-		{UUIDOID, TEXTOID, TEXTOID}};
+	BddPayload payload;
 
 	if (bdd_plan_run(&insert, unconstify(Datum *, values), nulls) == 0)
 		return false;
-	(void) bdd_plan_run(&event, unconstify(Datum *, values), nulls);
+	bdd_payload_begin(&payload);
+	bdd_payload_text(&payload, "name", TextDatumGetCString(values[1]));
+	bdd_payload_text(&payload, "source", nulls[2] == 'n' ? NULL : TextDatumGetCString(values[2]));
+	bdd_event_emit(BDD_EVENT_BATCH_CREATED, DatumGetUUIDP(values[0]), NULL, &payload);
 	return true;
 }
 
@@ -398,16 +398,18 @@ static void
 close_upload(const BddBatch *batch)
 {
 	static BddKeptPlan update = {
-		"WITH e AS (INSERT INTO batchdedup.event (kind, batch_id, payload) "
-		"VALUES ('upload_completed', $1, pg_catalog.jsonb_build_object('total_files', $2))) "
 		"UPDATE batchdedup.batch_row SET total_files = $2, "
 		"upload_completed_at = pg_catalog.clock_timestamp(), status = 'uploaded' WHERE id = $1",
 		2,
 		{UUIDOID, INT4OID}};
 	int files = count_files(&batch->id);
 	Datum values[] = {UUIDPGetDatum(&batch->id), Int32GetDatum(files)};
+	BddPayload payload;
 
 	check_expected(&batch->id, files);
+	bdd_payload_begin(&payload);
+	bdd_payload_int(&payload, "total_files", files);
+	bdd_event_emit(BDD_EVENT_UPLOAD_COMPLETED, &batch->id, NULL, &payload);
 	(void) bdd_plan_run(&update, values, NULL);
 	settle(&batch->id);
 	/* Files completed before may be all that there are. */
@@ -554,6 +556,33 @@ bdd_claim_batch(PG_FUNCTION_ARGS)
 
 /* ---------- workers of a step ---------- */
 
+/* $1: the batch, $2: its status, $3: the kind of workers. */
+static void
+emit_workers_done(Datum *values, int workers)
+{
+	BddPayload payload;
+
+	bdd_payload_begin(&payload);
+	bdd_payload_text(&payload, "status", TextDatumGetCString(values[1]));
+	bdd_payload_text(&payload, "kind", TextDatumGetCString(values[2]));
+	bdd_payload_int(&payload, "workers", workers);
+	bdd_event_emit(BDD_EVENT_WORKERS_DONE, DatumGetUUIDP(values[0]), NULL, &payload);
+}
+
+/*
+ * Emits workers_done if the statement that has just run says so: its row has the
+ * number of workers that are done, and whether they are all.
+ */
+static void
+emit_if_workers_done(Datum *values)
+{
+	bool isnull;
+	int workers = DatumGetInt32(bdd_spi_value(0, 1, &isnull));
+
+	if (DatumGetBool(bdd_spi_value(0, 2, &isnull)))
+		emit_workers_done(values, workers);
+}
+
 /*
  * expect_workers(batch, kind, expected): so many workers of a kind have to be
  * done in the step that the batch is in
@@ -567,12 +596,10 @@ bdd_expect_workers(PG_FUNCTION_ARGS)
 		/* Once all are done, and the event is written, more would come too late. */
 		"WHERE c.completed_workers <= EXCLUDED.expected_workers "
 		"AND (c.completed_workers < c.expected_workers OR c.completed_workers = 0 OR c.expected_workers = EXCLUDED.expected_workers) "
-		"RETURNING *), "
-		"o AS (SELECT * FROM batchdedup.batch_worker_count WHERE batch_id = $1 AND status = $2 AND kind = $3), "
-		"e AS (INSERT INTO batchdedup.event (kind, batch_id, payload) "
-		"SELECT 'workers_done', $1, pg_catalog.jsonb_build_object('status', $2, 'kind', $3, 'workers', c.completed_workers) "
-		"FROM c JOIN o ON o.expected_workers > c.expected_workers "
-		"WHERE c.completed_workers = c.expected_workers AND c.completed_workers > 0) SELECT FROM c",
+		"RETURNING *) "
+		"SELECT c.completed_workers, c.completed_workers = c.expected_workers AND c.completed_workers > 0 "
+		"AND EXISTS (SELECT FROM batchdedup.batch_worker_count o WHERE o.batch_id = $1 AND o.status = $2 "
+		"AND o.kind = $3 AND o.expected_workers > c.expected_workers) FROM c",
 		4,
 		{UUIDOID, TEXTOID, TEXTOID, INT4OID}};
 	BddSavedRole saved;
@@ -593,6 +620,7 @@ bdd_expect_workers(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("more workers of kind \"%s\" are done already", TextDatumGetCString(values[2]))));
+	emit_if_workers_done(values);
 	bdd_own_end(&saved);
 	PG_RETURN_VOID();
 }
@@ -609,11 +637,9 @@ bdd_complete_worker(PG_FUNCTION_ARGS)
 		4,
 		{UUIDOID, TEXTOID, TEXTOID, TEXTOID}};
 	static BddKeptPlan update = {
-		"WITH c AS (UPDATE batchdedup.batch_worker_count SET completed_workers = completed_workers + 1 "
-		"WHERE batch_id = $1 AND status = $2 AND kind = $3 AND completed_workers < expected_workers RETURNING *), "
-		"e AS (INSERT INTO batchdedup.event (kind, batch_id, payload) "
-		"SELECT 'workers_done', $1, pg_catalog.jsonb_build_object('status', $2, 'kind', $3, 'workers', c.completed_workers) "
-		"FROM c WHERE c.completed_workers = c.expected_workers) SELECT FROM c",
+		"UPDATE batchdedup.batch_worker_count SET completed_workers = completed_workers + 1 "
+		"WHERE batch_id = $1 AND status = $2 AND kind = $3 AND completed_workers < expected_workers "
+		"RETURNING completed_workers, completed_workers = expected_workers",
 		3,
 		{UUIDOID, TEXTOID, TEXTOID}};
 	BddSavedRole saved;
@@ -637,6 +663,8 @@ bdd_complete_worker(PG_FUNCTION_ARGS)
 				 errmsg("no more workers of kind \"%s\" are expected while batch \"%s\" is %s",
 						TextDatumGetCString(values[2]), batch.name, batch.status),
 				 errhint("Say how many with batchdedup.expect_workers.")));
+	if (is_new)
+		emit_if_workers_done(values);
 	bdd_own_end(&saved);
 	PG_RETURN_BOOL(is_new);
 }

@@ -26,6 +26,7 @@
 #include "buffer/generation.h"
 #include "buffer/wake.h"
 #include "catalog/pg_type_d.h"
+#include "event/emit.h"
 #include "funcapi.h"
 #include "ingest/push.h"
 #include "miscadmin.h"
@@ -233,22 +234,30 @@ typedef struct BddDelivery
 	char nulls[7];
 } BddDelivery;
 
-static void
-write_file_event(const char *kind, const BddDelivery *delivery)
+/* A text of the delivery, or NULL. */
+static char *
+delivered_text(const BddDelivery *delivery, int n)
 {
-	static BddKeptPlan insert = {
-		"INSERT INTO batchdedup.event (file_id, batch_id, kind, payload) VALUES ($1, $2, $8, pg_catalog.jsonb_build_object("
-		"'filename', $3, 'size', $4, 'location', $5, 'checksum', $6, 'version', $7))",
-		8,
-		{UUIDOID, UUIDOID, TEXTOID, INT8OID, TEXTOID, TEXTOID, INT4OID, TEXTOID}};
-	Datum values[8];
-	char nulls[8];
+	return delivery->nulls[n] == 'n' ? NULL : TextDatumGetCString(delivery->values[n]);
+}
 
-	memcpy(values, delivery->values, sizeof(delivery->values));
-	memcpy(nulls, delivery->nulls, sizeof(delivery->nulls));
-	values[7] = CStringGetTextDatum(kind);
-	nulls[7] = ' ';
-	(void) bdd_plan_run(&insert, values, nulls);
+/* file_added or file_reopened */
+static void
+emit_delivery(BddEventKind kind, const BddDelivery *delivery)
+{
+	BddPayload payload;
+
+	bdd_payload_begin(&payload);
+	bdd_payload_text(&payload, "filename", delivered_text(delivery, 2));
+	if (delivery->nulls[3] == 'n')
+		bdd_payload_null(&payload, "size");
+	else
+		bdd_payload_int(&payload, "size", DatumGetInt64(delivery->values[3]));
+	bdd_payload_text(&payload, "location", delivered_text(delivery, 4));
+	bdd_payload_text(&payload, "checksum", delivered_text(delivery, 5));
+	bdd_payload_int(&payload, "version", DatumGetInt32(delivery->values[6]));
+	bdd_event_emit(kind, DatumGetUUIDP(delivery->values[1]), DatumGetUUIDP(delivery->values[0]),
+				   &payload);
 }
 
 /* False: the batch has a file of that name. */
@@ -264,7 +273,7 @@ insert_file(BddDelivery *delivery)
 	if (bdd_plan_run(&insert, delivery->values,
 					 delivery->nulls) == 0)
 		return false;
-	write_file_event("file_added", delivery);
+	emit_delivery(BDD_EVENT_FILE_ADDED, delivery);
 	return true;
 }
 
@@ -331,7 +340,7 @@ deliver_again(BddDelivery *delivery, const BddFile *file)
 	(void) bdd_plan_run(&keep, values, nulls);
 	delivery->values[6] = Int32GetDatum(file->version + 1);
 	(void) bdd_plan_run(&renew, delivery->values, delivery->nulls);
-	write_file_event("file_reopened", delivery);
+	emit_delivery(BDD_EVENT_FILE_REOPENED, delivery);
 }
 
 /* What is known of the same content now: its place may be another one. */

@@ -35,6 +35,7 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_type_d.h"
 #include "common/hashfn.h"
+#include "event/emit.h"
 #include "fmgr.h"
 #include "ingest/push.h"
 #include "miscadmin.h"
@@ -346,11 +347,6 @@ insert_import(FunctionCallInfo fcinfo, BddImport *import)
 		"INSERT INTO batchdedup.import VALUES ($1, $2, $3, $4, $5, $6)",
 		6,
 		{UUIDOID, REGCLASSOID, TEXTOID, INT4OID, TEXTARRAYOID, INT8OID}};
-	static BddKeptPlan event = {
-		"INSERT INTO batchdedup.event (kind, batch_id, payload) VALUES ('batch_created', $1, "
-		"pg_catalog.jsonb_build_object('name', $2, 'kind', 'import'))",
-		2,
-		{UUIDOID, TEXTOID}};
 	Datum id = UUIDPGetDatum(&import->id);
 	Datum batch_values[] = {id, PG_GETARG_DATUM(0), Int32GetDatum(import->expected),
 							PG_GETARG_DATUM(5)};
@@ -358,11 +354,15 @@ insert_import(FunctionCallInfo fcinfo, BddImport *import)
 					  Int32GetDatum(import->expected), PG_GETARG_DATUM(4),
 					  Int64GetDatum(import->target->shape.fingerprint)};
 	const char *nulls = PG_ARGISNULL(4) ? "    n " : NULL;
+	BddPayload payload;
 
 	if (bdd_plan_run(&batch, batch_values, NULL) == 0)
 		return false;
 	(void) bdd_plan_run(&insert, values, nulls);
-	(void) bdd_plan_run(&event, batch_values, NULL);
+	bdd_payload_begin(&payload);
+	bdd_payload_text(&payload, "name", TextDatumGetCString(PG_GETARG_DATUM(0)));
+	bdd_payload_text(&payload, "kind", "import");
+	bdd_event_emit(BDD_EVENT_BATCH_CREATED, &import->id, NULL, &payload);
 	return true;
 }
 
@@ -962,6 +962,20 @@ bdd_write_chunk_rows(PG_FUNCTION_ARGS)
 
 /* ---------- finalize_instance ---------- */
 
+static void
+emit_finalized(const BddImport *import, const BddInstance *instance, int64 bytes,
+			   int position)
+{
+	BddPayload payload;
+
+	bdd_payload_begin(&payload);
+	bdd_payload_text(&payload, "instance", instance->name);
+	bdd_payload_int(&payload, "rows", instance->rows);
+	bdd_payload_int(&payload, "bytes", bytes);
+	bdd_payload_int(&payload, "position", position);
+	bdd_event_emit(BDD_EVENT_INSTANCE_FINALIZED, &import->id, NULL, &payload);
+}
+
 /* The instance is the next in order; the last one makes the import ready. */
 static void
 count_finalized(BddImport *import, const BddInstance *instance, int64 bytes)
@@ -976,11 +990,6 @@ count_finalized(BddImport *import, const BddInstance *instance, int64 bytes)
 		"finalized_at = pg_catalog.clock_timestamp() WHERE batch_id = $1 AND instance = $2",
 		5,
 		{UUIDOID, TEXTOID, INT4OID, INT8OID, INT8OID}};
-	static BddKeptPlan event = {
-		"INSERT INTO batchdedup.event (kind, batch_id, payload) VALUES ('instance_finalized', $1, "
-		"pg_catalog.jsonb_build_object('instance', $2, 'rows', $4, 'bytes', $5, 'position', $3))",
-		5,
-		{UUIDOID, TEXTOID, INT4OID, INT8OID, INT8OID}};
 	Datum values[] = {UUIDPGetDatum(&import->id),
 					  CStringGetTextDatum(instance->name), (Datum) 0,
 					  Int64GetDatum(instance->rows), Int64GetDatum(bytes)};
@@ -993,7 +1002,7 @@ count_finalized(BddImport *import, const BddInstance *instance, int64 bytes)
 						import->name, import->expected)));
 	values[2] = bdd_spi_value(0, 1, &isnull);
 	(void) bdd_plan_run(&update, values, NULL);
-	(void) bdd_plan_run(&event, values, NULL);
+	emit_finalized(import, instance, bytes, DatumGetInt32(values[2]));
 	bdd_batch_advance(&import->id,
 					  DatumGetInt32(values[2]) >= import->expected ? "scattered" :
 																	 "scattering");
@@ -1172,6 +1181,21 @@ settle_instances(const BddImport *import)
 }
 
 static void
+emit_published(const BddImport *import, int64 rows)
+{
+	Datum table = DirectFunctionCall1(regclassout, ObjectIdGetDatum(import->relid));
+	BddPayload payload;
+
+	bdd_payload_begin(&payload);
+	bdd_payload_text(&payload, "name", import->name);
+	bdd_payload_text(&payload, "target", DatumGetCString(table));
+	bdd_payload_text(&payload, "publish", import->attach ? "attach" : "upsert");
+	bdd_payload_int(&payload, "instances", import->expected);
+	bdd_payload_int(&payload, "rows", rows);
+	bdd_event_emit(BDD_EVENT_IMPORT_PUBLISHED, &import->id, NULL, &payload);
+}
+
+static void
 record_published(const BddImport *import, int64 rows, int64 inserted,
 				 int64 updated)
 {
@@ -1182,17 +1206,11 @@ record_published(const BddImport *import, int64 rows, int64 inserted,
 		"FROM batchdedup.import i JOIN batchdedup.batch_row b ON b.id = i.batch_id WHERE b.id = $1",
 		4,
 		{UUIDOID, INT8OID, INT8OID, INT8OID}};
-	static BddKeptPlan event = {
-		"INSERT INTO batchdedup.event (kind, batch_id, payload) "
-		"SELECT 'import_published', batch_id, pg_catalog.jsonb_build_object('name', name, 'target', target, "
-		"'publish', publish, 'instances', instances, 'rows', rows) FROM batchdedup.import_completed WHERE batch_id = $1",
-		1,
-		{UUIDOID}};
 	Datum values[] = {UUIDPGetDatum(&import->id), Int64GetDatum(rows),
 					  Int64GetDatum(inserted), Int64GetDatum(updated)};
 
 	(void) bdd_plan_run(&insert, values, NULL);
-	(void) bdd_plan_run(&event, values, NULL);
+	emit_published(import, rows);
 	bdd_batch_advance(&import->id, "completed");
 }
 
