@@ -15,19 +15,17 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "base/base.h"
+#include "batch/barrier.h"
 
 #include "base/debug_point.h"
 #include "base/loaded.h"
 #include "base/uuid.h"
 #include "batch/barrier_hint.h"
-#include "batch/batch.h"
 #include "catalog/pg_type_d.h"
 #include "commands/trigger.h"
 #include "event/emit.h"
-#include "target/options.h"
-#include "utils/array.h"
-#include "utils/builtins.h"
+#include "sql/catalog.h"
+#include "sql/spi.h"
 #include "utils/rel.h"
 
 PG_FUNCTION_INFO_V1(bdd_file_changed);
@@ -72,6 +70,15 @@ bdd_batch_settle(Datum batches)
 	(void) update_batches(&fail, batches);
 	(void) update_batches(&begin, batches);
 	(void) update_batches(&finish, batches);
+}
+
+/* The same for one batch. */
+void
+bdd_batch_settle_one(const pg_uuid_t *batch)
+{
+	Datum id = UUIDPGetDatum(batch);
+
+	bdd_batch_settle(bdd_uuid_array(&id, 1));
 }
 
 /* ---------- the trigger ---------- */

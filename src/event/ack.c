@@ -209,7 +209,7 @@ bdd_ack_events(PG_FUNCTION_ARGS)
 	BddPoller instance = bdd_poller_argument(fcinfo, 2, 3);
 	BddShard shard = {0};
 	BddConsumer consumer;
-	BddIdentity saved;
+	BddSavedRole saved;
 	BddPlace place;
 	int64 id;
 
@@ -310,7 +310,7 @@ bdd_nack_event(PG_FUNCTION_ARGS)
 	BddPoller instance = bdd_poller_argument(fcinfo, 3, 4);
 	BddShard shard = {0};
 	BddConsumer consumer;
-	BddIdentity saved;
+	BddSavedRole saved;
 	BddPlace place;
 	bool dead;
 

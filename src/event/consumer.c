@@ -209,7 +209,7 @@ bdd_create_consumer(PG_FUNCTION_ARGS)
 {
 	Datum values[CREATE_ARGS];
 	char nulls[CREATE_ARGS];
-	BddIdentity saved;
+	BddSavedRole saved;
 
 	check_consumer_arguments(fcinfo);
 	for (int i = 0; i < CREATE_ARGS; i++)
@@ -236,7 +236,7 @@ bdd_drop_consumer(PG_FUNCTION_ARGS)
 		{TEXTOID}};
 	static BddKeptPlan drop = {
 		"DELETE FROM batchdedup.consumer_row WHERE name = $1", 1, {TEXTOID}};
-	BddIdentity saved;
+	BddSavedRole saved;
 	Datum name;
 
 	bdd_check_argument(fcinfo, 0, "name");
@@ -256,7 +256,7 @@ bdd_drop_consumer(PG_FUNCTION_ARGS)
 static uint64
 run_on_letters(FunctionCallInfo fcinfo, BddKeptPlan *plan)
 {
-	BddIdentity saved;
+	BddSavedRole saved;
 	Datum values[2];
 	uint64 count;
 
@@ -312,7 +312,7 @@ bdd_accept_lost_events(PG_FUNCTION_ARGS)
 		"UPDATE batchdedup.consumer_shard SET lost_events = 0 WHERE consumer = $1 AND lost_events > 0",
 		1,
 		{TEXTOID}};
-	BddIdentity saved;
+	BddSavedRole saved;
 	int64 lost = 0;
 	uint64 count;
 	bool isnull;

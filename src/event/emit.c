@@ -18,7 +18,6 @@
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/json.h"
-#include "utils/jsonb.h"
 #include "utils/tuplestore.h"
 
 PG_FUNCTION_INFO_V1(bdd_event_emit_sql);

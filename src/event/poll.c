@@ -263,7 +263,7 @@ bdd_poll_events(PG_FUNCTION_ARGS)
 {
 	BddPoll poll = poll_arguments(fcinfo);
 	BddConsumer consumer;
-	BddIdentity saved;
+	BddSavedRole saved;
 	List *shards;
 	ListCell *cell;
 
