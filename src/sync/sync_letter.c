@@ -15,6 +15,8 @@
 #include "catalog/pg_type_d.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "nodes/pg_list.h"
+#include "sql/spi.h"
 #include "sync/change_log.h"
 #include "sync/sync_slice.h"
 #include "utils/builtins.h"
