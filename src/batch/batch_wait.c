@@ -16,6 +16,7 @@
 #include "batch/batch.h"
 #include "buffer/flush_wait.h"
 #include "buffer/registry.h"
+#include "buffer/slot.h"
 #include "catalog/pg_type_d.h"
 #include "commit/pending.h"
 #include "miscadmin.h"

@@ -20,7 +20,7 @@
 #include "sync/sync_slice.h"
 
 #include "access/xact.h"
-#include "apply/apply.h"
+#include "apply/write.h"
 #include "apply/tolerate.h"
 #include "base/debug_point.h"
 #include "base/list.h"
