@@ -41,6 +41,7 @@
 #include "sql/statement.h"
 #include "sql/text.h"
 #include "sync/sync_check.h"
+#include "sync/sync_source_sql.h"
 #include "target/target.h"
 #include "target/target_check.h"
 #include "utils/builtins.h"

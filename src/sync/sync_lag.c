@@ -14,6 +14,7 @@
 #include "sql/spi.h"
 #include "sync/sync_check.h"
 #include "sync/sync_slice.h"
+#include "sync/sync_source_sql.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"

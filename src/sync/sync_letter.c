@@ -19,6 +19,7 @@
 #include "sql/spi.h"
 #include "sync/change_log.h"
 #include "sync/sync_slice.h"
+#include "sync/sync_source_sql.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/memutils.h"

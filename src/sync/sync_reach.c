@@ -16,6 +16,7 @@
 #include "sync/moment_text.h"
 #include "sync/sync_check.h"
 #include "sync/sync_holder.h"
+#include "sync/sync_source_sql.h"
 #include "target/options.h"
 #include "utils/builtins.h"
 #include "utils/date.h"

@@ -12,6 +12,7 @@
 #include "sql/spi.h"
 #include "sql/statement.h"
 #include "sync/sync_relation.h"
+#include "sync/sync_sql.h"
 #include "utils/builtins.h"
 
 typedef struct BddDescription

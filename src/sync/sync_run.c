@@ -38,6 +38,7 @@
 #include "sync/sync_check.h"
 #include "sync/sync_reach.h"
 #include "sync/sync_slice.h"
+#include "sync/sync_source_sql.h"
 #include "target/options.h"
 #include "utils/builtins.h"
 #include "utils/date.h"

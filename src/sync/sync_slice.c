@@ -20,8 +20,8 @@
 #include "sync/sync_slice.h"
 
 #include "access/xact.h"
-#include "apply/write.h"
 #include "apply/tolerate.h"
+#include "apply/write.h"
 #include "base/debug_point.h"
 #include "base/list.h"
 #include "base/loaded.h"
@@ -36,6 +36,8 @@
 #include "sync/change_log.h"
 #include "sync/sync_check.h"
 #include "sync/sync_refusal.h"
+#include "sync/sync_source_sql.h"
+#include "sync/sync_sql.h"
 #include "target/target.h"
 #include "utils/acl.h"
 #include "utils/array.h"
