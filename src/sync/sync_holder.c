@@ -17,9 +17,6 @@
 #define SHOWN_HOLDERS 5
 
 PG_FUNCTION_INFO_V1(bdd_sync_holders);
-PG_FUNCTION_INFO_V1(bdd_moment_take_sql);
-PG_FUNCTION_INFO_V1(bdd_moment_wait_sql);
-PG_FUNCTION_INFO_V1(bdd_moment_bound_sql);
 
 static const char *
 state_name(BackendState state)
@@ -170,45 +167,4 @@ bdd_sync_holders(PG_FUNCTION_ARGS)
 	if (holders == NULL)
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(cstring_to_text(holders));
-}
-
-/* ---------- for tests: no function of the extension is made of these ---------- */
-
-/* (regclass) RETURNS text: NULL is the clock. */
-Datum
-bdd_moment_take_sql(PG_FUNCTION_ARGS)
-{
-	int64 last_value;
-	bool called;
-	BddMoment *moment;
-
-	if (PG_ARGISNULL(0))
-		moment = bdd_moment_take();
-	else
-		moment = bdd_moment_take_sequence(PG_GETARG_OID(0), &last_value, &called);
-	PG_RETURN_TEXT_P(cstring_to_text(bdd_moment_out(moment)));
-}
-
-/* (text, milliseconds integer) RETURNS text: the moment, at most so much later. */
-Datum
-bdd_moment_wait_sql(PG_FUNCTION_ARGS)
-{
-	BddMoment *moment = bdd_moment_in(text_to_cstring(PG_GETARG_TEXT_PP(0)));
-
-	if (moment == NULL)
-		PG_RETURN_NULL();
-	(void) bdd_moment_wait(moment, PG_GETARG_INT32(1));
-	PG_RETURN_TEXT_P(cstring_to_text(bdd_moment_out(moment)));
-}
-
-/* (text) RETURNS timestamptz: the bound of what was last seen of it. */
-Datum
-bdd_moment_bound_sql(PG_FUNCTION_ARGS)
-{
-	BddMoment *moment = bdd_moment_in(text_to_cstring(PG_GETARG_TEXT_PP(0)));
-	TimestampTz bound;
-
-	if (moment == NULL || !bdd_moment_bound(moment, &bound))
-		PG_RETURN_NULL();
-	PG_RETURN_TIMESTAMPTZ(bound);
 }
