@@ -5,7 +5,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "base/base.h"
+#include "sync/sync_lag.h"
 
 #include "base/list.h"
 #include "catalog/pg_type_d.h"
@@ -114,4 +114,27 @@ bdd_sync_lag(PG_FUNCTION_ARGS)
 	if (!known)
 		PG_RETURN_NULL();
 	PG_RETURN_INT64(lag.rows);
+}
+
+/* How many rows a run still has to read, as the planner estimates it. */
+int64
+bdd_sync_estimate_left(BddSync *sync)
+{
+	Oid types[INDEX_MAX_KEYS + 1];
+	Datum values[INDEX_MAX_KEYS + 1];
+	int count;
+	BddSavedRole saved;
+	char *plan;
+	char *rows;
+
+	bdd_sync_become(sync, &saved);
+	count = bdd_slice_bounded(sync, sync->position, sync->watermark, sync->bound, types, values);
+	(void) bdd_spi_run(
+		psprintf("EXPLAIN (FORMAT JSON) %s",
+				 bdd_sync_sql_left(sync, list_length(sync->watermark), sync->bound != NULL)),
+		count, types, values, NULL);
+	plan = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	bdd_restore_role(&saved);
+	rows = strstr(plan, "\"Plan Rows\": ");
+	return rows == NULL ? 0 : strtoll(rows + strlen("\"Plan Rows\": "), NULL, 10);
 }

@@ -77,7 +77,7 @@ as_cursor(const BddSync *sync, TimestampTz at)
 }
 
 static void
-tell_holders(BddReach *reach, const BddMoment *moment)
+tell_holders(BddBoundSearch *reach, const BddMoment *moment)
 {
 	char *holders = bdd_moment_holders(moment);
 
@@ -89,7 +89,7 @@ tell_holders(BddReach *reach, const BddMoment *moment)
 
 /* False: not yet, and if the run has patience left, another step is to come. */
 static bool
-is_over_soon(BddReach *reach, BddMoment *moment)
+is_over_soon(BddBoundSearch *reach, BddMoment *moment)
 {
 	reach->waits = false;
 	if (bdd_moment_wait(moment, STEP_MS))
@@ -107,7 +107,7 @@ is_over_soon(BddReach *reach, BddMoment *moment)
  * the watermark, by how much nobody knows.  To read a row again does no harm.
  */
 static void
-check_clock(BddReach *reach, BddSync *sync)
+check_clock(BddBoundSearch *reach, BddSync *sync)
 {
 	static BddKeptPlan reset = {
 		"UPDATE batchdedup.sync_row SET watermark = NULL WHERE id = $1", 1, {INT4OID}};
@@ -131,7 +131,7 @@ check_clock(BddReach *reach, BddSync *sync)
  * that an earlier run has remembered may be over by now.
  */
 static void
-find_clock(BddReach *reach, BddSync *sync)
+find_clock(BddBoundSearch *reach, BddSync *sync)
 {
 	BddMoment *before;
 	BddMoment *moment = reach->moment != NULL ? bdd_moment_in(reach->moment) : bdd_moment_take();
@@ -186,7 +186,7 @@ check_set_back(BddSync *sync, int64 last)
 }
 
 static void
-find_sequence(BddReach *reach, BddSync *sync)
+find_sequence(BddBoundSearch *reach, BddSync *sync)
 {
 	BddMoment *before;
 	BddMoment *moment;
@@ -248,7 +248,7 @@ is_time(Oid type)
  * no times, those that were there so long ago.
  */
 static void
-find_other(BddReach *reach, BddSync *sync)
+find_other(BddBoundSearch *reach, BddSync *sync)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz limit = less_lag(sync, now);
@@ -333,7 +333,7 @@ close_runs(const BddSync *sync)
  * of its own.
  */
 void
-bdd_sync_find_bound(BddReach *reach)
+bdd_sync_find_bound(BddBoundSearch *reach)
 {
 	BddSync sync;
 	BddSavedRole saved;

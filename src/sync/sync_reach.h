@@ -13,7 +13,7 @@
 #include "datatype/timestamp.h"
 
 /* What a run knows of its bound, from step to step. */
-typedef struct BddReach
+typedef struct BddBoundSearch
 {
 	const char *name;      /* of the sync */
 	bool dry_run;          /* nothing is written */
@@ -22,8 +22,8 @@ typedef struct BddReach
 	char *moment;          /* that this run waits for; NULL: none yet */
 	bool waits;            /* another step is to come */
 	char *bound;           /* the result; NULL: there is none */
-} BddReach;
+} BddBoundSearch;
 
-extern void bdd_sync_find_bound(BddReach *reach);
+extern void bdd_sync_find_bound(BddBoundSearch *reach);
 
 #endif /* BDD_SYNC_REACH_H */

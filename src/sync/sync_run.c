@@ -36,6 +36,7 @@
 #include "sync/sync.h"
 #include "sync/sync_bound.h"
 #include "sync/sync_check.h"
+#include "sync/sync_lag.h"
 #include "sync/sync_reach.h"
 #include "sync/sync_slice.h"
 #include "sync/sync_source_sql.h"
@@ -76,13 +77,13 @@ typedef struct BddRun
 	BddSync *sync;               /* as it was at the start, for the lock */
 	TimestampTz started;
 	BddPhase phase;
-	bool begun;         /* the sync has been read */
-	bool not_committed; /* the last transaction failed at its very end */
-	List *watermark;    /* dry run: how far it is */
-	bool complete;      /* dry run: the same */
-	BddReach reach;     /* up to where this run reads */
-	List *after;        /* key of the last row of this phase */
-	int64 kept;         /* rows that could not be removed */
+	bool begun;           /* the sync has been read */
+	bool not_committed;   /* the last transaction failed at its very end */
+	List *watermark;      /* dry run: how far it is */
+	bool complete;        /* dry run: the same */
+	BddBoundSearch reach; /* up to where this run reads */
+	List *after;          /* key of the last row of this phase */
+	int64 kept;           /* rows that could not be removed */
 	bool paused;
 	int64 run_id; /* 0: nothing found yet */
 	int day;      /* for which the log has a partition */
@@ -218,31 +219,6 @@ in_transaction(BddRun *run, void (*work)(BddRun *run), bool repeatable)
 		return commit(run);
 	SPI_rollback();
 	return error;
-}
-
-/* ---------- how much is left ---------- */
-
-/* As the planner estimates it. */
-static int64
-estimate_left(BddSync *sync)
-{
-	Oid types[INDEX_MAX_KEYS + 1];
-	Datum values[INDEX_MAX_KEYS + 1];
-	int count;
-	BddSavedRole saved;
-	char *plan;
-	char *rows;
-
-	bdd_sync_become(sync, &saved);
-	count = bdd_slice_bounded(sync, sync->position, sync->watermark, sync->bound, types, values);
-	(void) bdd_spi_run(
-		psprintf("EXPLAIN (FORMAT JSON) %s",
-				 bdd_sync_sql_left(sync, list_length(sync->watermark), sync->bound != NULL)),
-		count, types, values, NULL);
-	plan = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
-	bdd_restore_role(&saved);
-	rows = strstr(plan, "\"Plan Rows\": ");
-	return rows == NULL ? 0 : strtoll(rows + strlen("\"Plan Rows\": "), NULL, 10);
 }
 
 /* ---------- a slice ---------- */
@@ -512,7 +488,7 @@ begin_slice(BddRun *run, BddSync *sync)
 		run->phase = PHASE_CAPTURED;
 	if (run->left < 0)
 	{
-		run->left = estimate_left(sync);
+		run->left = bdd_sync_estimate_left(sync);
 		bdd_progress_begin("sync", sync->target, NULL, (uint64) run->left);
 		bdd_progress_keep();
 	}
@@ -722,7 +698,7 @@ tell_dry_run(const BddRun *run)
 			 sample.len > 0 ? errdetail("%s", sample.data) : 0));
 }
 
-/* A transaction's work: see BddReach. */
+/* A transaction's work: see BddBoundSearch. */
 static void
 find_bound(BddRun *run)
 {
@@ -733,10 +709,10 @@ find_bound(BddRun *run)
 static void
 run_slices(BddRun *run)
 {
-	run->reach = (BddReach){.name = run->name,
-							.dry_run = run->dry_run,
-							.started = run->started,
-							.context = run->context};
+	run->reach = (BddBoundSearch){.name = run->name,
+								  .dry_run = run->dry_run,
+								  .started = run->started,
+								  .context = run->context};
 	do
 		do_transaction(run, find_bound, false);
 	while (run->reach.waits);
