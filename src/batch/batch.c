@@ -17,6 +17,7 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "base/loaded.h"
 #include "base/uuid.h"
 #include "batch/barrier.h"
 #include "batch/barrier_hint.h"

@@ -12,6 +12,7 @@
 #include "base/base.h"
 
 #include "access/xact.h"
+#include "base/loaded.h"
 #include "batch/barrier_hint.h"
 #include "batch/batch.h"
 #include "buffer/flush_wait.h"

@@ -9,6 +9,7 @@
 #include "base/base.h"
 
 #include "access/xact.h"
+#include "base/loaded.h"
 #include "batch/barrier.h"
 #include "batch/batch.h"
 #include "catalog/pg_type_d.h"

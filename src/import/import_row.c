@@ -15,6 +15,7 @@
 #include "import/import_row.h"
 
 #include "base/list.h"
+#include "base/loaded.h"
 #include "base/uuid.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type_d.h"
@@ -22,6 +23,7 @@
 #include "ingest/push.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "target/privilege.h"
 #include "target/target_check.h"
 #include "utils/array.h"
 #include "utils/builtins.h"

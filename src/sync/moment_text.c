@@ -10,6 +10,7 @@
  */
 #include "sync/moment_text.h"
 
+#include "base/loaded.h"
 #include "buffer/registry.h"
 #include "miscadmin.h"
 

@@ -8,6 +8,7 @@
 #include "sync/sync_holder.h"
 
 #include "access/twophase.h"
+#include "base/loaded.h"
 #include "catalog/pg_authid_d.h"
 #include "catalog/pg_type_d.h"
 #include "sql/spi.h"

@@ -8,6 +8,7 @@
 #include "sync/sync_lag.h"
 
 #include "base/list.h"
+#include "base/loaded.h"
 #include "catalog/pg_type_d.h"
 #include "miscadmin.h"
 #include "sql/attempt.h"

@@ -15,6 +15,7 @@
 #include "watch/ddl.h"
 
 #include "access/xact.h"
+#include "base/loaded.h"
 #include "catalog/namespace.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_type.h"
@@ -102,6 +103,16 @@ before_statement(Node *statement)
 	}
 }
 
+static void
+after_statement(Node *statement)
+{
+	if (IsA(statement, RenameStmt))
+		bdd_after_rename((RenameStmt *) statement);
+	else if (IsA(statement, AlterExtensionStmt) &&
+			 strcmp(((AlterExtensionStmt *) statement)->extname, BDD_LIBRARY) == 0)
+		bdd_version_changed();
+}
+
 /* The statement itself. */
 static void
 run_utility(PlannedStmt *planned, const char *query, bool read_only_tree,
@@ -154,8 +165,8 @@ process_utility(PlannedStmt *planned, const char *query, bool read_only_tree,
 	/* A database that is dropped stays until the commit. */
 	if (!IsA(statement, DropdbStmt))
 		bdd_call_worker_back(&vacated);
-	if (ours && IsA(statement, RenameStmt))
-		bdd_after_rename((RenameStmt *) statement);
+	if (ours)
+		after_statement(statement);
 }
 
 /* Called once, in the postmaster. */
