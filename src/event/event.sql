@@ -39,13 +39,19 @@ CREATE FUNCTION batchdedup.event_emit_internal(kind text, batch uuid, file uuid,
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'bdd_event_emit_sql';
 COMMENT ON FUNCTION batchdedup.event_emit_internal IS
-    'internal: adds an event of a kind that the extension publishes itself';
+'internal: adds an event of a kind that the extension publishes itself
+kind: one of event_kinds_internal()
+batch: the batch of which it tells; NULL: of none
+file: the file of which it tells; NULL: of none
+payload: more about it';
 
 CREATE FUNCTION batchdedup.event_kinds_internal() RETURNS TABLE (kind text, description text)
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'bdd_event_kinds';
 COMMENT ON FUNCTION batchdedup.event_kinds_internal IS
-    'internal: the kinds of events that the extension publishes itself, and what they say';
+'internal: the kinds of events that the extension publishes itself
+kind: name of the kind
+description: what such an event says, and with which payload';
 
 -- Tells those who listen, once for a transaction. Not of file_added: that would
 -- be all who add files waiting in their COMMIT for the server's lock of NOTIFY.
