@@ -8,6 +8,7 @@
 #include "base/base.h"
 
 #include "base/list.h"
+#include "base/loaded.h"
 #include "catalog/pg_type_d.h"
 #include "miscadmin.h"
 #include "sql/spi.h"
@@ -35,6 +36,7 @@ begin_change(FunctionCallInfo fcinfo, const char *call, BddSync *sync, BddSavedR
 {
 	PreventCommandDuringRecovery(call);
 	PreventCommandIfReadOnly(call);
+	bdd_check_version();
 	bdd_spi_connect();
 	bdd_sync_read_existing(name_argument(fcinfo), sync);
 	bdd_sync_check_owner(sync);
