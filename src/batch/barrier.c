@@ -15,18 +15,17 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "base/base.h"
+#include "batch/barrier.h"
 
 #include "base/debug_point.h"
 #include "base/loaded.h"
 #include "base/uuid.h"
 #include "batch/barrier_hint.h"
-#include "batch/batch.h"
 #include "catalog/pg_type_d.h"
 #include "commands/trigger.h"
+#include "event/emit.h"
 #include "sql/catalog.h"
-#include "utils/array.h"
-#include "utils/builtins.h"
+#include "sql/spi.h"
 #include "utils/rel.h"
 
 PG_FUNCTION_INFO_V1(bdd_file_changed);
@@ -73,6 +72,15 @@ bdd_batch_settle(Datum batches)
 	(void) update_batches(&finish, batches);
 }
 
+/* The same for one batch. */
+void
+bdd_batch_settle_one(const pg_uuid_t *batch)
+{
+	Datum id = UUIDPGetDatum(batch);
+
+	bdd_batch_settle(bdd_uuid_array(&id, 1));
+}
+
 /* ---------- the trigger ---------- */
 
 /* What a statement has done to the files of batches. */
@@ -113,12 +121,14 @@ static BddKeptPlan change_counts = {
 	"CASE WHEN b.upload_completed_at IS NOT NULL THEN b.total_files - b.processed_files - b.failed_files END"};
 
 static BddKeptPlan write_events = {
-	"INSERT INTO batchdedup.event (batch_id, file_id, kind, payload) "
-	"SELECT n.batch_id, n.id, CASE n.status WHEN 'done' THEN 'file_done' ELSE 'file_failed' END, "
+	BDD_EVENT_EMIT_EACH
+	"SELECT CASE n.status WHEN 'done' THEN $1 ELSE $2 END, n.batch_id, n.id, "
 	"CASE n.status WHEN 'done' THEN pg_catalog.jsonb_build_object('filename', n.filename, 'version', n.version) "
 	"ELSE pg_catalog.jsonb_build_object('filename', n.filename, 'version', n.version, 'error', n.error) END "
 	"FROM new_files n JOIN old_files o ON o.id = n.id "
-	"WHERE n.status <> o.status AND n.status IN ('done', 'failed') ORDER BY n.completed_at, n.id"};
+	"WHERE n.status <> o.status AND n.status IN ('done', 'failed') ORDER BY n.completed_at, n.id",
+	2,
+	{TEXTOID, TEXTOID}};
 
 /* What makes a failed file one that is to be tried once more. */
 static BddKeptPlan write_letters = {
@@ -134,6 +144,16 @@ static BddKeptPlan write_letters = {
 	"pg_catalog.format('File %s of batch %s.', c.filename, c.batch_id), c.attempts, 0, 0 "
 	"FROM changed c JOIN batchdedup.target_option t ON t.target = 'batchdedup.file'::regclass "
 	"WHERE c.status = 'failed'"};
+
+/* file_done and file_failed, for each file that is now. */
+static void
+emit_files(void)
+{
+	Datum kinds[] = {bdd_event_kind(BDD_EVENT_FILE_DONE),
+					 bdd_event_kind(BDD_EVENT_FILE_FAILED)};
+
+	(void) bdd_plan_run(&write_events, kinds, NULL);
+}
 
 static void
 count_changes(Oid table, BddChange *change)
@@ -185,7 +205,7 @@ bdd_file_changed(PG_FUNCTION_ARGS)
 		elog(ERROR, "SPI_register_trigger_data failed");
 	count_changes(RelationGetRelid(trigger->tg_relation), &change);
 	if (change.count > 0)
-		(void) bdd_plan_run(&write_events, NULL, NULL);
+		emit_files();
 	if (change.letters)
 		(void) bdd_plan_run(&write_letters, NULL, NULL);
 	bdd_debug_point("counted");

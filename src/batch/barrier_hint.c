@@ -16,7 +16,6 @@
  */
 #include "batch/barrier_hint.h"
 
-#include "access/xact.h"
 #include "buffer/flush_wait.h"
 #include "buffer/registry.h"
 #include "buffer/slot.h"

@@ -32,14 +32,15 @@ typedef struct BddBatch
 	int max_attempts;
 } BddBatch;
 
+extern void bdd_check_at_least(FunctionCallInfo fcinfo, int n, int least, const char *what);
 extern void bdd_batch_begin(BddSavedRole *saved, const char *call);
 
 extern void bdd_batch_read(const pg_uuid_t *id, BddBatch *batch);
 extern void bdd_batch_lock(const pg_uuid_t *id, bool for_files,
 						   BddBatch *batch);
+extern void bdd_batch_report_missing(const pg_uuid_t *id);
+extern void bdd_batch_check_of_files(const BddBatch *batch);
 extern bool bdd_batch_has_ended(const BddBatch *batch);
 extern void bdd_batch_advance(const pg_uuid_t *batch, const char *status);
-extern void bdd_batch_settle(Datum batches);
-extern TimestampTz bdd_lease_end(Interval *lease);
 
 #endif /* BDD_BATCH_H */

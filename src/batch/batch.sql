@@ -302,15 +302,15 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    INSERT INTO batchdedup.event (batch_id, kind, payload)
-    VALUES (NEW.id, 'status_changed', jsonb_build_object('from', OLD.status, 'to', NEW.status));
+    PERFORM batchdedup.event_emit_internal('status_changed', NEW.id, NULL,
+                                           jsonb_build_object('from', OLD.status, 'to', NEW.status));
     IF NEW.status = 'failed' THEN
-        INSERT INTO batchdedup.event (batch_id, kind, payload)
-        VALUES (NEW.id, 'batch_failed', jsonb_build_object('error', NEW.error));
+        PERFORM batchdedup.event_emit_internal('batch_failed', NEW.id, NULL,
+                                               jsonb_build_object('error', NEW.error));
     ELSIF OLD.all_files_done_at IS NULL AND NEW.all_files_done_at IS NOT NULL THEN
-        INSERT INTO batchdedup.event (batch_id, kind, payload)
-        VALUES (NEW.id, 'all_files_done', jsonb_build_object('processed_files', NEW.processed_files,
-                                                             'failed_files', NEW.failed_files));
+        PERFORM batchdedup.event_emit_internal('all_files_done', NEW.id, NULL,
+                                               jsonb_build_object('processed_files', NEW.processed_files,
+                                                                  'failed_files', NEW.failed_files));
     END IF;
     RETURN NULL;
 END $$;

@@ -11,7 +11,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "base/base.h"
+#include "batch/file.h"
 
 #include "access/genam.h"
 #include "access/htup_details.h"
@@ -20,76 +20,30 @@
 #include "base/guc.h"
 #include "base/loaded.h"
 #include "base/uuid.h"
+#include "batch/barrier.h"
 #include "batch/barrier_hint.h"
 #include "batch/batch.h"
 #include "buffer/flush_wait.h"
 #include "buffer/generation.h"
+#include "buffer/registry.h"
 #include "buffer/wake.h"
 #include "catalog/pg_type_d.h"
-#include "funcapi.h"
-#include "ingest/push.h"
 #include "miscadmin.h"
 #include "read/read.h"
 #include "sql/catalog.h"
-#include "target/target.h"
-#include "utils/array.h"
+#include "sql/spi.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
-#include "utils/fmgrprotos.h"
-#include "utils/jsonb.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
-#include "utils/tuplestore.h"
 
-PG_FUNCTION_INFO_V1(bdd_add_file);
-PG_FUNCTION_INFO_V1(bdd_claim_files);
-PG_FUNCTION_INFO_V1(bdd_renew_lease);
 PG_FUNCTION_INFO_V1(bdd_complete_file);
 PG_FUNCTION_INFO_V1(bdd_fail_file);
 PG_FUNCTION_INFO_V1(bdd_retry_files);
-PG_FUNCTION_INFO_V1(bdd_reconcile_files);
 PG_FUNCTION_INFO_V1(bdd_file_is_closed);
 
-/* Columns of batchdedup.file, in the order of its definition. */
-enum
-{
-	FILE_ID = 1,
-	FILE_BATCH_ID,
-	FILE_FILENAME,
-	FILE_SIZE,
-	FILE_LOCATION,
-	FILE_CHECKSUM,
-	FILE_VERSION,
-	FILE_STATUS,
-	FILE_ATTEMPTS,
-	FILE_CLAIMED_BY,
-	FILE_LEASE_UNTIL,
-	FILE_RESULT,
-	FILE_ERROR,
-	FILE_CREATED_AT,
-	FILE_COMPLETED_AT
-};
-
-typedef enum BddFileStatus
-{
-	FILE_PENDING,
-	FILE_PROCESSING,
-	FILE_DONE,
-	FILE_FAILED
-} BddFileStatus;
-
-static const char *const status_names[] = {"pending", "processing", "done", "failed"};
-
-typedef struct BddFile
-{
-	pg_uuid_t id;
-	pg_uuid_t batch;
-	int version;
-	int attempts;
-	BddFileStatus status;
-	char *claimed_by; /* or NULL */
-} BddFile;
+const char *const bdd_file_status_names[] = {"pending", "processing", "done", "failed"};
 
 /* ---------- reading a file ---------- */
 
@@ -98,40 +52,40 @@ parse_status(Datum value)
 {
 	char *name = TextDatumGetCString(value);
 
-	for (int i = 0; i < lengthof(status_names); i++)
-		if (strcmp(name, status_names[i]) == 0)
+	for (int i = 0; i < lengthof(bdd_file_status_names); i++)
+		if (strcmp(name, bdd_file_status_names[i]) == 0)
 			return i;
 	elog(ERROR, "unknown status of a file: %s", name);
-	return FILE_PENDING;
+	return BDD_FILE_PENDING;
 }
 
-static void
-parse_file(HeapTuple tuple, TupleDesc desc, BddFile *file)
+void
+bdd_file_parse(HeapTuple tuple, TupleDesc desc, BddBatchFile *file)
 {
 	Datum value;
 	bool isnull;
 
 #define VALUE(column) heap_getattr(tuple, column, desc, &isnull)
-	file->id = *DatumGetUUIDP(VALUE(FILE_ID));
-	file->batch = *DatumGetUUIDP(VALUE(FILE_BATCH_ID));
-	file->version = DatumGetInt32(VALUE(FILE_VERSION));
-	file->attempts = DatumGetInt32(VALUE(FILE_ATTEMPTS));
-	file->status = parse_status(VALUE(FILE_STATUS));
-	value = VALUE(FILE_CLAIMED_BY);
+	file->id = *DatumGetUUIDP(VALUE(BDD_FILE_COLUMN_ID));
+	file->batch = *DatumGetUUIDP(VALUE(BDD_FILE_COLUMN_BATCH_ID));
+	file->version = DatumGetInt32(VALUE(BDD_FILE_COLUMN_VERSION));
+	file->attempts = DatumGetInt32(VALUE(BDD_FILE_COLUMN_ATTEMPTS));
+	file->status = parse_status(VALUE(BDD_FILE_COLUMN_STATUS));
+	value = VALUE(BDD_FILE_COLUMN_CLAIMED_BY);
 	file->claimed_by = isnull ? NULL : TextDatumGetCString(value);
 #undef VALUE
 }
 
 /* The table's row of the file as the active snapshot shows it. */
 static void
-read_file(Oid relid, const pg_uuid_t *id, BddFile *file)
+read_file(Oid relid, const pg_uuid_t *id, BddBatchFile *file)
 {
 	Relation rel = table_open(relid, AccessShareLock);
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple tuple;
 
-	ScanKeyInit(&key, FILE_ID, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
+	ScanKeyInit(&key, BDD_FILE_COLUMN_ID, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
 	if (!OidIsValid(rel->rd_pkindex))
 		(void) RelationGetIndexList(rel);
 	scan = systable_beginscan(rel, rel->rd_pkindex, true, GetActiveSnapshot(), 1, &key);
@@ -141,13 +95,13 @@ read_file(Oid relid, const pg_uuid_t *id, BddFile *file)
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("file %s does not exist",
 						bdd_uuid_text(id))));
-	parse_file(tuple, RelationGetDescr(rel), file);
+	bdd_file_parse(tuple, RelationGetDescr(rel), file);
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 }
 
-static BddTarget *
-open_files(LOCKMODE lockmode)
+BddTarget *
+bdd_files_open(LOCKMODE lockmode)
 {
 	return bdd_target_open(bdd_catalog_relation("file"), lockmode);
 }
@@ -159,18 +113,18 @@ open_files(LOCKMODE lockmode)
 static void
 begin_looking(void)
 {
-	bdd_read_wait_replayed(open_files(AccessShareLock));
+	bdd_read_wait_replayed(bdd_files_open(AccessShareLock));
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetTransactionSnapshot());
 }
 
 /*
  * What the buffer and this transaction say of the file's version, if anything:
- * the table's row is older.
+ * the table's row is older.  The row is stored in *row, which may be NULL.
  */
-static bool
-read_buffered_row(BddTarget *target, const pg_uuid_t *id, int version,
-				  BddFileStatus *status, BddValues *row)
+bool
+bdd_file_read_buffered(BddTarget *target, const pg_uuid_t *id, int version,
+					   BddFileStatus *status, BddValues *row)
 {
 	BddRows rows = {0};
 	BddValues given;
@@ -180,9 +134,9 @@ read_buffered_row(BddTarget *target, const pg_uuid_t *id, int version,
 
 	(void) bdd_target_find_slot(target);
 	bdd_values_init(target, &given);
-	given.values[FILE_ID - 1] = UUIDPGetDatum(id);
-	given.isnull[FILE_ID - 1] = false;
-	bdd_column_add(given.given, FILE_ID - 1);
+	given.values[BDD_FILE_COLUMN_ID - 1] = UUIDPGetDatum(id);
+	given.isnull[BDD_FILE_COLUMN_ID - 1] = false;
+	bdd_column_add(given.given, BDD_FILE_COLUMN_ID - 1);
 	initStringInfo(&key);
 	hash = bdd_values_key(target, &given, &key);
 	bdd_read_key(target, hash, &key, GetActiveSnapshot(), &rows);
@@ -190,22 +144,14 @@ read_buffered_row(BddTarget *target, const pg_uuid_t *id, int version,
 	{
 		bdd_image_deform(&target->shape, &rows.rows[i].image, given.values,
 						 given.isnull);
-		if (DatumGetInt32(given.values[FILE_VERSION - 1]) != version)
+		if (DatumGetInt32(given.values[BDD_FILE_COLUMN_VERSION - 1]) != version)
 			continue;
-		*status = parse_status(given.values[FILE_STATUS - 1]);
-		*row = given;
+		*status = parse_status(given.values[BDD_FILE_COLUMN_STATUS - 1]);
+		if (row != NULL)
+			*row = given;
 		found = true;
 	}
 	return found;
-}
-
-static bool
-read_buffered(BddTarget *target, const pg_uuid_t *id, int version,
-			  BddFileStatus *status)
-{
-	BddValues ignored;
-
-	return read_buffered_row(target, id, version, status, &ignored);
 }
 
 /*
@@ -215,462 +161,29 @@ read_buffered(BddTarget *target, const pg_uuid_t *id, int version,
 Datum
 bdd_file_is_closed(PG_FUNCTION_ARGS)
 {
-	BddFileStatus status = FILE_PENDING;
+	BddFileStatus status = BDD_FILE_PENDING;
 
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		PG_RETURN_BOOL(false);
 	bdd_check_preloaded();
-	PG_RETURN_BOOL(read_buffered(open_files(AccessShareLock), PG_GETARG_UUID_P(0),
-								 PG_GETARG_INT32(1), &status) &&
-				   status >= FILE_DONE);
-}
-
-/* ---------- add_file ---------- */
-
-typedef struct BddDelivery
-{
-	Datum values[7]; /* id, batch, filename, size, location, checksum, version */
-	char nulls[7];
-} BddDelivery;
-
-static void
-write_file_event(const char *kind, const BddDelivery *delivery)
-{
-	static BddKeptPlan insert = {
-		"INSERT INTO batchdedup.event (file_id, batch_id, kind, payload) VALUES ($1, $2, $8, pg_catalog.jsonb_build_object("
-		"'filename', $3, 'size', $4, 'location', $5, 'checksum', $6, 'version', $7))",
-		8,
-		{UUIDOID, UUIDOID, TEXTOID, INT8OID, TEXTOID, TEXTOID, INT4OID, TEXTOID}};
-	Datum values[8];
-	char nulls[8];
-
-	memcpy(values, delivery->values, sizeof(delivery->values));
-	memcpy(nulls, delivery->nulls, sizeof(delivery->nulls));
-	values[7] = CStringGetTextDatum(kind);
-	nulls[7] = ' ';
-	(void) bdd_plan_run(&insert, values, nulls);
-}
-
-/* False: the batch has a file of that name. */
-static bool
-insert_file(BddDelivery *delivery)
-{
-	static BddKeptPlan insert = {
-		"INSERT INTO batchdedup.file (id, batch_id, filename, size, location, checksum) "
-		"VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (batch_id, filename) DO NOTHING",
-		6,
-		{UUIDOID, UUIDOID, TEXTOID, INT8OID, TEXTOID, TEXTOID}};
-
-	if (bdd_plan_run(&insert, delivery->values,
-					 delivery->nulls) == 0)
-		return false;
-	write_file_event("file_added", delivery);
-	return true;
-}
-
-/*
- * The file of that name; "again": its checksum, or where one is not known its
- * size, says that it is another one now.
- */
-static bool
-find_file(BddDelivery *delivery, BddFile *file, bool *again)
-{
-	static BddKeptPlan select = {
-		"SELECT f.*, CASE WHEN f.checksum IS NOT NULL AND $6 IS NOT NULL THEN f.checksum <> $6 "
-		"ELSE coalesce(f.size <> $4, false) END AS again "
-		"FROM batchdedup.file f WHERE f.batch_id = $2 AND f.filename = $3 AND $1 IS NOT NULL AND ($5 IS NULL OR true) FOR UPDATE",
-		6,
-		{UUIDOID, UUIDOID, TEXTOID, INT8OID, TEXTOID, TEXTOID}};
-	bool isnull;
-
-	if (bdd_plan_run(&select, delivery->values,
-					 delivery->nulls) == 0)
-		return false;
-	parse_file(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, file);
-	*again = DatumGetBool(bdd_spi_value(0, FILE_COMPLETED_AT + 1, &isnull));
-	return true;
-}
-
-/* Keeps what there was of the file, and opens it for its new content. */
-static void
-deliver_again(BddDelivery *delivery, const BddFile *file)
-{
-	static BddKeptPlan keep = {
-		"INSERT INTO batchdedup.file_version (file_id, version, size, location, checksum, status, attempts, claimed_by, result, error, completed_at) "
-		"SELECT id, version, size, location, checksum, coalesce($2, status), attempts, claimed_by, "
-		"CASE WHEN $2 IS NULL THEN result ELSE $3 END, CASE WHEN $2 IS NULL THEN error ELSE $4 END, "
-		"CASE WHEN $2 IS NULL THEN completed_at ELSE $5 END "
-		"FROM batchdedup.file WHERE id = $1",
-		5,
-		{UUIDOID, TEXTOID, JSONBOID, TEXTOID, TIMESTAMPTZOID}};
-	static BddKeptPlan renew = {
-		"WITH b AS (UPDATE batchdedup.batch_row SET reopened_files = reopened_files + 1, "
-		"updated_at = pg_catalog.clock_timestamp() WHERE id = $2) "
-		"UPDATE batchdedup.file SET size = $4, location = coalesce($5, location), checksum = $6, version = $7, status = 'pending', attempts = 0, "
-		"claimed_by = NULL, lease_until = NULL, result = NULL, error = NULL, completed_at = NULL WHERE id = $1 AND filename = $3",
-		7,
-		{UUIDOID, UUIDOID, TEXTOID, INT8OID, TEXTOID, TEXTOID, INT4OID}};
-	BddFileStatus status;
-	BddValues row;
-	Datum values[5] = {delivery->values[0]};
-	char nulls[5] = {' ', 'n', 'n', 'n', 'n'};
-
-	/* What was said of it may be in the buffer only, and will be stale there. */
-	if (read_buffered_row(open_files(AccessShareLock), &file->id, file->version, &status, &row))
-	{
-		static const int columns[] = {FILE_RESULT, FILE_ERROR, FILE_COMPLETED_AT};
-
-		values[1] = CStringGetTextDatum(status_names[status]);
-		nulls[1] = ' ';
-		for (int i = 0; i < lengthof(columns); i++)
-		{
-			values[i + 2] = row.values[columns[i] - 1];
-			nulls[i + 2] = row.isnull[columns[i] - 1] ? 'n' : ' ';
-		}
-	}
-	(void) bdd_plan_run(&keep, values, nulls);
-	delivery->values[6] = Int32GetDatum(file->version + 1);
-	(void) bdd_plan_run(&renew, delivery->values, delivery->nulls);
-	write_file_event("file_reopened", delivery);
-}
-
-/* What is known of the same content now: its place may be another one. */
-static void
-complete_description(BddDelivery *delivery)
-{
-	static BddKeptPlan update = {
-		"UPDATE batchdedup.file SET size = coalesce(size, $4), location = coalesce($5, location), checksum = coalesce(checksum, $6) "
-		"WHERE id = $1 AND (size, location, checksum) IS DISTINCT FROM "
-		"(coalesce(size, $4), coalesce($5, location), coalesce(checksum, $6)) AND batch_id = $2 AND filename = $3",
-		6,
-		{UUIDOID, UUIDOID, TEXTOID, INT8OID, TEXTOID, TEXTOID}};
-
-	(void) bdd_plan_run(&update, delivery->values, delivery->nulls);
-}
-
-static void
-check_takes_files(const BddBatch *batch, bool new_name)
-{
-	if (strcmp(batch->kind, "files") != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("batch \"%s\" is an import", batch->name),
-				 errhint("Write to it with create_writer or write_chunk.")));
-	if (bdd_batch_has_ended(batch) || strcmp(batch->status, "failed") == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("batch \"%s\" is %s", batch->name, batch->status),
-				 errhint("Add the file to another batch.")));
-	if (new_name && batch->uploaded)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the list of files of batch \"%s\" is final", batch->name),
-				 errdetail("complete_upload has been called."),
-				 errhint("Add the file to another batch.")));
-}
-
-/* Takes the file's id of the table. */
-static void
-add_known_file(BddDelivery *delivery, const BddBatch *batch, BddFile *file,
-			   bool again)
-{
-	*DatumGetUUIDP(delivery->values[0]) = file->id;
-	if (again)
-	{
-		check_takes_files(batch, false);
-		deliver_again(delivery, file);
-	}
-	else
-		complete_description(delivery);
-}
-
-static void
-add_file(BddDelivery *delivery)
-{
-	BddBatch batch;
-	BddFile file;
-	bool again;
-
-	bdd_batch_lock(DatumGetUUIDP(delivery->values[1]), true, &batch);
-	for (;;)
-	{
-		if (find_file(delivery, &file, &again))
-		{
-			add_known_file(delivery, &batch, &file, again);
-			return;
-		}
-		check_takes_files(&batch, true);
-		if (insert_file(delivery))
-			return;
-		CHECK_FOR_INTERRUPTS();
-	}
-}
-
-/* add_file(batch, filename, size, location, checksum): the file's id */
-Datum
-bdd_add_file(PG_FUNCTION_ARGS)
-{
-	BddSavedRole saved;
-	BddDelivery delivery;
-	pg_uuid_t *id = bdd_new_uuid();
-
-	bdd_check_argument(fcinfo, 0, "batch");
-	bdd_check_argument(fcinfo, 1, "filename");
-	if (VARSIZE_ANY_EXHDR(PG_GETARG_TEXT_PP(1)) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("filename must not be empty")));
-	memset(delivery.nulls, ' ', sizeof(delivery.nulls));
-	delivery.values[0] = UUIDPGetDatum(id);
-	for (int i = 0; i < 5; i++)
-	{
-		delivery.values[i + 1] = PG_GETARG_DATUM(i);
-		delivery.nulls[i + 1] = PG_ARGISNULL(i) ? 'n' : ' ';
-	}
-	delivery.values[6] = Int32GetDatum(1);
-	bdd_batch_begin(&saved, "add_file()");
-	bdd_read_wait_replayed(open_files(AccessShareLock));
-	add_file(&delivery);
-	bdd_own_end(&saved);
-	PG_RETURN_UUID_P(id);
-}
-
-/* ---------- claim_files ---------- */
-
-typedef struct BddClaim
-{
-	Datum worker;
-	TimestampTz until;
-	int max;
-	Datum *ids; /* of files that are ours */
-	int count;
-	Datum *exhausted; /* files that were tried too often */
-	int exhausted_count;
-} BddClaim;
-
-/* SQL: statuses in which files are handed out; behind the barrier those that were opened again. */
-#define CLAIMABLE "'uploaded', 'scattering', 'scattered', 'gathering', 'gathered'"
-
-/* Batches with open files, in an order that favours none. */
-static Datum
-find_batches(const pg_uuid_t *batch, int *count)
-{
-	static BddKeptPlan select = {
-		"SELECT coalesce(pg_catalog.array_agg(b.id ORDER BY pg_catalog.random()), '{}'), pg_catalog.count(*)::int "
-		"FROM batchdedup.batch_row b "
-		"WHERE b.status IN (" CLAIMABLE ") AND b.kind = 'files' "
-		"AND b.processed_files + b.failed_files < b.total_files AND ($1 IS NULL OR b.id = $1)",
-		1,
-		{UUIDOID}};
-	Datum value = UUIDPGetDatum(batch);
-	char null = batch == NULL ? 'n' : ' ';
-	bool isnull;
-
-	(void) bdd_plan_run(&select, &value, &null);
-	*count = DatumGetInt32(bdd_spi_value(0, 2, &isnull));
-	return bdd_spi_value(0, 1, &isnull);
-}
-
-static Datum
-copy_uuid(Datum value)
-{
-	pg_uuid_t *copy = palloc(sizeof(pg_uuid_t));
-
-	*copy = *DatumGetUUIDP(value);
-	return UUIDPGetDatum(copy);
-}
-
-/*
- * Locks open files of the batches, "share" of each at most, that nobody holds.
- * Completed ones are left out before they are locked, so that their apply
- * is not held up, and once more after: then none can be applied behind our
- * back.
- */
-static void
-take_files(BddClaim *claim, Datum batches, int share)
-{
-	static BddKeptPlan select = {
-		"SELECT f.id, f.version, f.attempts >= f.max_attempts FROM pg_catalog.unnest($1) WITH ORDINALITY AS o (id, place) "
-		"CROSS JOIN LATERAL (SELECT f.id, f.version, f.attempts, b.max_attempts FROM batchdedup.file f JOIN batchdedup.batch_row b ON b.id = f.batch_id "
-		"WHERE f.batch_id = o.id AND f.status IN ('pending', 'processing') AND b.status IN (" CLAIMABLE ") "
-		"AND coalesce(f.lease_until, '-infinity') <= pg_catalog.clock_timestamp() "
-		"AND f.id <> ALL ($4) AND NOT batchdedup.file_is_closed_internal(f.id, f.version) "
-		"ORDER BY coalesce(f.lease_until, '-infinity') LIMIT $2 FOR NO KEY UPDATE OF f SKIP LOCKED) f LIMIT $3",
-		4,
-		{UUIDARRAYOID, INT4OID, INT4OID, UUIDARRAYOID}};
-	Datum values[] = {batches, Int32GetDatum(share), Int32GetDatum(claim->max - claim->count),
-					  bdd_uuid_array(claim->ids, claim->count)};
-	uint64 found = bdd_plan_run(&select, values, NULL);
-	BddTarget *target = open_files(AccessShareLock);
-	bool isnull;
-
-	claim->exhausted = palloc(Max(found, 1) * sizeof(Datum));
-	claim->exhausted_count = 0;
-	for (uint64 i = 0; i < found; i++)
-	{
-		Datum id = bdd_spi_value(i, 1, &isnull);
-		BddFileStatus status = FILE_PENDING;
-
-		if (read_buffered(target, DatumGetUUIDP(id),
-						  DatumGetInt32(bdd_spi_value(i, 2, &isnull)), &status) &&
-			status >= FILE_DONE)
-			continue;
-		if (DatumGetBool(bdd_spi_value(i, 3, &isnull)))
-			claim->exhausted[claim->exhausted_count++] = copy_uuid(id);
-		else
-			claim->ids[claim->count++] = copy_uuid(id);
-	}
-}
-
-/* Files whose last lease has expired, too: nobody will say what became of them. */
-static void
-fail_exhausted(BddClaim *claim)
-{
-	static BddKeptPlan update = {
-		"UPDATE batchdedup.file SET status = 'failed', completed_at = pg_catalog.clock_timestamp(), "
-		"error = pg_catalog.format('lease expired in attempt %s, of %s', attempts, claimed_by) WHERE id = ANY ($1)",
-		1,
-		{UUIDARRAYOID}};
-	Datum ids = bdd_uuid_array(claim->exhausted, claim->exhausted_count);
-
-	if (claim->exhausted_count > 0)
-		(void) bdd_plan_run(&update, &ids, NULL);
-}
-
-/* A fair share of each batch first, then whatever there is. */
-static void
-find_files(BddClaim *claim, const pg_uuid_t *batch)
-{
-	int count;
-	Datum batches = find_batches(batch, &count);
-
-	if (count == 0)
-		return;
-	batches = PointerGetDatum(DatumGetArrayTypePCopy(batches));
-	take_files(claim, batches, (claim->max + count - 1) / count);
-	while (claim->exhausted_count > 0 ||
-		   (claim->count > 0 && claim->count < claim->max && count > 1))
-	{
-		int before = claim->count;
-
-		fail_exhausted(claim);
-		take_files(claim, batches, claim->max);
-		if (claim->count == before && claim->exhausted_count == 0)
-			break;
-	}
-}
-
-/*
- * Marks what was found, and hands it out.  Whoever has the batch's row locked
- * takes the batch to scattering himself, or the next claim does.
- */
-static void
-lease_files(BddClaim *claim, Tuplestorestate *result)
-{
-	static BddKeptPlan update = {
-		"UPDATE batchdedup.file SET status = 'processing', attempts = attempts + 1, claimed_by = $2, lease_until = $3 "
-		"WHERE id = ANY ($1) AND EXISTS (SELECT FROM batchdedup.batch_row b "
-		"WHERE b.id = file.batch_id AND b.status IN (" CLAIMABLE ")) RETURNING *",
-		3,
-		{UUIDARRAYOID, TEXTOID, TIMESTAMPTZOID}};
-	static BddKeptPlan begin = {
-		"UPDATE batchdedup.batch_row SET status = 'scattering' WHERE id IN ("
-		"SELECT b.id FROM batchdedup.batch_row b WHERE b.status = 'uploaded' "
-		"AND b.id IN (SELECT f.batch_id FROM batchdedup.file f WHERE f.id = ANY ($1)) FOR NO KEY UPDATE SKIP LOCKED)",
-		1,
-		{UUIDARRAYOID}};
-	Datum values[] = {bdd_uuid_array(claim->ids, claim->count), claim->worker,
-					  TimestampTzGetDatum(claim->until)};
-
-	if (claim->count == 0)
-		return;
-	(void) bdd_plan_run(&update, values, NULL);
-	for (uint64 i = 0; i < SPI_processed; i++)
-		tuplestore_puttuple(result, SPI_tuptable->vals[i]);
-	(void) bdd_plan_run(&begin, values, NULL);
-}
-
-static void
-check_batch_exists(const pg_uuid_t *id)
-{
-	BddBatch batch;
-
-	if (id != NULL)
-		bdd_batch_read(id, &batch);
-}
-
-/*
- * claim_files(worker, max_files, lease, batch): open files that nobody works
- * on, or whose worker has not been heard of until the end of his lease
- */
-Datum
-bdd_claim_files(PG_FUNCTION_ARGS)
-{
-	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	BddSavedRole saved;
-	BddClaim claim = {0};
-
-	bdd_check_argument(fcinfo, 0, "worker");
-	bdd_check_argument(fcinfo, 1, "number of files");
-	bdd_check_argument(fcinfo, 2, "lease");
-	claim.worker = PG_GETARG_DATUM(0);
-	claim.max = PG_GETARG_INT32(1);
-	claim.until = bdd_lease_end(PG_GETARG_INTERVAL_P(2));
-	if (claim.max < 1 || claim.max > 100000)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("number of files must be between 1 and 100000")));
-	InitMaterializedSRF(fcinfo, 0);
-	bdd_batch_begin(&saved, "claim_files()");
-	bdd_read_wait_replayed(open_files(AccessShareLock));
-	check_batch_exists(PG_ARGISNULL(3) ? NULL : PG_GETARG_UUID_P(3));
-	claim.ids = palloc(claim.max * sizeof(Datum));
-	find_files(&claim, PG_ARGISNULL(3) ? NULL : PG_GETARG_UUID_P(3));
-	lease_files(&claim, result->setResult);
-	bdd_own_end(&saved);
-	return (Datum) 0;
-}
-
-/*
- * renew_lease(file, worker, lease): the worker goes on; false: the file is not
- * his any more
- */
-Datum
-bdd_renew_lease(PG_FUNCTION_ARGS)
-{
-	static BddKeptPlan update = {
-		"UPDATE batchdedup.file SET lease_until = $3 WHERE id = $1 AND claimed_by = $2 AND status = 'processing'",
-		3,
-		{UUIDOID, TEXTOID, TIMESTAMPTZOID}};
-	BddSavedRole saved;
-	Datum values[3];
-	bool renewed;
-
-	bdd_check_argument(fcinfo, 0, "file");
-	bdd_check_argument(fcinfo, 1, "worker");
-	bdd_check_argument(fcinfo, 2, "lease");
-	values[0] = PG_GETARG_DATUM(0);
-	values[1] = PG_GETARG_DATUM(1);
-	values[2] = TimestampTzGetDatum(bdd_lease_end(PG_GETARG_INTERVAL_P(2)));
-	bdd_batch_begin(&saved, "renew_lease()");
-	renewed = bdd_plan_run(&update, values, NULL) > 0;
-	bdd_own_end(&saved);
-	PG_RETURN_BOOL(renewed);
+	PG_RETURN_BOOL(bdd_file_read_buffered(bdd_files_open(AccessShareLock), PG_GETARG_UUID_P(0),
+										  PG_GETARG_INT32(1), &status, NULL) &&
+				   status >= BDD_FILE_DONE);
 }
 
 /* ---------- complete_file, fail_file ---------- */
 
-/* A file that a caller speaks of, with its batch. */
-typedef struct BddSpoken
+/* The file that a call names, with its batch. */
+typedef struct BddFileCall
 {
 	BddTarget *target;
-	BddFile file;
+	BddBatchFile file;
 	BddBatch batch;
 	bool closed; /* it is done already, or was when we looked */
-} BddSpoken;
+} BddFileCall;
 
 static void
-report_delivered_again(const BddFile *file)
+report_delivered_again(const BddBatchFile *file)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -683,26 +196,26 @@ report_delivered_again(const BddFile *file)
  * been replaced.
  */
 static bool
-find_spoken(FunctionCallInfo fcinfo, int version_argument, BddSpoken *spoken)
+find_named_file(FunctionCallInfo fcinfo, int version_argument, BddFileCall *call)
 {
 	Oid relid = bdd_catalog_relation("file");
 	BddFileStatus buffered;
 
-	spoken->target = bdd_target_open(relid, RowExclusiveLock);
-	read_file(relid, PG_GETARG_UUID_P(1), &spoken->file);
-	if (memcmp(&spoken->file.batch, PG_GETARG_UUID_P(0), UUID_LEN) != 0)
+	call->target = bdd_target_open(relid, RowExclusiveLock);
+	read_file(relid, PG_GETARG_UUID_P(1), &call->file);
+	if (memcmp(&call->file.batch, PG_GETARG_UUID_P(0), UUID_LEN) != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the file is of another batch"),
 				 errdetail("It is of batch %s.",
-						   bdd_uuid_text(&spoken->file.batch))));
-	bdd_batch_read(&spoken->file.batch, &spoken->batch);
-	if (read_buffered(spoken->target, &spoken->file.id, spoken->file.version, &buffered))
-		spoken->file.status = buffered;
+						   bdd_uuid_text(&call->file.batch))));
+	bdd_batch_read(&call->file.batch, &call->batch);
+	if (bdd_file_read_buffered(call->target, &call->file.id, call->file.version, &buffered, NULL))
+		call->file.status = buffered;
 	if (!PG_ARGISNULL(version_argument))
-		return PG_GETARG_INT32(version_argument) == spoken->file.version;
-	if (spoken->file.version > 1 && spoken->file.status == FILE_PENDING)
-		report_delivered_again(&spoken->file);
+		return PG_GETARG_INT32(version_argument) == call->file.version;
+	if (call->file.version > 1 && call->file.status == BDD_FILE_PENDING)
+		report_delivered_again(&call->file);
 	return true;
 }
 
@@ -716,7 +229,7 @@ check_batch_goes_on(const BddBatch *batch)
 }
 
 static void
-give(BddValues *row, int column, Datum value, bool isnull)
+set_column(BddValues *row, int column, Datum value, bool isnull)
 {
 	row->values[column - 1] = value;
 	row->isnull[column - 1] = isnull;
@@ -732,26 +245,26 @@ open_files_of(const BddBatch *batch)
 
 /* The file's end, into the buffer; as the owner of our tables. */
 static void
-push_status(BddSpoken *spoken, BddFileStatus status, Datum result,
+push_status(BddFileCall *call, BddFileStatus status, Datum result,
 			bool no_result, Datum error, bool no_error)
 {
 	BddValues row;
 	Oid role;
 	int security;
 
-	bdd_values_init(spoken->target, &row);
+	bdd_values_init(call->target, &row);
 	row.no_defaults = true;
-	give(&row, FILE_ID, UUIDPGetDatum(&spoken->file.id), false);
-	give(&row, FILE_VERSION, Int32GetDatum(spoken->file.version), false);
-	give(&row, FILE_STATUS, CStringGetTextDatum(status_names[status]), false);
-	give(&row, FILE_RESULT, result, no_result);
-	give(&row, FILE_ERROR, error, no_error);
-	give(&row, FILE_COMPLETED_AT, TimestampTzGetDatum(GetCurrentTimestamp()), false);
+	set_column(&row, BDD_FILE_COLUMN_ID, UUIDPGetDatum(&call->file.id), false);
+	set_column(&row, BDD_FILE_COLUMN_VERSION, Int32GetDatum(call->file.version), false);
+	set_column(&row, BDD_FILE_COLUMN_STATUS, CStringGetTextDatum(bdd_file_status_names[status]), false);
+	set_column(&row, BDD_FILE_COLUMN_RESULT, result, no_result);
+	set_column(&row, BDD_FILE_COLUMN_ERROR, error, no_error);
+	set_column(&row, BDD_FILE_COLUMN_COMPLETED_AT, TimestampTzGetDatum(GetCurrentTimestamp()), false);
 	GetUserIdAndSecContext(&role, &security);
-	SetUserIdAndSecContext(spoken->target->owner, security | SECURITY_LOCAL_USERID_CHANGE);
-	bdd_push_values(spoken->target, &row);
+	SetUserIdAndSecContext(call->target->owner, security | SECURITY_LOCAL_USERID_CHANGE);
+	bdd_push_values(call->target, &row);
 	SetUserIdAndSecContext(role, security);
-	bdd_barrier_note(spoken->target->relid, &spoken->batch.id, 1, open_files_of(&spoken->batch));
+	bdd_barrier_note(call->target->relid, &call->batch.id, 1, open_files_of(&call->batch));
 }
 
 /*
@@ -761,7 +274,7 @@ push_status(BddSpoken *spoken, BddFileStatus status, Datum result,
 Datum
 bdd_complete_file(PG_FUNCTION_ARGS)
 {
-	BddSpoken spoken;
+	BddFileCall call;
 	bool is_new;
 
 	bdd_check_argument(fcinfo, 0, "batch");
@@ -770,11 +283,11 @@ bdd_complete_file(PG_FUNCTION_ARGS)
 	PreventCommandDuringRecovery("complete_file()");
 	PreventCommandIfReadOnly("complete_file()");
 	begin_looking();
-	is_new = find_spoken(fcinfo, 3, &spoken) && spoken.file.status != FILE_DONE;
+	is_new = find_named_file(fcinfo, 3, &call) && call.file.status != BDD_FILE_DONE;
 	if (is_new)
 	{
-		check_batch_goes_on(&spoken.batch);
-		push_status(&spoken, FILE_DONE, PG_GETARG_DATUM(2), PG_ARGISNULL(2), (Datum) 0, true);
+		check_batch_goes_on(&call.batch);
+		push_status(&call, BDD_FILE_DONE, PG_GETARG_DATUM(2), PG_ARGISNULL(2), (Datum) 0, true);
 	}
 	PopActiveSnapshot();
 	PG_RETURN_BOOL(is_new);
@@ -785,7 +298,7 @@ bdd_complete_file(PG_FUNCTION_ARGS)
  * attempt.
  */
 static bool
-release_file(const BddFile *file, Datum error)
+release_file(const BddBatchFile *file, Datum error)
 {
 	static BddKeptPlan update = {
 		"UPDATE batchdedup.file SET status = 'pending', error = $4, "
@@ -817,7 +330,7 @@ release_file(const BddFile *file, Datum error)
 Datum
 bdd_fail_file(PG_FUNCTION_ARGS)
 {
-	BddSpoken spoken;
+	BddFileCall call;
 	bool is_new;
 
 	for (int i = 0; i < 4; i++)
@@ -826,17 +339,17 @@ bdd_fail_file(PG_FUNCTION_ARGS)
 	PreventCommandDuringRecovery("fail_file()");
 	PreventCommandIfReadOnly("fail_file()");
 	begin_looking();
-	is_new = find_spoken(fcinfo, 4, &spoken) && spoken.file.status < FILE_DONE;
+	is_new = find_named_file(fcinfo, 4, &call) && call.file.status < BDD_FILE_DONE;
 	if (is_new && !PG_ARGISNULL(5))
-		is_new = spoken.file.claimed_by != NULL &&
-				 strcmp(spoken.file.claimed_by, text_to_cstring(PG_GETARG_TEXT_PP(5))) == 0;
+		is_new = call.file.claimed_by != NULL &&
+				 strcmp(call.file.claimed_by, text_to_cstring(PG_GETARG_TEXT_PP(5))) == 0;
 	if (is_new)
 	{
-		check_batch_goes_on(&spoken.batch);
-		if (PG_GETARG_BOOL(3) && spoken.file.attempts < spoken.batch.max_attempts)
-			is_new = release_file(&spoken.file, PG_GETARG_DATUM(2));
+		check_batch_goes_on(&call.batch);
+		if (PG_GETARG_BOOL(3) && call.file.attempts < call.batch.max_attempts)
+			is_new = release_file(&call.file, PG_GETARG_DATUM(2));
 		else
-			push_status(&spoken, FILE_FAILED, (Datum) 0, true, PG_GETARG_DATUM(2), false);
+			push_status(&call, BDD_FILE_FAILED, (Datum) 0, true, PG_GETARG_DATUM(2), false);
 	}
 	PopActiveSnapshot();
 	PG_RETURN_BOOL(is_new);
@@ -848,7 +361,7 @@ bdd_fail_file(PG_FUNCTION_ARGS)
 static void
 flush_files(void)
 {
-	BddTarget *target = open_files(AccessShareLock);
+	BddTarget *target = bdd_files_open(AccessShareLock);
 	BddSharedSlot *slot = bdd_target_find_slot(target);
 	TimestampTz since = GetCurrentTimestamp();
 
@@ -893,41 +406,4 @@ bdd_retry_files(PG_FUNCTION_ARGS)
 		bdd_batch_settle(bdd_uuid_array(values, 1));
 	bdd_own_end(&saved);
 	PG_RETURN_INT64(count);
-}
-
-/* ---------- reconcile_files ---------- */
-
-/*
- * reconcile_files(batch, listing): what the object store has and the batch does
- * not know ("no row"), and the other way round ("not stored")
- */
-Datum
-bdd_reconcile_files(PG_FUNCTION_ARGS)
-{
-	static BddKeptPlan select = {
-		"SELECT filename, problem FROM ("
-		"SELECT l.name AS filename, 'no row' AS problem FROM pg_catalog.unnest($2) AS l (name) "
-		"WHERE l.name IS NOT NULL EXCEPT SELECT filename, 'no row' FROM batchdedup.file WHERE batch_id = $1 "
-		"UNION ALL (SELECT filename, 'not stored' FROM batchdedup.file WHERE batch_id = $1 "
-		"EXCEPT SELECT l.name, 'not stored' FROM pg_catalog.unnest($2) AS l (name))) d ORDER BY 1",
-		2,
-		{UUIDOID, TEXTARRAYOID}};
-	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	BddSavedRole saved;
-	BddBatch batch;
-	Datum values[2];
-
-	bdd_check_argument(fcinfo, 0, "batch");
-	bdd_check_argument(fcinfo, 1, "listing");
-	values[0] = PG_GETARG_DATUM(0);
-	values[1] = PG_GETARG_DATUM(1);
-	InitMaterializedSRF(fcinfo, 0);
-	bdd_check_preloaded();
-	bdd_own_begin(&saved);
-	bdd_batch_read(PG_GETARG_UUID_P(0), &batch);
-	(void) bdd_plan_run(&select, values, NULL);
-	for (uint64 i = 0; i < SPI_processed; i++)
-		tuplestore_puttuple(result->setResult, SPI_tuptable->vals[i]);
-	bdd_own_end(&saved);
-	return (Datum) 0;
 }

@@ -36,14 +36,13 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "event/event.h"
+#include "event/emit.h"
 
 #include "catalog/pg_type_d.h"
 #include "miscadmin.h"
 #include "sql/spi.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
-#include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(bdd_publish_event);
@@ -51,22 +50,7 @@ PG_FUNCTION_INFO_V1(bdd_expire_events);
 
 /* ---------- publish_event ---------- */
 
-/* Those who read them may rely on who has written them. */
-static const char *const own_kinds[] = {
-	"batch_created",
-	"file_added",
-	"file_reopened",
-	"upload_completed",
-	"status_changed",
-	"file_done",
-	"file_failed",
-	"all_files_done",
-	"instance_finalized",
-	"import_published",
-	"batch_failed",
-	"workers_done",
-};
-
+/* Consumers of a kind of the extension rely on the extension having written the event. */
 static void
 check_kind(const char *kind)
 {
@@ -74,14 +58,12 @@ check_kind(const char *kind)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("kind must not be empty")));
-	for (int i = 0; i < lengthof(own_kinds); i++)
-		if (strcmp(kind, own_kinds[i]) == 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_RESERVED_NAME),
-					 errmsg("events of kind \"%s\" are published by batchdedup itself",
-							kind),
-					 errhint("Choose another kind, for instance \"app.%s\".",
-							 kind)));
+	if (bdd_event_kind_is_own(kind))
+		ereport(ERROR,
+				(errcode(ERRCODE_RESERVED_NAME),
+				 errmsg("events of kind \"%s\" are published by batchdedup itself",
+						kind),
+				 errhint("Choose another kind, for instance \"app.%s\".", kind)));
 }
 
 /* Returns whether the event was added: no other one has its key. */

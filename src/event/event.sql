@@ -34,6 +34,25 @@ COMMENT ON COLUMN batchdedup.event.dumped_xid IS
 SELECT pg_catalog.pg_extension_config_dump('batchdedup.event', '');
 SELECT pg_catalog.pg_extension_config_dump('batchdedup.event_id_seq', '');
 
+-- Adds an event of one of the extension's own kinds; other kinds are refused.
+CREATE FUNCTION batchdedup.event_emit_internal(kind text, batch uuid, file uuid, payload jsonb) RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_event_emit_sql';
+COMMENT ON FUNCTION batchdedup.event_emit_internal IS
+'internal: adds an event of a kind that the extension publishes itself
+kind: one of event_kinds_internal()
+batch: the batch of which it tells; NULL: of none
+file: the file of which it tells; NULL: of none
+payload: more about it';
+
+CREATE FUNCTION batchdedup.event_kinds_internal() RETURNS TABLE (kind text, description text)
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bdd_event_kinds';
+COMMENT ON FUNCTION batchdedup.event_kinds_internal IS
+'internal: the kinds of events that the extension publishes itself
+kind: name of the kind
+description: what such an event says, and with which payload';
+
 -- Tells those who listen, once for a transaction. Not of file_added: that would
 -- be all who add files waiting in their COMMIT for the server's lock of NOTIFY.
 -- Events that were not written by this transaction come from a dump.
@@ -413,7 +432,7 @@ COMMENT ON FUNCTION batchdedup.accept_lost_events IS
     'sets the count of a consumer''s lost events back to zero; returns what it was';
 
 GRANT SELECT ON batchdedup.consumer TO pg_monitor;
-REVOKE ALL ON FUNCTION batchdedup.event_inserted_internal, batchdedup.shard_inserted_internal FROM PUBLIC;
+REVOKE ALL ON FUNCTION batchdedup.event_emit_internal, batchdedup.event_inserted_internal, batchdedup.shard_inserted_internal FROM PUBLIC;
 
 -- Part of grant_batches. A function that is added here is added to both lists.
 REVOKE ALL ON FUNCTION

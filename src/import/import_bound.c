@@ -5,16 +5,17 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "base/base.h"
+#include "import/import_bound.h"
 
 #include "access/relation.h"
-#include "import/import.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
+#include "nodes/pg_list.h"
 #include "parser/parse_node.h"
 #include "parser/parse_utilcmd.h"
 #include "parser/parser.h"
 #include "partitioning/partbounds.h"
+#include "sql/spi.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"

@@ -18,8 +18,9 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "base/base.h"
+#include "import/import_rows.h"
 
+#include "access/htup_details.h"
 #include "access/nbtree.h"
 #include "access/relation.h"
 #include "access/tableam.h"
@@ -35,12 +36,15 @@
 #include "catalog/pg_type_d.h"
 #include "commit/pending.h"
 #include "executor/tuptable.h"
-#include "import/import.h"
+#include "import/import_table.h"
 #include "ingest/push.h"
 #include "miscadmin.h"
+#include "nodes/pg_list.h"
 #include "sql/catalog.h"
+#include "sql/spi.h"
 #include "storage/lmgr.h"
 #include "target/keyorder.h"
+#include "target/target.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"

@@ -24,7 +24,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "base/base.h"
+#include "import/import_table.h"
 
 #include "access/genam.h"
 #include "access/relation.h"
@@ -41,10 +41,11 @@
 #include "commands/defrem.h"
 #include "commands/extension.h"
 #include "fmgr.h"
-#include "import/import.h"
 #include "miscadmin.h"
+#include "nodes/pg_list.h"
 #include "parser/parse_utilcmd.h"
 #include "sql/catalog.h"
+#include "sql/spi.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"

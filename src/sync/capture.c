@@ -23,6 +23,7 @@
  */
 #include "sync/capture.h"
 
+#include "access/htup_details.h"
 #include "access/relation.h"
 #include "access/xact.h"
 #include "base/list.h"
@@ -34,10 +35,13 @@
 #include "fmgr.h"
 #include "ingest/push.h"
 #include "miscadmin.h"
+#include "nodes/pg_list.h"
 #include "sql/catalog.h"
+#include "sql/spi.h"
 #include "sql/statement.h"
 #include "sql/text.h"
 #include "sync/sync_check.h"
+#include "sync/sync_source_sql.h"
 #include "target/target.h"
 #include "target/target_check.h"
 #include "utils/builtins.h"

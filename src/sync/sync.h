@@ -82,14 +82,6 @@ typedef struct BddSyncCounts
 	uint64 refused;
 } BddSyncCounts;
 
-/* What a dead letter says of a row. */
-typedef enum BddSyncDescribe
-{
-	BDD_DESCRIBE_ROW,  /* as a document, and its position */
-	BDD_DESCRIBE_TEXT, /* the same, where it can be no document */
-	BDD_DESCRIBE_KEY   /* its key in the target */
-} BddSyncDescribe;
-
 /* Rows with their descriptor: those of a slice, or its changes. */
 typedef struct BddSyncRows
 {
@@ -98,7 +90,6 @@ typedef struct BddSyncRows
 	uint64 count;
 } BddSyncRows;
 
-/* sync.c */
 extern bool bdd_sync_read(const char *name, BddSync *sync);
 extern void bdd_sync_read_existing(const char *name, BddSync *sync);
 extern void bdd_sync_check_owner(const BddSync *sync);
@@ -109,25 +100,5 @@ extern void bdd_sync_lock(const BddSync *sync, bool session);
 extern void bdd_sync_unlock(const BddSync *sync);
 extern const char *bdd_cursor_kind_name(BddCursorKind kind);
 extern BddCursorKind bdd_cursor_kind(const char *name);
-
-/* sync_sql.c */
-extern char *bdd_sync_sql_read(const BddSync *sync, int watermark, bool bounded);
-extern char *bdd_sync_sql_read_nulls(const BddSync *sync, bool first);
-extern char *bdd_sync_sql_read_null_keys(const BddSync *sync);
-extern char *bdd_sync_sql_read_at(const BddSync *sync, const List *texts);
-extern char *bdd_sync_sql_left(const BddSync *sync, int watermark, bool bounded);
-extern char *bdd_sync_sql_last(const BddSync *sync);
-extern char *bdd_sync_sql_changes(const BddSync *sync, uint32 shape);
-extern char *bdd_sync_sql_missing(const BddSync *sync, bool one_key);
-extern char *bdd_sync_sql_captured(const BddSync *sync, bool after);
-extern char *bdd_sync_sql_captured_rows(const BddSync *sync);
-extern char *bdd_sync_sql_captured_gone(const BddSync *sync);
-extern char *bdd_sync_sql_captured_forget(const BddSync *sync);
-extern char *bdd_sync_sql_update(const BddSync *sync, uint32 shape);
-extern char *bdd_sync_sql_insert(const BddSync *sync, uint32 shape);
-extern char *bdd_sync_sql_delete(const BddSync *sync, uint32 shape);
-extern char *bdd_sync_sql_upsert_buffered(const BddSync *sync, uint32 shape);
-extern char *bdd_sync_sql_delete_buffered(const BddSync *sync, uint32 shape);
-extern char *bdd_sync_sql_describe(const BddSync *sync, BddSyncDescribe what, uint32 shape);
 
 #endif /* BDD_SYNC_H */

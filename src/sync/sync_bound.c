@@ -73,9 +73,6 @@
  * which none of the holders can have read the clock.  pg_stat_activity may lag
  * behind, and then shows older times, which do no harm.
  *
- * A moment is kept as text between runs.  Its numbers mean something as long as
- * the server's shared memory lives, so an incarnation is written beside them.
- *
  *-------------------------------------------------------------------------
  */
 #include "sync/sync_bound.h"
@@ -97,6 +94,7 @@
 #include "utils/builtins.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
+#include "utils/wait_event.h"
 
 /* For what other processors have written before the moment to be seen here. */
 #define SETTLE_US 100
@@ -105,25 +103,11 @@
 #define QUIET_MS 200
 
 #define MAX_DELAY_MS 10
-#define SHOWN_HOLDERS 5
-#define TEXT_VERSION 1
-
-/* What pg_stat_activity knows of a process. */
-typedef struct Status
-{
-	bool known;
-	int changes; /* counts what it reports */
-	BackendType type;
-	BackendState state;
-	TimestampTz process; /* when it started; 0 below: not known */
-	TimestampTz transaction;
-	TimestampTz statement;
-} Status;
 
 /* A process, looked at. */
 typedef struct Look
 {
-	Status status;
+	BddProcessStatus status;
 	bool same_status; /* it has reported nothing until "lxid" was read */
 	int pid;
 	bool gone;
@@ -142,12 +126,11 @@ typedef enum Sign
 	SIGN_OF_ALL   /* and it is in nothing that could have done so before */
 } Sign;
 
-PG_FUNCTION_INFO_V1(bdd_sync_holders);
-
 /* ---------- moments ---------- */
 
-static BddMoment *
-new_moment(int size)
+/* A moment that nothing keeps from being over. */
+BddMoment *
+bdd_moment_new(int size)
 {
 	BddMoment *moment = palloc0(sizeof(BddMoment));
 
@@ -156,9 +139,10 @@ new_moment(int size)
 	return moment;
 }
 
-static void
-add_holder(BddMoment *moment, bool is_process, int backend, uint32 id,
-		   TimestampTz since)
+/* Adds what keeps the moment from being over. */
+void
+bdd_moment_add_holder(BddMoment *moment, bool is_process, int backend, uint32 id,
+					  TimestampTz since)
 {
 	BddHolder holder = {is_process, backend, id, since};
 
@@ -177,8 +161,8 @@ add_holder(BddMoment *moment, bool is_process, int backend, uint32 id,
  * Reads it by the protocol of the server.  If the process is writing it just
  * then, it is not known, this time.
  */
-static void
-read_status(int backend, int pid, Status *status)
+void
+bdd_process_status(int backend, int pid, BddProcessStatus *status)
 {
 	volatile PgBackendStatus *entry = bdd_backend_status(backend);
 	int before;
@@ -199,7 +183,7 @@ read_status(int backend, int pid, Status *status)
 }
 
 static bool
-has_reported(int backend, const Status *status)
+has_reported(int backend, const BddProcessStatus *status)
 {
 	volatile PgBackendStatus *entry = bdd_backend_status(backend);
 
@@ -213,7 +197,7 @@ look_at_process(int backend, int pid, Look *look)
 {
 	PGPROC *proc = bdd_backend_proc(backend);
 
-	read_status(backend, pid, &look->status);
+	bdd_process_status(backend, pid, &look->status);
 	look->pid = pid;
 	look->gone = true;
 	if (proc == NULL)
@@ -312,7 +296,7 @@ find_sign(const Look *look, TimestampTz at)
 
 /* Before which its open transaction has not read the clock; 0: not known. */
 static TimestampTz
-transaction_since(const Status *status)
+transaction_since(const BddProcessStatus *status)
 {
 	if (!status->known)
 		return 0;
@@ -323,7 +307,7 @@ transaction_since(const Status *status)
 static TimestampTz
 process_since(const Look *look)
 {
-	const Status *status = &look->status;
+	const BddProcessStatus *status = &look->status;
 	TimestampTz statement = status->statement != 0 ? status->statement :
 													 status->process;
 
@@ -413,7 +397,7 @@ add_prepared(BddMoment *moment)
 
 	for (int i = 0; i < count; i++)
 		if (!has_prepared(moment, xids[i]) && !has_ended(BDD_PREPARED, xids[i]))
-			add_holder(moment, false, BDD_PREPARED, xids[i], 0);
+			bdd_moment_add_holder(moment, false, BDD_PREPARED, xids[i], 0);
 	pfree(xids);
 }
 
@@ -496,7 +480,7 @@ bdd_moment_take(void)
 	BddMoment *moment;
 
 	bdd_check_preloaded();
-	moment = new_moment(MaxBackends);
+	moment = bdd_moment_new(MaxBackends);
 	moment->at = GetCurrentTimestamp();
 	pg_usleep(SETTLE_US);
 	pg_memory_barrier();
@@ -505,7 +489,7 @@ bdd_moment_take(void)
 		PGPROC *proc = bdd_backend_proc(i);
 
 		if (proc != NULL && proc != MyProc)
-			add_holder(moment, true, i, (uint32) proc->pid, 0);
+			bdd_moment_add_holder(moment, true, i, (uint32) proc->pid, 0);
 	}
 	/* There may be nobody else but prepared transactions. */
 	add_prepared(moment);
@@ -552,258 +536,13 @@ bdd_moment_take_sequence(Oid sequence, int64 *last_value, bool *called)
 	SET_LOCKTAG_RELATION(tag, MyDatabaseId, sequence);
 	users = GetLockConflicts(&tag, ShareLock, &count);
 
-	moment = new_moment(count);
+	moment = bdd_moment_new(count);
 	moment->at = GetCurrentTimestamp();
 	moment->of_sequence = true;
 	moment->called = *called;
 	moment->last_value = *last_value;
 	for (int i = 0; i < count; i++)
-		add_holder(moment, false, bdd_vxid_backend(users[i]),
-				   users[i].localTransactionId, 0);
+		bdd_moment_add_holder(moment, false, bdd_vxid_backend(users[i]),
+							  users[i].localTransactionId, 0);
 	return moment;
-}
-
-/* ---------- as text ---------- */
-
-/*
- * Numbers with spaces between them: what must be the same for the rest to mean
- * anything, the moment itself, how many hold it, and these.
- */
-char *
-bdd_moment_out(const BddMoment *moment)
-{
-	StringInfoData text;
-
-	initStringInfo(&text);
-	appendStringInfo(&text, "%d " INT64_FORMAT " %u " INT64_FORMAT " %d %d " INT64_FORMAT " %d",
-					 TEXT_VERSION, bdd_registry->incarnation, MyDatabaseId,
-					 moment->at, moment->of_sequence, moment->called,
-					 moment->last_value, moment->count);
-	for (int i = 0; i < moment->count; i++)
-	{
-		const BddHolder *holder = &moment->holders[i];
-
-		appendStringInfo(&text, " %d %d %u " INT64_FORMAT, holder->is_process,
-						 holder->backend, holder->id, holder->since);
-	}
-	return text.data;
-}
-
-static void
-report_malformed(void)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
-			 errmsg("this is not a moment of a sync")));
-}
-
-/* The next number of the text, which must be in the range. */
-static int64
-read_number(const char **text, int64 min, int64 max)
-{
-	char *end;
-	int64 number;
-
-	errno = 0;
-	number = strtoll(*text, &end, 10);
-	if (end == *text || errno != 0 || number < min || number > max ||
-		(*end != ' ' && *end != '\0'))
-		report_malformed();
-	*text = end;
-	return number;
-}
-
-static void
-read_holder(const char **text, BddMoment *moment)
-{
-	bool is_process = read_number(text, 0, 1) != 0;
-	int64 backend = read_number(text, is_process ? BDD_FIRST_BACKEND : BDD_PREPARED,
-								BDD_FIRST_BACKEND + MaxBackends - 1);
-	int64 id = read_number(text, 1, PG_UINT32_MAX);
-	int64 since = read_number(text, PG_INT64_MIN, PG_INT64_MAX);
-
-	add_holder(moment, is_process, (int) backend, (uint32) id, since);
-}
-
-/*
- * The moment that was written as this text.  NULL: it was NULL, or means
- * nothing now, because the server has started anew or the text comes from
- * another database.
- */
-BddMoment *
-bdd_moment_in(const char *text)
-{
-	BddMoment *moment;
-	int count;
-
-	bdd_check_preloaded();
-	if (text == NULL ||
-		read_number(&text, 0, PG_INT32_MAX) != TEXT_VERSION ||
-		read_number(&text, PG_INT64_MIN, PG_INT64_MAX) != bdd_registry->incarnation ||
-		read_number(&text, 0, PG_UINT32_MAX) != MyDatabaseId)
-		return NULL;
-	moment = new_moment(0);
-	moment->at = read_number(&text, PG_INT64_MIN, PG_INT64_MAX);
-	moment->of_sequence = read_number(&text, 0, 1) != 0;
-	moment->called = read_number(&text, 0, 1) != 0;
-	moment->last_value = read_number(&text, PG_INT64_MIN, PG_INT64_MAX);
-	count = (int) read_number(&text, 0, PG_INT32_MAX);
-	for (int i = 0; i < count; i++)
-		read_holder(&text, moment);
-	if (*text != '\0')
-		report_malformed();
-	return moment;
-}
-
-/* ---------- for a human ---------- */
-
-static const char *
-state_name(BackendState state)
-{
-	switch (state)
-	{
-		case STATE_IDLE:
-			return "idle";
-		case STATE_RUNNING:
-		case STATE_FASTPATH:
-			return "active";
-		case STATE_IDLEINTRANSACTION:
-			return "idle in transaction";
-		case STATE_IDLEINTRANSACTION_ABORTED:
-			return "idle in transaction (aborted)";
-		default:
-			return NULL;
-	}
-}
-
-/*
- * As "pid 123 (idle in transaction since ...)", as far as that is known, and
- * the session's user might see it in pg_stat_activity.
- */
-static char *
-describe_process(int backend, int pid)
-{
-	Status status;
-	TimestampTz since;
-	const char *state;
-
-	read_status(backend, pid, &status);
-	state = status.known ? state_name(status.state) : NULL;
-	since = status.transaction != 0 ? status.transaction : status.statement;
-	if (state == NULL || since == 0 ||
-		!has_privs_of_role(GetSessionUserId(), ROLE_PG_READ_ALL_STATS))
-		return psprintf("pid %d", pid);
-	return psprintf("pid %d (%s since %s)", pid, state, timestamptz_to_str(since));
-}
-
-/* NULL: it has ended. */
-static char *
-describe_prepared(TransactionId xid)
-{
-	static BddKeptPlan plan = {
-		"SELECT gid FROM pg_catalog.pg_prepared_xacts"
-		" WHERE transaction OPERATOR(pg_catalog.=) $1",
-		1,
-		{XIDOID}};
-	Datum value = TransactionIdGetDatum(xid);
-	MemoryContext caller = CurrentMemoryContext;
-	char *description = NULL;
-	bool isnull;
-
-	bdd_spi_connect();
-	if (bdd_plan_run(&plan, &value, NULL) > 0)
-	{
-		Datum gid = bdd_spi_value(0, 1, &isnull);
-		MemoryContext mine = MemoryContextSwitchTo(caller);
-
-		description = psprintf("prepared transaction \"%s\"", TextDatumGetCString(gid));
-		MemoryContextSwitchTo(mine);
-	}
-	bdd_spi_finish();
-	return description;
-}
-
-/* Which prepared transaction had this virtual id, if any. */
-static TransactionId
-prepared_xid(VirtualTransactionId vxid)
-{
-	TransactionId xid = InvalidTransactionId;
-
-	LWLockAcquire(TwoPhaseStateLock, LW_SHARED);
-	for (int i = 0; i < max_prepared_xacts; i++)
-		if (VirtualTransactionIdEquals(bdd_prepared_vxid(&PreparedXactProcs[i]), vxid))
-			xid = PreparedXactProcs[i].xid;
-	LWLockRelease(TwoPhaseStateLock);
-	return xid;
-}
-
-static char *
-describe_transaction(int backend, LocalTransactionId id)
-{
-	PGPROC *proc = bdd_backend_proc(backend);
-	LocalTransactionId lxid = InvalidLocalTransactionId;
-	TransactionId xid;
-	int pid = 0;
-
-	if (proc != NULL)
-	{
-		LWLockAcquire(&proc->fpInfoLock, LW_SHARED);
-		lxid = proc->fpLocalTransactionId;
-		pid = proc->pid;
-		LWLockRelease(&proc->fpInfoLock);
-	}
-	if (lxid == id)
-		return describe_process(backend, pid);
-	xid = prepared_xid(bdd_make_vxid(backend, id));
-	return TransactionIdIsValid(xid) ? describe_prepared(xid) : NULL;
-}
-
-static char *
-describe_holder(const BddHolder *holder)
-{
-	if (holder->is_process)
-		return describe_process(holder->backend, (int) holder->id);
-	if (holder->backend == BDD_PREPARED)
-		return describe_prepared(holder->id);
-	return describe_transaction(holder->backend, holder->id);
-}
-
-/* Who holds it, as of the last look; NULL: nobody.  Needs a snapshot. */
-char *
-bdd_moment_holders(const BddMoment *moment)
-{
-	StringInfoData text;
-	int shown = 0;
-	int i;
-
-	initStringInfo(&text);
-	for (i = 0; i < moment->count && shown < SHOWN_HOLDERS; i++)
-	{
-		char *description = describe_holder(&moment->holders[i]);
-
-		if (description != NULL)
-			appendStringInfo(&text, "%s%s", shown++ > 0 ? ", " : "", description);
-	}
-	if (i < moment->count)
-		appendStringInfo(&text, " and %d more", moment->count - i);
-	return text.len > 0 ? text.data : NULL;
-}
-
-/* sync_holders_internal(text): who holds that moment now. */
-Datum
-bdd_sync_holders(PG_FUNCTION_ARGS)
-{
-	BddMoment *moment;
-	char *holders;
-
-	bdd_check_preloaded();
-	if (PG_ARGISNULL(0))
-		PG_RETURN_NULL();
-	moment = bdd_moment_in(text_to_cstring(PG_GETARG_TEXT_PP(0)));
-	if (moment == NULL || bdd_moment_is_over(moment))
-		PG_RETURN_NULL();
-	holders = bdd_moment_holders(moment);
-	if (holders == NULL)
-		PG_RETURN_NULL();
-	PG_RETURN_TEXT_P(cstring_to_text(holders));
 }

@@ -10,7 +10,10 @@
 
 #include "base/base.h"
 
+#include "base/compat.h"
 #include "datatype/timestamp.h"
+#include "miscadmin.h"
+#include "utils/backend_status.h"
 
 /* What keeps a moment from being over. */
 typedef struct BddHolder
@@ -35,14 +38,28 @@ typedef struct BddMoment
 	BddHolder *holders;
 } BddMoment;
 
+/* What pg_stat_activity knows of a process. */
+typedef struct BddProcessStatus
+{
+	bool known;
+	int changes; /* counts what it reports */
+	BackendType type;
+	BackendState state;
+	TimestampTz process; /* when it started; 0 below: not known */
+	TimestampTz transaction;
+	TimestampTz statement;
+} BddProcessStatus;
+
+extern BddMoment *bdd_moment_new(int size);
+extern void bdd_moment_add_holder(BddMoment *moment, bool is_process, int backend,
+								  uint32 id, TimestampTz since);
+extern void bdd_process_status(int backend, int pid, BddProcessStatus *status);
+
 extern BddMoment *bdd_moment_take(void);
 extern BddMoment *bdd_moment_take_sequence(Oid sequence, int64 *last_value,
 										   bool *called);
 extern bool bdd_moment_is_over(BddMoment *moment);
 extern bool bdd_moment_wait(BddMoment *moment, int timeout_ms);
 extern bool bdd_moment_bound(const BddMoment *moment, TimestampTz *bound);
-extern char *bdd_moment_out(const BddMoment *moment);
-extern BddMoment *bdd_moment_in(const char *text);
-extern char *bdd_moment_holders(const BddMoment *moment);
 
 #endif /* BDD_SYNC_BOUND_H */

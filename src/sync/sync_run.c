@@ -23,17 +23,23 @@
 #include "base/loaded.h"
 #include "buffer/progress.h"
 #include "catalog/pg_type.h"
+#include "catalog/pg_type_d.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
+#include "nodes/pg_list.h"
 #include "sql/attempt.h"
+#include "sql/spi.h"
 #include "storage/latch.h"
 #include "sync/capture.h"
 #include "sync/change_log.h"
 #include "sync/sync.h"
 #include "sync/sync_bound.h"
 #include "sync/sync_check.h"
+#include "sync/sync_lag.h"
+#include "sync/sync_reach.h"
 #include "sync/sync_slice.h"
+#include "sync/sync_source_sql.h"
 #include "target/options.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
@@ -47,13 +53,6 @@
 #include "utils/wait_event.h"
 
 PG_FUNCTION_INFO_V1(bdd_run_sync);
-
-/*
- * So long a run waits for transactions that are open when it begins; in steps,
- * for these are transactions themselves, and two runs would wait for each other.
- */
-#define PATIENCE_MS 1000
-#define STEP_MS 20
 
 typedef enum BddPhase
 {
@@ -78,15 +77,13 @@ typedef struct BddRun
 	BddSync *sync;               /* as it was at the start, for the lock */
 	TimestampTz started;
 	BddPhase phase;
-	bool begun;         /* the sync has been read */
-	bool not_committed; /* the last transaction failed at its very end */
-	List *watermark;    /* dry run: how far it is */
-	bool complete;      /* dry run: the same */
-	char *bound;        /* up to where this run reads */
-	char *moment;       /* that this run waits for; NULL: none yet */
-	bool waits;         /* another step is to come */
-	List *after;        /* key of the last row of this phase */
-	int64 kept;         /* rows that could not be removed */
+	bool begun;           /* the sync has been read */
+	bool not_committed;   /* the last transaction failed at its very end */
+	List *watermark;      /* dry run: how far it is */
+	bool complete;        /* dry run: the same */
+	BddBoundSearch reach; /* up to where this run reads */
+	List *after;          /* key of the last row of this phase */
+	int64 kept;           /* rows that could not be removed */
 	bool paused;
 	int64 run_id; /* 0: nothing found yet */
 	int day;      /* for which the log has a partition */
@@ -222,375 +219,6 @@ in_transaction(BddRun *run, void (*work)(BddRun *run), bool repeatable)
 		return commit(run);
 	SPI_rollback();
 	return error;
-}
-
-/* ---------- up to where ---------- */
-
-static char *
-timestamp_text(TimestampTz at)
-{
-	return pstrdup(timestamptz_to_str(at));
-}
-
-/* "at" less the lag, and less what the column's precision may round away. */
-static TimestampTz
-less_lag(const BddSync *sync, TimestampTz at)
-{
-	Datum value = DirectFunctionCall2(timestamptz_mi_interval, TimestampTzGetDatum(at),
-									  IntervalPGetDatum(sync->lag));
-	int64 rounding = 0;
-	int32 typmod;
-	Oid type;
-	Oid collation;
-
-	get_atttypetypmodcoll(sync->source, get_attnum(sync->source, linitial(sync->position)),
-						  &type, &typmod, &collation);
-	if (typmod >= 0 && typmod < 6)
-		for (rounding = 500000; typmod > 0; typmod--)
-			rounding /= 10;
-	return DatumGetTimestampTz(value) - rounding;
-}
-
-/* The bound in the form of the cursor's type. */
-static char *
-as_cursor(const BddSync *sync, TimestampTz at)
-{
-	Oid type = getBaseType(linitial_oid(sync->position_types));
-	Datum value = TimestampTzGetDatum(at);
-
-	if (type == TIMESTAMPOID)
-		return DatumGetCString(
-			DirectFunctionCall1(timestamp_out, DirectFunctionCall1(timestamptz_timestamp, value)));
-	if (type == DATEOID)
-	{
-		/* That day may not be over. */
-		DateADT date = DatumGetDateADT(DirectFunctionCall1(timestamptz_date, value)) - 1;
-
-		return DatumGetCString(DirectFunctionCall1(date_out, DateADTGetDatum(date)));
-	}
-	return DatumGetCString(DirectFunctionCall1(timestamptz_out, value));
-}
-
-static void
-tell_holders(BddRun *run, const BddMoment *moment)
-{
-	char *holders = bdd_moment_holders(moment);
-
-	if (holders != NULL)
-		ereport(NOTICE,
-				(errmsg("sync \"%s\" does not read what transactions that are still open may write", run->name),
-				 errdetail("It is held back by %s.", holders)));
-}
-
-/* False: not yet, and if the run has patience left, another step is to come. */
-static bool
-is_over_soon(BddRun *run, BddMoment *moment)
-{
-	run->waits = false;
-	if (bdd_moment_wait(moment, STEP_MS))
-		return true;
-	if (!TimestampDifferenceExceeds(run->started, GetCurrentTimestamp(), PATIENCE_MS))
-	{
-		run->moment = MemoryContextStrdup(run->context, bdd_moment_out(moment));
-		run->waits = true;
-	}
-	return false;
-}
-
-/*
- * Before the bound of an earlier run: what has been written since may be behind
- * the watermark, by how much nobody knows.  To read a row again does no harm.
- */
-static void
-check_clock(BddRun *run, BddSync *sync)
-{
-	static BddKeptPlan reset = {
-		"UPDATE batchdedup.sync_row SET watermark = NULL WHERE id = $1", 1, {INT4OID}};
-	Datum values[] = {Int32GetDatum(sync->id)};
-	TimestampTz now = less_lag(sync, GetCurrentTimestamp());
-
-	if (sync->bound == NULL || DatumGetTimestampTz(DirectFunctionCall3(
-								   timestamptz_in, CStringGetDatum(sync->bound),
-								   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1))) <= now)
-		return;
-	ereport(WARNING,
-			(errmsg("the clock has been set back since sync \"%s\" has read up to %s", run->name, sync->bound),
-			 errdetail("Everything is read again.")));
-	sync->bound = NULL;
-	sync->moment = NULL;
-	(void) bdd_plan_run(&reset, values, NULL);
-}
-
-/*
- * The bound of a clock: a moment before which nobody can write any more.  One
- * that an earlier run has remembered may be over by now.
- */
-static void
-find_clock(BddRun *run, BddSync *sync)
-{
-	BddMoment *before;
-	BddMoment *moment = run->moment != NULL ? bdd_moment_in(run->moment) : bdd_moment_take();
-	TimestampTz bound = DT_NOBEGIN;
-	TimestampTz at;
-
-	check_clock(run, sync);
-	before = bdd_moment_in(sync->moment);
-	if (is_over_soon(run, moment))
-		sync->moment = NULL;
-	else if (run->waits)
-		return;
-	else
-	{
-		tell_holders(run, moment);
-		if (before != NULL && bdd_moment_is_over(before))
-		{
-			if (bdd_moment_bound(before, &at))
-				bound = at;
-			before = NULL;
-		}
-		sync->moment = bdd_moment_out(before != NULL ? before : moment);
-	}
-	if (bdd_moment_bound(moment, &at))
-		bound = Max(bound, at);
-	if (bound != DT_NOBEGIN)
-		sync->bound = as_cursor(sync, less_lag(sync, bound));
-}
-
-/*
- * Values that it gives once more would be behind the watermark.  What was known
- * of them before holds no longer.
- */
-static void
-check_set_back(BddSync *sync, int64 last)
-{
-	char *watermark = sync->watermark != NIL ? linitial(sync->watermark) : NULL;
-
-	if (watermark != NULL && strtoll(watermark, NULL, 10) > last)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("sequence \"%s\" has been set back to " INT64_FORMAT ", and sync \"%s\" has read up to %s",
-						get_rel_name(sync->sequence), last, sync->name, watermark),
-				 errdetail("Rows that get numbers below that would be missed."),
-				 errhint("SELECT batchdedup.reset_watermark(%s); reads all rows once more.",
-						 quote_literal_cstr(sync->name))));
-	if (sync->bound != NULL && strtoll(sync->bound, NULL, 10) > last)
-	{
-		sync->bound = NULL;
-		sync->moment = NULL;
-	}
-}
-
-static void
-find_sequence(BddRun *run, BddSync *sync)
-{
-	BddMoment *before;
-	BddMoment *moment;
-	int64 last;
-	bool called;
-
-	bdd_sync_check_sequence(sync);
-	moment = run->moment != NULL ? bdd_moment_in(run->moment) :
-								   bdd_moment_take_sequence(sync->sequence, &last, &called);
-	last = moment->last_value;
-	called = moment->called;
-	check_set_back(sync, called ? last : last - 1);
-	before = bdd_moment_in(sync->moment);
-	if (before != NULL && before->last_value > last)
-		before = NULL;
-	if (!called)
-		return;
-	if (is_over_soon(run, moment))
-	{
-		sync->moment = NULL;
-		sync->bound = psprintf(INT64_FORMAT, last);
-		return;
-	}
-	if (run->waits)
-		return;
-	tell_holders(run, moment);
-	if (before == NULL || bdd_moment_is_over(before))
-	{
-		if (before != NULL)
-			sync->bound = psprintf(INT64_FORMAT, before->last_value);
-		before = moment;
-	}
-	sync->moment = bdd_moment_out(before);
-}
-
-/* The highest value that is there, as text; NULL: there is none. */
-static char *
-highest_value(BddSync *sync)
-{
-	BddSavedRole saved;
-	char *value = NULL;
-
-	bdd_sync_become(sync, &saved);
-	bdd_exact_output();
-	if (bdd_spi_run(bdd_sync_sql_last(sync), 0, NULL, NULL, NULL) > 0)
-		value = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
-	bdd_restore_role(&saved);
-	return value;
-}
-
-static bool
-is_time(Oid type)
-{
-	return type == TIMESTAMPTZOID || type == TIMESTAMPOID || type == DATEOID;
-}
-
-/*
- * Of a cursor that nobody knows: what is older than the lag.  Where values are
- * no times, those that were there so long ago.
- */
-static void
-find_other(BddRun *run, BddSync *sync)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz limit = less_lag(sync, now);
-
-	if (is_time(getBaseType(linitial_oid(sync->position_types))))
-	{
-		sync->bound = as_cursor(sync, limit);
-		return;
-	}
-	if (sync->moment != NULL && sync->moment_value != NULL &&
-		DatumGetTimestampTz(DirectFunctionCall3(timestamptz_in, CStringGetDatum(sync->moment),
-												ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1))) <=
-			limit)
-	{
-		sync->bound = sync->moment_value;
-		sync->moment = NULL;
-	}
-	if (sync->moment == NULL)
-	{
-		sync->moment = timestamp_text(now);
-		sync->moment_value = highest_value(sync);
-	}
-}
-
-/*
- * Rows that wait in the buffer are brought into the tables first.  False: they
- * stay there, because the target is paused.
- */
-static bool
-flush_if_target(Oid relid)
-{
-	static BddKeptPlan flush = {
-		"SELECT batchdedup.flush($1)", 1, {REGCLASSOID}};
-	Datum values[] = {ObjectIdGetDatum(relid)};
-	BddOptions options;
-
-	if (!bdd_options_read(relid, &options))
-		return true;
-	if (options.paused)
-		return false;
-	(void) bdd_plan_run_own(&flush, values, NULL);
-	return true;
-}
-
-static void
-save_bound(const BddSync *sync)
-{
-	static BddKeptPlan update = {
-		"UPDATE batchdedup.sync_row SET bound = $2, moment = $3, moment_value = $4 WHERE id = $1 "
-		"AND (bound, moment, moment_value) IS DISTINCT FROM ($2, $3, $4)",
-		4,
-		{INT4OID, TEXTOID, TEXTOID, TEXTOID}};
-	char nulls[] = "    ";
-	Datum values[] = {Int32GetDatum(sync->id),
-					  bdd_text_or_null(sync->bound, &nulls[1]),
-					  bdd_text_or_null(sync->moment, &nulls[2]),
-					  bdd_text_or_null(sync->moment_value, &nulls[3])};
-
-	(void) bdd_plan_run_own(&update, values, nulls);
-}
-
-/*
- * Runs that have not come to their end, nor to an error: their server or
- * process was gone.  We have the lock, so no run goes on.
- */
-static void
-close_runs(const BddSync *sync)
-{
-	static BddKeptPlan update = {
-		"UPDATE batchdedup.sync_run_row SET finished_at = pg_catalog.clock_timestamp(), "
-		"error = '57P01: the run was ended from outside' WHERE sync = $1 AND finished_at IS NULL",
-		1,
-		{TEXTOID}};
-	Datum values[] = {CStringGetTextDatum(sync->name)};
-
-	(void) bdd_plan_run_own(&update, values, NULL);
-}
-
-static void
-find_bound(BddRun *run)
-{
-	BddSync sync;
-	BddSavedRole saved;
-	char *bound;
-
-	bdd_sync_read_existing(run->name, &sync);
-	bdd_sync_check_still(&sync);
-	bound = sync.bound;
-	bdd_become_extension_owner(&saved);
-	bdd_exact_output();
-	switch (sync.kind)
-	{
-		case BDD_CURSOR_CLOCK:
-			find_clock(run, &sync);
-			break;
-		case BDD_CURSOR_SEQUENCE:
-			find_sequence(run, &sync);
-			break;
-		case BDD_CURSOR_OTHER:
-			find_other(run, &sync);
-			break;
-		default:
-			break;
-	}
-	bdd_restore_role(&saved);
-	if (run->waits)
-		return;
-	if (!flush_if_target(sync.source) && sync.kind != BDD_CURSOR_OTHER)
-	{
-		ereport(NOTICE,
-				(errmsg("sync \"%s\" does not read what waits in the buffer of its source, which is paused", run->name)));
-		sync.bound = bound;
-	}
-	if (OidIsValid(sync.captured))
-		(void) flush_if_target(sync.captured);
-	if (!run->dry_run)
-	{
-		(void) flush_if_target(sync.target);
-		save_bound(&sync);
-		close_runs(&sync);
-	}
-	run->bound = sync.bound == NULL ? NULL : MemoryContextStrdup(run->context, sync.bound);
-}
-
-/* ---------- how much is left ---------- */
-
-/* As the planner estimates it. */
-static int64
-estimate_left(BddSync *sync)
-{
-	Oid types[INDEX_MAX_KEYS + 1];
-	Datum values[INDEX_MAX_KEYS + 1];
-	int count;
-	BddSavedRole saved;
-	char *plan;
-	char *rows;
-
-	bdd_sync_become(sync, &saved);
-	count = bdd_slice_bounded(sync, sync->position, sync->watermark, sync->bound, types, values);
-	(void) bdd_spi_run(
-		psprintf("EXPLAIN (FORMAT JSON) %s",
-				 bdd_sync_sql_left(sync, list_length(sync->watermark), sync->bound != NULL)),
-		count, types, values, NULL);
-	plan = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
-	bdd_restore_role(&saved);
-	rows = strstr(plan, "\"Plan Rows\": ");
-	return rows == NULL ? 0 : strtoll(rows + strlen("\"Plan Rows\": "), NULL, 10);
 }
 
 /* ---------- a slice ---------- */
@@ -850,7 +478,7 @@ begin_slice(BddRun *run, BddSync *sync)
 	bdd_sync_check_still(sync);
 	if (sync->paused)
 		return false;
-	sync->bound = run->bound;
+	sync->bound = run->reach.bound;
 	if (run->dry_run && run->begun)
 	{
 		sync->watermark = run->watermark;
@@ -860,7 +488,7 @@ begin_slice(BddRun *run, BddSync *sync)
 		run->phase = PHASE_CAPTURED;
 	if (run->left < 0)
 	{
-		run->left = estimate_left(sync);
+		run->left = bdd_sync_estimate_left(sync);
 		bdd_progress_begin("sync", sync->target, NULL, (uint64) run->left);
 		bdd_progress_keep();
 	}
@@ -1070,12 +698,24 @@ tell_dry_run(const BddRun *run)
 			 sample.len > 0 ? errdetail("%s", sample.data) : 0));
 }
 
+/* A transaction's work: see BddBoundSearch. */
+static void
+find_bound(BddRun *run)
+{
+	bdd_sync_find_bound(&run->reach);
+}
+
+/* The run from its first transaction to its last. */
 static void
 run_slices(BddRun *run)
 {
+	run->reach = (BddBoundSearch){.name = run->name,
+								  .dry_run = run->dry_run,
+								  .started = run->started,
+								  .context = run->context};
 	do
 		do_transaction(run, find_bound, false);
-	while (run->waits);
+	while (run->reach.waits);
 	while (!is_at_limit(run))
 	{
 		if (!run->dry_run && run->day != bdd_change_log_day())

@@ -10,7 +10,7 @@
 
 #include "base/base.h"
 
-#include "sync/sync.h"
+#include "sync/sync_relation.h"
 
 /* So many changes a dry run shows. */
 #define BDD_SYNC_SAMPLE 10
@@ -41,9 +41,6 @@ extern void bdd_slice_parameters(const BddSync *sync, const List *columns, const
 								 Oid *types, Datum *values);
 extern int bdd_slice_bounded(const BddSync *sync, const List *columns, const List *texts,
 							 const char *bound, Oid *types, Datum *values);
-extern BddSyncRows bdd_slice_take(void);
-extern EphemeralNamedRelation bdd_slice_relation(const char *name, const BddSyncRows *rows);
-extern void bdd_slice_free_relation(EphemeralNamedRelation relation);
 extern bool bdd_slice_source_is_empty(BddSlice *slice);
 
 #endif /* BDD_SYNC_SLICE_H */

@@ -13,6 +13,7 @@
 #include "base/debug_point.h"
 #include "base/loaded.h"
 #include "fmgr.h"
+#include "sync/moment_text.h"
 #include "sync/sync_bound.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"

@@ -18,7 +18,7 @@
 #include "catalog/pg_type.h"
 #include "commit/pending.h"
 #include "commit/xact.h"
-#include "import/import.h"
+#include "import/import_table.h"
 #include "journal/message.h"
 #include "journal/state.h"
 #include "miscadmin.h"

@@ -1,16 +1,33 @@
 /*-------------------------------------------------------------------------
  *
- * event.h
- *		Events, and where a consumer of them is.
+ * consumer.h
+ *		Consumers of events.
  *
  *-------------------------------------------------------------------------
  */
-#ifndef BDD_EVENT_H
-#define BDD_EVENT_H
+#ifndef BDD_CONSUMER_H
+#define BDD_CONSUMER_H
 
 #include "base/base.h"
 
 #include "fmgr.h"
+
+/* A consumer as it was created. */
+typedef struct BddConsumer
+{
+	Datum name;
+	Datum kinds; /* of events that it wants, a text[] */
+	bool all_kinds;
+	int shards;
+	int max_attempts;
+} BddConsumer;
+
+/* The instance of a consumer that calls poll_events, ack_events or nack_event. */
+typedef struct BddPoller
+{
+	char *name; /* "": the call does not name one */
+	int shard;  /* -1: any */
+} BddPoller;
 
 /*
  * SQL: a snapshot of now, as a pg_snapshot.  The transaction that takes it may
@@ -24,9 +41,8 @@
 	"UNION SELECT n.own) x ORDER BY x.x), ','))::pg_snapshot END "                   \
 	"FROM (SELECT pg_current_snapshot() AS s, pg_current_xact_id() AS own OFFSET 0) n) "
 
-/* SQL: the shard of event "e", of so many; as in the view event_pending. */
-#define BDD_EVENT_SHARD(shards)                                                            \
-	"((hashtextextended(coalesce(e.ordering_key, e.batch_id::text, '') COLLATE \"C\", 0) " \
-	"& 9223372036854775807) % " shards ")::int "
+extern void bdd_check_between(int value, int most, const char *what);
+extern BddPoller bdd_poller_argument(FunctionCallInfo fcinfo, int shard, int name);
+extern BddConsumer bdd_consumer_find(Datum name, int shard);
 
-#endif /* BDD_EVENT_H */
+#endif /* BDD_CONSUMER_H */
