@@ -12,45 +12,82 @@
 #include "access/table.h"
 #include "access/xlog.h"
 #include "base/list.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "sql/catalog.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
-#include "utils/lsyscache.h"
 #include "utils/pg_lsn.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-/* Columns of batchdedup.target_option, in the order of its definition. */
-enum
-{
-	OPTION_TARGET_ID = 1,
-	OPTION_TARGET,
-	OPTION_KEY_COLUMNS,
-	OPTION_UPDATE_COLUMNS,
-	OPTION_FLUSH_INTERVAL,
-	OPTION_FLUSH_ROWS,
-	OPTION_MODE,
-	OPTION_ON_FULL,
-	OPTION_GUARD,
-	OPTION_MERGE_COLUMNS,
-	OPTION_MERGE_RULES,
-	OPTION_VERSION_COLUMN,
-	OPTION_COALESCE_ROWS,
-	OPTION_FLUSH_GROUP,
-	OPTION_PAUSED,
-	OPTION_LOGGED,
-	OPTION_OWN,
-	OPTION_COUNT = OPTION_OWN
-};
-
 /* Column of batchdedup.dead_letter_row. */
 #define DEAD_LETTER_TARGET 3
 
-/* ---------- catalog ---------- */
+/* ---------- the options ---------- */
+
+static const char *const mode_names[] = {
+	[BDD_MODE_BUFFERED] = "buffered",
+	[BDD_MODE_DIRECT] = "direct",
+};
+
+static const char *const on_full_names[] = {
+	[BDD_FULL_WAIT] = "wait",
+	[BDD_FULL_ERROR] = "error",
+	[BDD_FULL_DIRECT] = "direct",
+};
+
+static const char *const guard_names[] = {
+	[BDD_GUARD_WARN] = "warn",
+	[BDD_GUARD_OFF] = "off",
+	[BDD_GUARD_FLUSH] = "flush",
+	[BDD_GUARD_ERROR] = "error",
+};
+
+static const BddChoice mode_choice = {mode_names, lengthof(mode_names), "shadow"};
+static const BddChoice on_full_choice = {on_full_names, lengthof(on_full_names), NULL};
+static const BddChoice guard_choice = {guard_names, lengthof(guard_names), NULL};
+
+#define DEF(form, field, ...)                                               \
+	{                                                                       \
+#field, BDD_OPTION_##form, offsetof(BddOptions, field), __VA_ARGS__ \
+	}
+
+/*
+ * All columns of batchdedup.target_option.  What create_target, alter_target
+ * and "reset" take, what is read and what is written comes from here.
+ */
+const BddOptionDef bdd_option_defs[BDD_OPTION_COLUMNS] = {
+	DEF(INT4, target_id, NULL),
+	{"target", BDD_OPTION_OID, offsetof(BddOptions, relid), NULL},
+	DEF(NAMES, key_columns, "key", BDD_ARG_KEY, true),
+	DEF(NAMES, update_columns, "update_columns", BDD_ARG_UPDATE_COLUMNS, true),
+	DEF(NAMES, merge_columns, "merge", BDD_ARG_MERGE, true),
+	DEF(NAMES, merge_rules, "merge", BDD_ARG_MERGE, true),
+	DEF(TEXT, version_column, "version_column", BDD_ARG_VERSION_COLUMN, true),
+	DEF(BOOL, logged, "logged", BDD_ARG_LOGGED, true),
+	DEF(CHOICE, mode, "mode", BDD_ARG_MODE, false, &mode_choice),
+	DEF(INTERVAL, flush_interval, "flush_interval", BDD_ARG_FLUSH_INTERVAL),
+	DEF(INT4, flush_rows, "flush_rows", BDD_ARG_FLUSH_ROWS),
+	DEF(CHOICE, on_full, "on_full", BDD_ARG_ON_FULL, false, &on_full_choice),
+	DEF(CHOICE, guard, "guard", BDD_ARG_GUARD, false, &guard_choice),
+	DEF(TEXT, flush_group, "flush_group", BDD_ARG_FLUSH_GROUP),
+	DEF(BOOL, coalesce_rows, "coalesce_rows", BDD_ARG_COALESCE_ROWS, true),
+	DEF(BOOL, paused, NULL),
+	DEF(BOOL, own, NULL),
+};
+
+#define FIELD_OF(options, def, type) ((type *) ((char *) (options) + (def)->offset))
+
+/* The number of the value with this name; -1: there is none. */
+int
+bdd_choice_number(const BddChoice *choice, const char *name)
+{
+	for (int i = 0; i < choice->count; i++)
+		if (strcmp(choice->names[i], name) == 0)
+			return i;
+	return -1;
+}
 
 static int
 interval_ms(const Interval *interval)
@@ -61,80 +98,185 @@ interval_ms(const Interval *interval)
 	return (int) Min(ms, INT_MAX);
 }
 
-/* Names of modes and of what to do when full, as in the catalog. */
-static BddMode
-parse_mode(Datum value)
+/* The default: NULL, true, or the first of a list of values. */
+void
+bdd_option_reset(BddOptions *options, const BddOptionDef *def)
 {
-	return strcmp(TextDatumGetCString(value), "direct") == 0 ?
-			   BDD_MODE_DIRECT :
-			   BDD_MODE_BUFFERED;
+	switch (def->form)
+	{
+		case BDD_OPTION_INT4:
+			*FIELD_OF(options, def, int32) = -1;
+			break;
+		case BDD_OPTION_OID:
+			*FIELD_OF(options, def, Oid) = InvalidOid;
+			break;
+		case BDD_OPTION_BOOL:
+			/* "paused" and "own" are no options. */
+			*FIELD_OF(options, def, bool) = def->name != NULL;
+			break;
+		case BDD_OPTION_TEXT:
+			*FIELD_OF(options, def, char *) = NULL;
+			break;
+		case BDD_OPTION_NAMES:
+			*FIELD_OF(options, def, List *) = NIL;
+			if (def->argument == BDD_ARG_UPDATE_COLUMNS)
+				options->default_update = true;
+			break;
+		case BDD_OPTION_INTERVAL:
+			*FIELD_OF(options, def, Interval *) = NULL;
+			options->flush_interval_ms = -1;
+			break;
+		case BDD_OPTION_CHOICE:
+			*FIELD_OF(options, def, int) = 0;
+			break;
+	}
 }
 
-static BddOnFull
-parse_on_full(Datum value)
+void
+bdd_options_default(BddOptions *options)
 {
-	const char *name = TextDatumGetCString(value);
-
-	return strcmp(name, "error") == 0  ? BDD_FULL_ERROR :
-		   strcmp(name, "direct") == 0 ? BDD_FULL_DIRECT :
-										 BDD_FULL_WAIT;
+	for (int i = 0; i < BDD_OPTION_COLUMNS; i++)
+		bdd_option_reset(options, &bdd_option_defs[i]);
 }
 
-static BddGuard
-parse_guard(Datum value)
+/* A text that the extension's script does not allow, or not any more. */
+static int
+take_choice(const BddOptionDef *def, const char *name)
 {
-	const char *name = TextDatumGetCString(value);
+	int number = bdd_choice_number(def->choice, name);
 
-	return strcmp(name, "off") == 0   ? BDD_GUARD_OFF :
-		   strcmp(name, "flush") == 0 ? BDD_GUARD_FLUSH :
-		   strcmp(name, "error") == 0 ? BDD_GUARD_ERROR :
-										BDD_GUARD_WARN;
+	if (number < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("target option %s has the unknown value \"%s\"", def->column, name),
+				 errhint("Set it anew with batchdedup.alter_target, or install the version of batchdedup that knows it.")));
+	return number;
+}
+
+/* Takes the value of the option's column, or of an argument of its type. */
+void
+bdd_option_take(BddOptions *options, const BddOptionDef *def, Datum value,
+				bool isnull)
+{
+	bdd_option_reset(options, def);
+	if (isnull)
+		return;
+	switch (def->form)
+	{
+		case BDD_OPTION_INT4:
+			*FIELD_OF(options, def, int32) = DatumGetInt32(value);
+			break;
+		case BDD_OPTION_OID:
+			*FIELD_OF(options, def, Oid) = DatumGetObjectId(value);
+			break;
+		case BDD_OPTION_BOOL:
+			*FIELD_OF(options, def, bool) = DatumGetBool(value);
+			break;
+		case BDD_OPTION_TEXT:
+			*FIELD_OF(options, def, char *) = TextDatumGetCString(value);
+			break;
+		case BDD_OPTION_NAMES:
+			*FIELD_OF(options, def, List *) = bdd_names_of(value);
+			if (def->argument == BDD_ARG_UPDATE_COLUMNS)
+				options->default_update = false;
+			break;
+		case BDD_OPTION_INTERVAL:
+			options->flush_interval = palloc(sizeof(Interval));
+			*options->flush_interval = *DatumGetIntervalP(value);
+			options->flush_interval_ms = interval_ms(options->flush_interval);
+			break;
+		case BDD_OPTION_CHOICE:
+			*FIELD_OF(options, def, int) = take_choice(def, TextDatumGetCString(value));
+			break;
+	}
+}
+
+/* The type of the option's column. */
+Oid
+bdd_option_type(const BddOptionDef *def)
+{
+	switch (def->form)
+	{
+		case BDD_OPTION_INT4:
+			return INT4OID;
+		case BDD_OPTION_OID:
+			return REGCLASSOID;
+		case BDD_OPTION_BOOL:
+			return BOOLOID;
+		case BDD_OPTION_TEXT:
+		case BDD_OPTION_CHOICE:
+			return TEXTOID;
+		case BDD_OPTION_NAMES:
+			return TEXTARRAYOID;
+		case BDD_OPTION_INTERVAL:
+			return INTERVALOID;
+	}
+	return InvalidOid;
+}
+
+/* An empty list is NULL, but for a key and for update columns that are given. */
+static bool
+names_are_null(const BddOptions *options, const BddOptionDef *def)
+{
+	if (def->argument == BDD_ARG_UPDATE_COLUMNS)
+		return options->default_update;
+	return def->argument != BDD_ARG_KEY && *FIELD_OF(options, def, List *) == NIL;
+}
+
+/* What the option's column is to have. */
+Datum
+bdd_option_value(const BddOptions *options, const BddOptionDef *def, bool *isnull)
+{
+	*isnull = false;
+	switch (def->form)
+	{
+		case BDD_OPTION_INT4:
+			*isnull = *FIELD_OF(options, def, int32) < 0;
+			return Int32GetDatum(*FIELD_OF(options, def, int32));
+		case BDD_OPTION_OID:
+			return ObjectIdGetDatum(*FIELD_OF(options, def, Oid));
+		case BDD_OPTION_BOOL:
+			return BoolGetDatum(*FIELD_OF(options, def, bool));
+		case BDD_OPTION_TEXT:
+			*isnull = *FIELD_OF(options, def, char *) == NULL;
+			return *isnull ? (Datum) 0 :
+							 CStringGetTextDatum(*FIELD_OF(options, def, char *));
+		case BDD_OPTION_NAMES:
+			*isnull = names_are_null(options, def);
+			return bdd_text_array(*FIELD_OF(options, def, List *));
+		case BDD_OPTION_INTERVAL:
+			*isnull = options->flush_interval == NULL;
+			return IntervalPGetDatum(options->flush_interval);
+		case BDD_OPTION_CHOICE:
+			return CStringGetTextDatum(def->choice->names[*FIELD_OF(options, def, int)]);
+	}
+	return (Datum) 0;
+}
+
+/* ---------- the catalog ---------- */
+
+static AttrNumber
+column_of(Relation rel, const char *column)
+{
+	AttrNumber attnum = bdd_column_number(RelationGetDescr(rel), column);
+
+	if (attnum == InvalidAttrNumber)
+		elog(ERROR, "table batchdedup.target_option has no column \"%s\"", column);
+	return attnum;
 }
 
 static void
-parse_options(Relation rel, HeapTuple tuple, BddOptions *options)
+read_options(Relation rel, HeapTuple tuple, BddOptions *options)
 {
-	TupleDesc desc = RelationGetDescr(rel);
-	Datum values[OPTION_COUNT];
-	bool isnull[OPTION_COUNT];
-
-	heap_deform_tuple(tuple, desc, values, isnull);
-	options->target_id = DatumGetInt32(values[OPTION_TARGET_ID - 1]);
-	options->relid = DatumGetObjectId(values[OPTION_TARGET - 1]);
-	options->key_columns = bdd_names_of(values[OPTION_KEY_COLUMNS - 1]);
-	options->default_update = isnull[OPTION_UPDATE_COLUMNS - 1];
-	options->update_columns = NIL;
-	if (!options->default_update)
-		options->update_columns = bdd_names_of(values[OPTION_UPDATE_COLUMNS - 1]);
-	options->flush_interval_ms = -1;
-	if (!isnull[OPTION_FLUSH_INTERVAL - 1])
-		options->flush_interval_ms =
-			interval_ms(DatumGetIntervalP(values[OPTION_FLUSH_INTERVAL - 1]));
-	options->flush_rows = -1;
-	if (!isnull[OPTION_FLUSH_ROWS - 1])
-		options->flush_rows = DatumGetInt32(values[OPTION_FLUSH_ROWS - 1]);
-	options->mode = parse_mode(values[OPTION_MODE - 1]);
-	options->on_full = parse_on_full(values[OPTION_ON_FULL - 1]);
-	options->guard = parse_guard(values[OPTION_GUARD - 1]);
-	options->merge_columns = NIL;
-	options->merge_rules = NIL;
-	if (!isnull[OPTION_MERGE_COLUMNS - 1] && !isnull[OPTION_MERGE_RULES - 1])
+	for (int i = 0; i < BDD_OPTION_COLUMNS; i++)
 	{
-		options->merge_columns = bdd_names_of(values[OPTION_MERGE_COLUMNS - 1]);
-		options->merge_rules = bdd_names_of(values[OPTION_MERGE_RULES - 1]);
+		const BddOptionDef *def = &bdd_option_defs[i];
+		bool isnull;
+		Datum value = heap_getattr(tuple, column_of(rel, def->column),
+								   RelationGetDescr(rel), &isnull);
+
+		bdd_option_take(options, def, value, isnull);
 	}
-	options->version_column = NULL;
-	if (!isnull[OPTION_VERSION_COLUMN - 1])
-		options->version_column =
-			TextDatumGetCString(values[OPTION_VERSION_COLUMN - 1]);
-	options->coalesce_rows = DatumGetBool(values[OPTION_COALESCE_ROWS - 1]);
-	options->flush_group = NULL;
-	if (!isnull[OPTION_FLUSH_GROUP - 1])
-		options->flush_group =
-			TextDatumGetCString(values[OPTION_FLUSH_GROUP - 1]);
-	options->paused = DatumGetBool(values[OPTION_PAUSED - 1]);
-	options->logged = DatumGetBool(values[OPTION_LOGGED - 1]);
-	options->own = DatumGetBool(values[OPTION_OWN - 1]);
 }
 
 /*
@@ -156,12 +298,12 @@ bdd_options_read(Oid relid, BddOptions *options)
 		return false;
 	rel = table_open(catalog, AccessShareLock);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	ScanKeyInit(&key, OPTION_TARGET, BTEqualStrategyNumber, F_OIDEQ,
+	ScanKeyInit(&key, column_of(rel, "target"), BTEqualStrategyNumber, F_OIDEQ,
 				ObjectIdGetDatum(relid));
 	scan = systable_beginscan(rel, index, true, snapshot, 1, &key);
 	tuple = systable_getnext(scan);
 	if (HeapTupleIsValid(tuple))
-		parse_options(rel, tuple, options);
+		read_options(rel, tuple, options);
 	systable_endscan(scan);
 	UnregisterSnapshot(snapshot);
 	table_close(rel, AccessShareLock);
@@ -191,7 +333,7 @@ bdd_all_targets(void)
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 		relids = lappend_oid(relids,
 							 DatumGetObjectId(heap_getattr(tuple,
-														   OPTION_TARGET,
+														   column_of(rel, "target"),
 														   RelationGetDescr(rel),
 														   &isnull)));
 	systable_endscan(scan);
