@@ -9,6 +9,7 @@
 
 #include "access/xlog.h"
 #include "base/guc.h"
+#include "base/list.h"
 #include "base/loaded.h"
 #include "buffer/registry.h"
 #include "catalog/pg_type_d.h"
@@ -18,7 +19,6 @@
 #include "miscadmin.h"
 #include "sql/catalog.h"
 #include "storage/proc.h"
-#include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/pg_lsn.h"
@@ -32,14 +32,98 @@ PG_FUNCTION_INFO_V1(bdd_stat_worker);
 PG_FUNCTION_INFO_V1(bdd_stat_journal);
 PG_FUNCTION_INFO_V1(bdd_stat_reset);
 
-#define TARGET_COLUMNS 24
+/* ---------- rows, whose columns have names ---------- */
+
+/*
+ * A row of what a function returns.  Its columns are found by their names in
+ * the extension's script, so their order is the script's alone, and a name
+ * that only one of the two knows is an error at the first call.
+ */
+typedef struct BddStatRow
+{
+	ReturnSetInfo *result;
+	Datum values[32];
+	bool isnull[32];
+	bool given[32];
+} BddStatRow;
+
+static BddStatRow
+begin_row(FunctionCallInfo fcinfo)
+{
+	BddStatRow row = {.result = (ReturnSetInfo *) fcinfo->resultinfo};
+
+	Assert(row.result->setDesc->natts <= lengthof(row.values));
+	return row;
+}
 
 static void
-set_time(Datum *value, bool *isnull, TimestampTz at)
+put_or_null(BddStatRow *row, const char *name, Datum value, bool isnull)
 {
-	*value = TimestampTzGetDatum(at);
-	*isnull = at == 0;
+	AttrNumber attnum = bdd_column_number(row->result->setDesc, name);
+
+	if (attnum == InvalidAttrNumber)
+		elog(ERROR, "there is no column \"%s\" for a statistic", name);
+	row->values[attnum - 1] = value;
+	row->isnull[attnum - 1] = isnull;
+	row->given[attnum - 1] = true;
 }
+
+static void
+put(BddStatRow *row, const char *name, Datum value)
+{
+	put_or_null(row, name, value, false);
+}
+
+static void
+put_time(BddStatRow *row, const char *name, TimestampTz at)
+{
+	put_or_null(row, name, TimestampTzGetDatum(at), at == 0);
+}
+
+static void
+put_lsn(BddStatRow *row, const char *name, XLogRecPtr lsn)
+{
+	put_or_null(row, name, LSNGetDatum(lsn), XLogRecPtrIsInvalid(lsn));
+}
+
+static void
+end_row(BddStatRow *row)
+{
+	TupleDesc desc = row->result->setDesc;
+
+	for (int i = 0; i < desc->natts; i++)
+		if (!row->given[i])
+			elog(ERROR, "there is no statistic for column \"%s\"",
+				 NameStr(TupleDescAttr(desc, i)->attname));
+	tuplestore_putvalues(row->result->setResult, desc, row->values, row->isnull);
+}
+
+/* ---------- targets ---------- */
+
+/*
+ * The counters of a slot that are columns of stat_target under the same name.
+ * All that is in BddSharedCounts is set to 0 by stat_reset() and lost at a
+ * restart.
+ */
+#define COUNTER(name)                          \
+	{                                          \
+#name, offsetof(BddSharedCounts, name) \
+	}
+
+static const struct
+{
+	const char *name;
+	Size offset;
+} counters[] = {
+	COUNTER(inserted),
+	COUNTER(updated),
+	COUNTER(unchanged),
+	COUNTER(deleted),
+	COUNTER(dead_lettered),
+	COUNTER(flushes),
+	COUNTER(failed_flushes),
+	COUNTER(foreign_writes),
+};
 
 /* Rows and the oldest one's time, of what is not applied. */
 static void
@@ -79,122 +163,118 @@ received_rows(BddSharedSlot *slot, uint64 *received, uint64 *coalesced,
 
 /* An error may quote values: only who may read the table is shown it. */
 static void
-fill_failure(Oid relid, const BddSharedFailure *failure, Datum *values,
-			 bool *isnull)
+put_failure(BddStatRow *row, Oid relid, const BddSharedFailure *failure)
 {
-	isnull[0] = isnull[1] = isnull[2] = isnull[3] = true;
-	if (failure->count == 0)
-		return;
-	values[0] = Int64GetDatum(failure->count);
-	values[1] = TimestampTzGetDatum(failure->at);
-	values[2] = CStringGetTextDatum(unpack_sql_state(failure->sqlstate));
-	isnull[0] = isnull[1] = isnull[2] = false;
-	if (SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid)) &&
-		bdd_may_read(relid))
-	{
-		values[3] = CStringGetTextDatum(failure->message);
-		isnull[3] = false;
-	}
+	bool none = failure->count == 0;
+	bool hidden = none || !SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid)) ||
+				  !bdd_may_read(relid);
+
+	put_or_null(row, "error_passes", BoolGetDatum(failure->passing), none);
+	put_or_null(row, "failures", Int64GetDatum(failure->count), none);
+	put_or_null(row, "last_error_at", TimestampTzGetDatum(failure->at), none);
+	put_or_null(row, "last_error_sqlstate",
+				none ? (Datum) 0 : CStringGetTextDatum(unpack_sql_state(failure->sqlstate)),
+				none);
+	put_or_null(row, "last_error",
+				hidden ? (Datum) 0 : CStringGetTextDatum(failure->message),
+				hidden);
 }
 
+/* What was counted where rows come in, in all partitions; stale is counted there, too. */
 static void
-fill_target(BddSharedSlot *slot, Datum *values, bool *isnull)
+put_received(BddStatRow *row, BddSharedSlot *slot, uint64 stale_at_applies)
 {
-	BddSharedCounts all_counts;
-	const BddSharedCounts *counts = &all_counts;
-	BddSharedFailure failure;
-	Oid relid;
-	uint64 applied;
 	uint64 received;
 	uint64 coalesced;
 	uint64 stale;
+
+	received_rows(slot, &received, &coalesced, &stale);
+	put(row, "received", Int64GetDatum(received));
+	put(row, "coalesced", Int64GetDatum(coalesced));
+	put(row, "stale", Int64GetDatum(stale + stale_at_applies));
+}
+
+static void
+put_target(BddStatRow *row, BddSharedSlot *slot)
+{
+	BddSharedCounts counts;
+	BddSharedFailure failure;
+	int32 target_id;
+	Oid relid;
+	uint64 applied;
 	uint64 rows;
 	TimestampTz oldest;
-	int i = 0;
 
 	LWLockAcquire(&slot->lock, LW_SHARED);
-	values[i++] = Int32GetDatum(slot->target_id);
+	target_id = slot->target_id;
 	relid = slot->relid;
-	all_counts = slot->counts;
+	counts = slot->counts;
 	failure = slot->failure;
 	applied = slot->applied;
 	buffered_rows(slot, &rows, &oldest);
 	LWLockRelease(&slot->lock);
 
-	received_rows(slot, &received, &coalesced, &stale);
-	values[i++] = ObjectIdGetDatum(relid);
-	values[i++] = Int64GetDatum(received);
-	values[i++] = Int64GetDatum(coalesced);
-	values[i++] = Int64GetDatum(stale + counts->stale);
-	values[i++] = Int64GetDatum(counts->inserted);
-	values[i++] = Int64GetDatum(counts->updated);
-	values[i++] = Int64GetDatum(counts->unchanged);
-	values[i++] = Int64GetDatum(counts->deleted);
-	values[i++] = Int64GetDatum(counts->dead_lettered);
-	values[i++] = Int64GetDatum(counts->flushes);
-	values[i++] = Int64GetDatum(counts->failed_flushes);
-	values[i++] = Int64GetDatum(rows);
-	values[i++] = Int64GetDatum((uint64) pg_atomic_read_u32(&slot->budget.used) *
-								BDD_CHUNK_SIZE);
-	set_time(&values[i], &isnull[i], oldest);
-	i++;
-	set_time(&values[i], &isnull[i], counts->last_flush_at);
-	i++;
-	values[i] = Float8GetDatum(counts->last_flush_us / 1000.0);
-	isnull[i++] = counts->last_flush_at == 0;
-	values[i++] = Int64GetDatum(applied);
-	values[i++] = Int64GetDatum(counts->foreign_writes);
-	values[i] = BoolGetDatum(failure.passing);
-	isnull[i++] = failure.count == 0;
-	fill_failure(relid, &failure, &values[i], &isnull[i]);
-	Assert(i + 4 == TARGET_COLUMNS);
+	put(row, "target_id", Int32GetDatum(target_id));
+	put(row, "target", ObjectIdGetDatum(relid));
+	put_received(row, slot, counts.stale);
+	for (int i = 0; i < lengthof(counters); i++)
+		put(row, counters[i].name,
+			Int64GetDatum(*(uint64 *) ((char *) &counts + counters[i].offset)));
+	put(row, "buffered_rows", Int64GetDatum(rows));
+	put(row, "buffered_bytes",
+		Int64GetDatum((uint64) pg_atomic_read_u32(&slot->budget.used) * BDD_CHUNK_SIZE));
+	put_time(row, "oldest_row_at", oldest);
+	put_time(row, "last_flush_at", counts.last_flush_at);
+	put_or_null(row, "last_flush_ms", Float8GetDatum(counts.last_flush_us / 1000.0),
+				counts.last_flush_at == 0);
+	put(row, "generation", Int64GetDatum(applied));
+	put_failure(row, relid, &failure);
 }
 
 Datum
 bdd_stat_target(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-
 	bdd_check_preloaded();
 	InitMaterializedSRF(fcinfo, 0);
 	for (int i = 0; i < bdd_registry->slot_count; i++)
 	{
 		BddSharedSlot *slot = &bdd_registry->slots[i];
-		Datum values[TARGET_COLUMNS] = {0};
-		bool isnull[TARGET_COLUMNS] = {0};
+		BddStatRow row;
 
 		if (!slot->in_use || slot->database != MyDatabaseId)
 			continue;
-		fill_target(slot, values, isnull);
-		tuplestore_putvalues(result->setResult, result->setDesc, values,
-							 isnull);
+		row = begin_row(fcinfo);
+		put_target(&row, slot);
+		end_row(&row);
 	}
 	return (Datum) 0;
 }
 
+/* ---------- the buffer ---------- */
+
 Datum
 bdd_stat_buffer(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	uint64 used;
+	BddStatRow row;
 	int slots = 0;
-	Datum values[6];
-	bool isnull[6] = {0};
 
 	bdd_check_preloaded();
 	InitMaterializedSRF(fcinfo, 0);
+	row = begin_row(fcinfo);
 	for (int i = 0; i < bdd_max_targets; i++)
 		slots += bdd_registry->slots[i].in_use;
-	used = pg_atomic_read_u32(&bdd_pool->used);
-	values[0] = Int64GetDatum((int64) bdd_pool->total * BDD_CHUNK_SIZE);
-	values[1] = Int64GetDatum((int64) used * BDD_CHUNK_SIZE);
-	values[2] = Int32GetDatum(slots);
-	values[3] = Int32GetDatum(bdd_max_targets);
-	values[4] = BoolGetDatum(bdd_registry->launcher != NULL);
-	set_time(&values[5], &isnull[5], bdd_registry->start_failed_at);
-	tuplestore_putvalues(result->setResult, result->setDesc, values, isnull);
+	put(&row, "total_bytes", Int64GetDatum((int64) bdd_pool->total * BDD_CHUNK_SIZE));
+	put(&row, "used_bytes",
+		Int64GetDatum((int64) pg_atomic_read_u32(&bdd_pool->used) * BDD_CHUNK_SIZE));
+	put(&row, "targets", Int32GetDatum(slots));
+	put(&row, "max_targets", Int32GetDatum(bdd_max_targets));
+	put(&row, "launcher_running", BoolGetDatum(bdd_registry->launcher != NULL));
+	put_time(&row, "worker_start_failed_at", bdd_registry->start_failed_at);
+	end_row(&row);
 	return (Datum) 0;
 }
+
+/* ---------- workers ---------- */
 
 static const char *
 worker_state(const BddSharedWorker *worker)
@@ -227,81 +307,81 @@ publishers(void)
 										   true, TYPALIGN_INT));
 }
 
+static void
+put_worker(BddStatRow *row, const BddSharedWorker *worker)
+{
+	bool applies = OidIsValid(worker->target);
+	bool waits = worker->publishers_since != 0;
+
+	put_or_null(row, "pid", Int32GetDatum(worker->pid), worker->pid == 0);
+	put(row, "database_id", ObjectIdGetDatum(worker->database));
+	put(row, "state", CStringGetTextDatum(worker_state(worker)));
+	put_time(row, "started_at", worker->started_at);
+	put_or_null(row, "target", ObjectIdGetDatum(worker->target),
+				!applies || worker->database != MyDatabaseId);
+	put_or_null(row, "generation", Int64GetDatum(worker->generation),
+				!applies || waits);
+	put_time(row, "waits_since", worker->publishers_since);
+	put_or_null(row, "waits_for", waits ? publishers() : (Datum) 0, !waits);
+}
+
 Datum
 bdd_stat_worker(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-
 	bdd_check_preloaded();
 	InitMaterializedSRF(fcinfo, 0);
 	for (int i = 0; i < bdd_registry->slot_count; i++)
 	{
 		BddSharedWorker worker;
-		Datum values[8] = {0};
-		bool isnull[8] = {0};
+		BddStatRow row;
 
 		LWLockAcquire(&bdd_registry->worker_lock, LW_SHARED);
 		worker = bdd_registry->workers[i];
 		LWLockRelease(&bdd_registry->worker_lock);
 		if (!OidIsValid(worker.database) || worker.state == BDD_WORKER_NONE)
 			continue;
-		values[0] = Int32GetDatum(worker.pid);
-		isnull[0] = worker.pid == 0;
-		values[1] = ObjectIdGetDatum(worker.database);
-		values[2] = CStringGetTextDatum(worker_state(&worker));
-		set_time(&values[3], &isnull[3], worker.started_at);
-		values[4] = ObjectIdGetDatum(worker.target);
-		isnull[4] = !OidIsValid(worker.target) ||
-					worker.database != MyDatabaseId;
-		values[5] = Int64GetDatum(worker.generation);
-		isnull[5] = !OidIsValid(worker.target) || worker.publishers_since != 0;
-		set_time(&values[6], &isnull[6], worker.publishers_since);
-		isnull[7] = worker.publishers_since == 0;
-		values[7] = isnull[7] ? (Datum) 0 : publishers();
-		tuplestore_putvalues(result->setResult, result->setDesc, values,
-							 isnull);
+		row = begin_row(fcinfo);
+		put_worker(&row, &worker);
+		end_row(&row);
 	}
 	return (Datum) 0;
 }
 
-static void
-set_lsn(Datum *value, bool *isnull, XLogRecPtr lsn)
-{
-	*value = LSNGetDatum(lsn);
-	*isnull = XLogRecPtrIsInvalid(lsn);
-}
+/* ---------- the journal ---------- */
 
 Datum
 bdd_stat_journal(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	BddSharedJournal *journal = bdd_journal;
 	XLogRecPtr now = RecoveryInProgress() ? InvalidXLogRecPtr : GetXLogInsertRecPtr();
-	Datum values[12] = {0};
-	bool isnull[12] = {0};
+	BddSharedJournal journal;
+	BddStatRow row;
 
 	bdd_check_preloaded();
 	InitMaterializedSRF(fcinfo, 0);
+	row = begin_row(fcinfo);
 	LWLockAcquire(&bdd_registry->worker_lock, LW_SHARED);
-	values[0] = BoolGetDatum(bdd_journal_is_kept());
-	values[1] = CStringGetTextDatum(journal->problem);
-	isnull[1] = journal->problem[0] == '\0';
-	set_lsn(&values[2], &isnull[2], journal->slot_at);
-	values[3] = Int64GetDatum(now - journal->slot_at);
-	isnull[3] = isnull[2] || now == InvalidXLogRecPtr;
-	set_lsn(&values[4], &isnull[4], pg_atomic_read_u64(&journal->needed));
-	values[5] = BoolGetDatum(bdd_journal_is_replayed());
-	values[6] = Int64GetDatum(journal->replay_rows);
-	values[7] = Float8GetDatum(journal->replay_us / 1000.0);
-	set_lsn(&values[8], &isnull[8], journal->read_from);
-	set_lsn(&values[9], &isnull[9], journal->read_to);
-	set_lsn(&values[10], &isnull[10], journal->gap_from);
-	set_lsn(&values[11], &isnull[11], journal->gap_to);
-	isnull[10] = isnull[11];
+	journal = *bdd_journal;
 	LWLockRelease(&bdd_registry->worker_lock);
-	tuplestore_putvalues(result->setResult, result->setDesc, values, isnull);
+	put(&row, "kept", BoolGetDatum(bdd_journal_is_kept()));
+	put_or_null(&row, "problem", CStringGetTextDatum(journal.problem),
+				journal.problem[0] == '\0');
+	put_lsn(&row, "slot_lsn", journal.slot_at);
+	put_or_null(&row, "retained_bytes", Int64GetDatum(now - journal.slot_at),
+				XLogRecPtrIsInvalid(journal.slot_at) || XLogRecPtrIsInvalid(now));
+	put_lsn(&row, "oldest_unapplied_lsn", pg_atomic_read_u64(&bdd_journal->needed));
+	put(&row, "read", BoolGetDatum(bdd_journal_is_replayed()));
+	put(&row, "replayed_rows", Int64GetDatum(journal.replay_rows));
+	put(&row, "read_ms", Float8GetDatum(journal.replay_us / 1000.0));
+	put_lsn(&row, "read_from", journal.read_from);
+	put_lsn(&row, "read_to", journal.read_to);
+	put_or_null(&row, "missing_from", LSNGetDatum(journal.gap_from),
+				XLogRecPtrIsInvalid(journal.gap_to));
+	put_lsn(&row, "missing_to", journal.gap_to);
+	end_row(&row);
 	return (Datum) 0;
 }
+
+/* ---------- stat_reset() ---------- */
 
 static void
 reset_slot(BddSharedSlot *slot)
