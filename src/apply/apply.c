@@ -4,7 +4,7 @@
  *		From the buffer to the table.
  *
  * A generation is applied in one transaction, in key order, together with the
- * mark that says so: whoever finds the mark already set has nothing to do.
+ * mark that says so: an apply that finds the mark set has nothing to do.
  * Deletes come first, then upserts, one or two statements for each set of
  * columns that rows give.  Rows of one key that do not combine are written in
  * rounds.
@@ -71,6 +71,10 @@ set_mark(BddTarget *target, uint64 generation)
 	return changed > 0;
 }
 
+/*
+ * All that the apply needs lives in a context of its own, under the current
+ * one; bdd_apply_end deletes it.
+ */
 void
 bdd_apply_begin(BddApply *apply, BddTarget *target)
 {
@@ -101,6 +105,10 @@ shape_before(BddTarget *target, const BddSharedGeneration *generation)
 	return old;
 }
 
+/*
+ * Adds the image in place of the row's own; the row keeps its sequence and its
+ * round.
+ */
 static void
 add_row(BddRows *rows, const BddRow *row, const BddImage *image)
 {
@@ -129,6 +137,7 @@ write_rows_as_owner(BddApply *apply, BddRows *rows)
 	return refused;
 }
 
+/* The rows that the table refuses are added to those refused so far. */
 static void
 write_as_owner(BddApply *apply, BddRows *rows)
 {
@@ -149,7 +158,7 @@ bdd_apply_fold(BddApply *apply)
 	MemoryContextSwitchTo(old_context);
 }
 
-/* What has come so far, of more than memory is to hold. */
+/* Writes the rows that have come so far, as they are more than memory is to hold. */
 static void
 write_part(BddApply *apply)
 {
@@ -181,6 +190,7 @@ write_part(BddApply *apply)
 /* Bytes of folded rows that are written. */
 #define WRITE_BYTES (64 * 1024 * 1024)
 
+/* Roughly the memory that the rows take. */
 static Size
 row_bytes(const BddRows *rows)
 {
@@ -245,6 +255,10 @@ replay_rows(BddApply *apply, const BddReplayed *known)
 
 /* ---------- generations ---------- */
 
+/*
+ * Takes the rows of a generation that is in memory.  With an old shape they
+ * are put into the table's present one.
+ */
 static void
 collect_rows(BddApply *apply, BddSharedGeneration *generation,
 			 const BddOldShape *old)
@@ -303,12 +317,20 @@ bdd_apply_all(BddApply *apply)
 	MemoryContextSwitchTo(old_context);
 }
 
+/*
+ * A delete of a higher round follows another row of its key, and must stay
+ * behind it.
+ */
 static bool
 is_plain_delete(const BddRow *row)
 {
 	return row->image.op == BDD_DELETE && row->round == 0;
 }
 
+/*
+ * A delete and an insert of one key in one row; see is_plain_delete for the
+ * round.
+ */
 static bool
 is_replace(const BddRow *row)
 {
@@ -350,6 +372,7 @@ bdd_apply_deletes(BddApply *apply, bool related)
 	MemoryContextSwitchTo(old_context);
 }
 
+/* All that bdd_apply_deletes has left for later. */
 void
 bdd_apply_rest(BddApply *apply)
 {
@@ -363,6 +386,10 @@ bdd_apply_rest(BddApply *apply)
 	MemoryContextSwitchTo(old_context);
 }
 
+/*
+ * In this order: letters that the rows make needless, letters of the rows that
+ * were refused now, letters that wait for this table.
+ */
 static void
 settle_letters(BddApply *apply)
 {

@@ -15,6 +15,10 @@
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
+/*
+ * Rows that are pending would be published at commit, when the target is
+ * closed already.
+ */
 static void
 refuse_pending(Oid relid)
 {

@@ -32,6 +32,10 @@ static const char *const operation_names[] = {"upsert", "delete", "replace"};
 
 /* ---------- storing ---------- */
 
+/*
+ * The names of the columns that are in the set, or not in it, as text[].
+ * Dropped columns are left out.
+ */
 static Datum
 column_names(BddTarget *target, const BddColumns *columns, bool in)
 {
@@ -93,6 +97,10 @@ without_nul(Datum json)
 								   CStringGetTextDatum("\\\\u0000"));
 }
 
+/*
+ * Columns that the row does not give are left out of its jsonb.  A row that a
+ * foreign key refused waits for the other table.
+ */
 static void
 store_letter(BddTarget *target, uint64 generation, BddRefused *refused)
 {
@@ -133,6 +141,7 @@ store_letter(BddTarget *target, uint64 generation, BddRefused *refused)
 					   lengthof(types), types, values, nulls);
 }
 
+/* Applies skip their search for letters while this is false. */
 static void
 note_letters(BddSharedSlot *slot)
 {
@@ -161,6 +170,7 @@ bdd_store_dead_letters(BddTarget *target, uint64 generation, List *refused)
 
 /* ---------- letters as they come back ---------- */
 
+/* The counterpart of operation_names. */
 static BddOp
 operation_of(const char *name)
 {
@@ -191,6 +201,7 @@ columns_named(BddTarget *target, Datum array)
 	return columns;
 }
 
+/* One row of the query in bdd_read_letters, copied out of SPI's table. */
 static BddLetter *
 read_letter(HeapTuple tuple, TupleDesc desc)
 {
@@ -233,6 +244,7 @@ bdd_letter_image(BddTarget *target, const BddLetter *letter)
 /* More rows than this are not worth an array. */
 #define MAX_KEYS_SOUGHT 1000000
 
+/* The hashes of the rows' keys, as int8[]; letters keep the same. */
 static Datum
 key_hashes(BddTarget *target, const BddRows *rows)
 {
@@ -318,6 +330,7 @@ bdd_supersedes(BddTarget *target, const BddRow *row, const BddLetter *letter)
 	return true;
 }
 
+/* The sequence number tells the rows of one apply apart. */
 static bool
 is_refused(List *refused, const BddRow *row)
 {
@@ -329,6 +342,10 @@ is_refused(List *refused, const BddRow *row)
 	return false;
 }
 
+/*
+ * The letter stays to be seen, and is retried only by force.  The caller is
+ * connected to SPI.
+ */
 void
 bdd_mark_superseded(int64 id)
 {
@@ -343,6 +360,10 @@ bdd_mark_superseded(int64 id)
 	bdd_restore_role(&saved);
 }
 
+/*
+ * For bdd_in_subtransaction, with a BddLetterSearch: a letter may have values
+ * that the table's columns do not accept any more.
+ */
 void
 bdd_find_letter_row(void *arg)
 {
@@ -376,7 +397,7 @@ may_have_letters(BddTarget *target)
 	return target->has_letters;
 }
 
-/* Whether one of the key's rows, from "row" on, bdd_supersedes the letter. */
+/* Whether bdd_supersedes is true of one of the key's rows, from "row" on. */
 static bool
 any_supersedes(BddTarget *target, const BddRows *rows, const BddRow *row,
 			   List *refused, const BddLetter *letter)

@@ -9,7 +9,7 @@
  *
  * Rows are written as the caller.  But our statements read the table, as
  * every INSERT ... ON CONFLICT does, and a caller who may use the buffer need
- * not be allowed to: for him they run as an apply does, as the owner.
+ * not be allowed to: then they run as an apply does, as the owner.
  *-------------------------------------------------------------------------
  */
 #include "apply/direct.h"
@@ -39,7 +39,7 @@ may_do_all(const BddTarget *target)
 							ACLMASK_ALL) == needed;
 }
 
-/* An error tells the caller nothing of columns that he may not read. */
+/* An error tells nothing of columns that the caller may not read. */
 static void
 write_discreetly(BddTarget *target, BddRows *rows)
 {
@@ -66,6 +66,11 @@ write_discreetly(BddTarget *target, BddRows *rows)
 	PG_END_TRY();
 }
 
+/*
+ * Writes as the caller, or as the owner if the caller's rights are not enough
+ * or others have given the rows.  Own rows of a caller whom row-level security
+ * binds are written as the caller in any case.
+ */
 static void
 write_rows(BddTarget *target, BddRows *rows, bool others_rows)
 {
@@ -113,6 +118,10 @@ take_pending(BddPending *pending)
 	return rows;
 }
 
+/*
+ * Rows that another role has pushed were checked for that role: they are
+ * written as the owner.
+ */
 static void
 write_taken(BddTarget *target, BddPending *pending, BddRows *rows)
 {
@@ -140,8 +149,8 @@ flush_published(BddTarget *target, BddSharedSlot *slot)
 	while (bdd_slot_is_buffering(slot) && bdd_worker_unavailable(slot))
 	{
 		/*
-		 * Nobody else will apply what others have published.  Two who want
-		 * the stronger lock would wait for each other.
+		 * No worker will apply what others have published.  Two transactions
+		 * that want the stronger lock would wait for each other.
 		 */
 		if (ConditionalLockRelationOid(target->relid, ShareRowExclusiveLock))
 		{
@@ -150,7 +159,7 @@ flush_published(BddTarget *target, BddSharedSlot *slot)
 		}
 		bdd_wait_quiet_step();
 	}
-	/* What this transaction has applied itself nobody else needs to. */
+	/* Rows that this transaction has applied itself need no worker. */
 	if (!bdd_worker_unavailable(slot) && bdd_slot_has_unapplied(slot))
 		bdd_wait_applied(slot, target->options.target_id, number, since,
 						 bdd_may_read(target->relid));
@@ -190,6 +199,7 @@ bdd_direct_settle(BddTarget *target)
 	write_taken(target, pending, &rows);
 }
 
+/* One row, at once; bdd_direct_begin has written what was pending. */
 void
 bdd_direct_write(BddTarget *target, const BddImage *image)
 {

@@ -36,6 +36,7 @@ PG_FUNCTION_INFO_V1(bdd_discard_dead_letters);
 
 /* ---------- retry and discard ---------- */
 
+/* The target in argument 0.  Its letters are for the table's owner only. */
 static BddTarget *
 open_as_owner(FunctionCallInfo fcinfo)
 {
@@ -51,6 +52,7 @@ open_as_owner(FunctionCallInfo fcinfo)
 	return bdd_target_open(PG_GETARG_OID(0), RowExclusiveLock);
 }
 
+/* The table has the row now. */
 static void
 letter_applied(int64 id)
 {
@@ -65,6 +67,10 @@ letter_applied(int64 id)
 	bdd_restore_role(&saved);
 }
 
+/*
+ * The letter keeps the new error and does not wait any more.  "counted": the
+ * attempt was counted before, by bdd_count_waiting_letters.
+ */
 static void
 letter_refused(int64 id, const ErrorData *error, bool counted)
 {
@@ -92,6 +98,7 @@ typedef struct BddRetry
 	BddApplyCounts counts;
 } BddRetry;
 
+/* For bdd_in_subtransaction, with a BddRetry. */
 static void
 write_letter(void *arg)
 {
@@ -144,6 +151,10 @@ typedef struct BddAccepted
 	BddRows rows; /* sequence: place in the list */
 } BddAccepted;
 
+/*
+ * For bdd_in_subtransaction, with a BddAccepted: its rows, sorted by key, have
+ * the letters' places in the list as sequence numbers.
+ */
 static void
 collect_accepted(void *arg)
 {
@@ -183,6 +194,10 @@ is_left_behind(BddAccepted *accepted, const BddLetter *letter, int place)
 	return false;
 }
 
+/*
+ * Marks letters that were refused once more, but are older than an accepted
+ * one that leaves nothing of them.
+ */
 static void
 supersede_left_letters(BddTarget *target, List *letters)
 {
@@ -290,6 +305,10 @@ bdd_discard_dead_letters(PG_FUNCTION_ARGS)
 /* The worker has found letters when it looked for the first time. */
 static bool letters_from_before = false;
 
+/*
+ * Whether this database may have letters.  The slots are looked at without
+ * their locks: a letter that is missed now is found by the next apply.
+ */
 static bool
 any_letters(void)
 {
@@ -343,6 +362,10 @@ bdd_count_waiting_letters(Oid relid)
 	CommitTransactionCommand();
 }
 
+/*
+ * The tables whose letters may go now that this one was applied.  The caller
+ * is connected to SPI.
+ */
 static List *
 waiting_targets(Oid relid)
 {

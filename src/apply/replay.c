@@ -48,6 +48,7 @@ typedef struct BddSortedHead
 
 /* ---------- sorting ---------- */
 
+/* What is sorted: the sequence number, and all else of the row as bytes. */
 static TupleDesc
 sorted_desc(void)
 {
@@ -59,6 +60,7 @@ sorted_desc(void)
 	return desc;
 }
 
+/* The row's bytes are behind a BddSortedHead; the sort takes a copy. */
 static void
 sort_row(Tuplesortstate *sort, TupleTableSlot *slot,
 		 const BddJournalRow *row, bool old)
@@ -110,7 +112,7 @@ sort_file(BddTarget *target, BddSpool *spool, TupleDesc desc,
 	while (bdd_spool_next(spool, &section))
 	{
 		CHECK_FOR_INTERRUPTS();
-		/* What is before "from" was given up, or is of an older target. */
+		/* Messages before "from" were given up, or are of an older target. */
 		if (section.generation <= known->mark || section.lsn < known->from)
 			continue;
 		is_of_old = is_old(target, known->old, section.fingerprint);
@@ -213,6 +215,7 @@ bdd_replay_next(BddReplaySource *replay, BddRows *rows, Size bytes)
 	return true;
 }
 
+/* The file itself was closed when its rows were sorted. */
 void
 bdd_replay_close(BddReplaySource *replay)
 {

@@ -68,6 +68,10 @@ add_trigger(const Trigger *trigger, BddWriteRules *rules)
 		rules->update_triggers = true;
 }
 
+/*
+ * Adds what the triggers of the table, or of one partition, ask for.  The
+ * caller holds a lock on it.
+ */
 static void
 add_rules(Oid relid, BddWriteRules *rules)
 {
@@ -109,6 +113,7 @@ bdd_write_rules(BddTarget *target)
 
 /* ---------- pieces ---------- */
 
+/* Quoted where it must be. */
 static const char *
 column_name(BddTarget *target, int i)
 {
@@ -138,6 +143,7 @@ append_same_key(StringInfo sql, BddTarget *target, const char *alias)
 	bdd_append_same_key(sql, target->shape.desc, &target->key, alias, "r");
 }
 
+/* The columns of the set, each behind the prefix, with commas between them. */
 static void
 append_columns(StringInfo sql, BddTarget *target, const BddColumns *columns,
 			   const char *prefix)
@@ -153,6 +159,7 @@ append_columns(StringInfo sql, BddTarget *target, const BddColumns *columns,
 		}
 }
 
+/* The merge rule of column i, or NULL if the target has no rules. */
 static const BddRule *
 rule_of(BddTarget *target, int i)
 {
@@ -269,7 +276,7 @@ is_empty(BddTarget *target, const BddColumns *columns)
 	return true;
 }
 
-/* Whether the row would change nothing can be told without its functions. */
+/* Whether an unchanged row can be told without calling functions of rules. */
 static bool
 can_tell_unchanged(BddTarget *target, const BddColumns *columns)
 {
@@ -325,6 +332,10 @@ append_same_image(StringInfo sql, BddTarget *target, const char *alias,
 	appendStringInfoString(sql, ")::pg_catalog.record");
 }
 
+/*
+ * The row overwrites these columns of what is there, if there are any; with a
+ * version column only if it is not older.
+ */
 static void
 append_conflict(StringInfo sql, BddTarget *target, const BddColumns *update)
 {
@@ -360,6 +371,7 @@ append_insert_columns(StringInfo sql, BddTarget *target,
 					 overriding ? " OVERRIDING SYSTEM VALUE" : "");
 }
 
+/* INSERT ... SELECT from the rows, without its ON CONFLICT. */
 static void
 append_insert(StringInfo sql, BddTarget *target, const BddColumns *insert)
 {
@@ -575,6 +587,10 @@ typedef struct BddStatement
 /* Statements name schemas, operators, functions and types by their names. */
 static uint64 names_changed = 0;
 
+/*
+ * A schema, an operator or the like has changed: statements that were made
+ * before may name it wrongly.
+ */
 static void
 note_new_names(Datum arg, int cacheid, uint32 hashvalue)
 {
@@ -610,6 +626,7 @@ build(BddTarget *target, const BddStatement *wanted)
 	return NULL;
 }
 
+/* Whether the one was made for all that the other is wanted for. */
 static bool
 is_same_statement(BddTarget *target, const BddStatement *a,
 				  const BddStatement *b)
@@ -631,6 +648,11 @@ copy_columns(BddTarget *target, const BddColumns *columns)
 	return copy;
 }
 
+/*
+ * The statements of a target are kept with it, since the same few are needed
+ * again and again.  Beyond MAX_STATEMENTS they are made for this call only.
+ * NULL: there is nothing to do.
+ */
 static char *
 statement(BddTarget *target, BddStatementKind kind, const BddWriteRules *rules,
 		  const BddColumns *update, const BddColumns *insert)
@@ -691,6 +713,7 @@ bdd_sql_merge(BddTarget *target, const BddWriteRules *rules,
 	return statement(target, BDD_SQL_MERGE, rules, update, insert);
 }
 
+/* NULL: the rows overwrite nothing. */
 char *
 bdd_sql_update_existing(BddTarget *target, const BddWriteRules *rules,
 						const BddColumns *update)
@@ -713,6 +736,10 @@ bdd_sql_select_row(BddTarget *target)
 
 /* ---------- running ---------- */
 
+/*
+ * The callbacks count changes of all that a statement names beside the table
+ * and its columns; those make a new target.
+ */
 void
 bdd_target_sql_init(void)
 {

@@ -22,7 +22,7 @@
 typedef struct BddWriteRules
 {
 	bool insert_triggers; /* BEFORE INSERT for each row */
-	bool update_triggers; /* who must see unchanged rows, too */
+	bool update_triggers; /* they must see unchanged rows, too */
 	bool merge;           /* MERGE means the same, but for what others insert meanwhile */
 } BddWriteRules;
 

@@ -46,12 +46,14 @@ typedef struct BddColumnGroup
 	uint64 count;
 } BddColumnGroup;
 
+/* Rows for one statement; too many of them go to disk. */
 static Tuplestorestate *
 new_store(void)
 {
 	return tuplestore_begin_heap(false, false, Max(work_mem, maintenance_work_mem));
 }
 
+/* The store takes a copy of the row. */
 static void
 put_row(Tuplestorestate *store, TupleTableSlot *slot, BddTarget *target,
 		const BddImage *image)
@@ -61,6 +63,7 @@ put_row(Tuplestorestate *store, TupleTableSlot *slot, BddTarget *target,
 	ExecClearTuple(slot);
 }
 
+/* The group of the columns that the row gives, made if there is none. */
 static BddColumnGroup *
 group_of(BddTarget *target, List **groups, const BddImage *image)
 {
@@ -92,6 +95,10 @@ group_of(BddTarget *target, List **groups, const BddImage *image)
 	return group;
 }
 
+/*
+ * Whether an insert of these columns leaves out none that is NOT NULL and has
+ * no default.
+ */
 static bool
 gives_required(BddTarget *target, const BddColumns *insert)
 {
@@ -101,6 +108,9 @@ gives_required(BddTarget *target, const BddColumns *insert)
 	return true;
 }
 
+/*
+ * Chooses the statements for the group's rows, runs them, and frees the rows.
+ */
 static void
 write_group(BddTarget *target, const BddWriteRules *rules, BddColumnGroup *group)
 {
@@ -169,6 +179,10 @@ delete_rows(BddTarget *target, const BddRow *rows, uint64 count,
 	tuplestore_end(store);
 }
 
+/*
+ * Writes all rows but the deletes; returns how many they are.  "merge": the
+ * caller admits MERGE, which is taken where the table does as well.
+ */
 static uint64
 upsert_rows(BddTarget *target, const BddRow *rows, uint64 count, bool merge,
 			TupleTableSlot *slot)
@@ -368,6 +382,7 @@ typedef struct BddWrite
 	BddApplyCounts counts;
 } BddWrite;
 
+/* For bdd_in_subtransaction, with a BddWrite. */
 static void
 do_write(void *arg)
 {
@@ -377,6 +392,9 @@ do_write(void *arg)
 				   &write->counts);
 }
 
+/*
+ * Returns the error that undid it, or NULL.  Only rows that are written count.
+ */
 static ErrorData *
 try_write(BddTarget *target, const BddRow *rows, uint64 count, bool merge,
 		  BddApplyCounts *counts)
@@ -430,7 +448,7 @@ deletes_first(const BddRow *rows, uint64 count, uint64 *deletes)
 	return sorted;
 }
 
-/* What the trial of a round writes: see tolerate.h. */
+/* The rows that the trial of a round writes: see tolerate.h. */
 typedef struct BddRoundTrial
 {
 	BddTarget *target;
@@ -438,6 +456,7 @@ typedef struct BddRoundTrial
 	BddApplyCounts *counts;
 } BddRoundTrial;
 
+/* BddTrial.write, of a round. */
 static ErrorData *
 try_rows(void *arg, uint64 first, uint64 count)
 {

@@ -111,6 +111,7 @@ bdd_delete_row(PG_FUNCTION_ARGS)
 
 typedef void (*BddPush)(BddTarget *target, BddValues *row);
 
+/* A member that the object has not is a column that is not given. */
 static void
 push_object(BddTarget *target, Jsonb *object, BddPush push)
 {
@@ -121,6 +122,10 @@ push_object(BddTarget *target, Jsonb *object, BddPush push)
 	push(target, &row);
 }
 
+/*
+ * One row for each element; returns how many.  Their memory is freed row by
+ * row, since an array may be long.
+ */
 static int64
 push_array(BddTarget *target, Jsonb *array, BddPush push)
 {
@@ -148,6 +153,7 @@ push_array(BddTarget *target, Jsonb *array, BddPush push)
 	return count;
 }
 
+/* The document is an object, for one row, or an array of objects. */
 static int64
 push_document(FunctionCallInfo fcinfo, BddPush push)
 {
@@ -171,6 +177,10 @@ bdd_upsert_json(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64(push_document(fcinfo, bdd_push_values));
 }
 
+/*
+ * BddPush of a delete: the object names the key, and the version if there is
+ * one.
+ */
 static void
 push_named_key(BddTarget *target, BddValues *row)
 {
@@ -226,6 +236,10 @@ assignment(const BddTarget *target, int column, Form_pg_attribute field)
 	return expression_planner((Expr *) expr);
 }
 
+/*
+ * Which column each field of the record type is, and how its value is cast to
+ * it, as an assignment does.  Lives in fields->context.
+ */
 static void
 build_fields(const BddTarget *target, TupleDesc record, BddFields *fields)
 {
@@ -284,6 +298,7 @@ fields_of(FunctionCallInfo fcinfo, const BddTarget *target, TupleDesc record)
 	return fields;
 }
 
+/* Gives the row the record's values, cast to the types of their columns. */
 static void
 values_from_fields(const BddTarget *target, const BddFields *fields,
 				   TupleDesc record, HeapTupleHeader tuple, BddValues *row)

@@ -25,6 +25,7 @@
 
 PG_FUNCTION_INFO_V1(bdd_flush);
 
+/* INSERT on some column, and UPDATE on some column. */
 static bool
 may_flush(Oid relid)
 {
@@ -36,6 +37,7 @@ may_flush(Oid relid)
 									 ACLMASK_ANY) == ACLCHECK_OK;
 }
 
+/* INSERT and UPDATE on the table, or on some of its columns. */
 static bool
 may_write(Oid relid)
 {
@@ -55,6 +57,7 @@ typedef struct BddFlush
 	uint64 rows_before;
 } BddFlush;
 
+/* A snapshot of the counter, under the slot lock. */
 static uint64
 applied_rows(BddSharedSlot *slot)
 {
@@ -66,6 +69,7 @@ applied_rows(BddSharedSlot *slot)
 	return rows;
 }
 
+/* A flush concerns what was published before it. */
 static void
 notice_pending(BddTarget *target)
 {
@@ -125,6 +129,10 @@ start_flush(Oid relid, bool named)
 	return flush;
 }
 
+/*
+ * Waits for the worker; returns how many rows were applied since the flush was
+ * begun.
+ */
 static uint64
 finish_flush(BddFlush *flush)
 {
@@ -135,6 +143,10 @@ finish_flush(BddFlush *flush)
 	return applied_rows(flush->slot) - flush->rows_before;
 }
 
+/*
+ * The tables named in argument 0, each once; *named: there are any.  Otherwise
+ * all targets.
+ */
 static List *
 flush_targets(FunctionCallInfo fcinfo, bool *named)
 {

@@ -3,8 +3,8 @@
  * push.c
  *		From SQL values to pending rows.
  *
- * All that the caller can be told at once is checked here, in his
- * transaction: keys, NOT NULL, privileges, size.
+ * All that can be told at once is checked here, in the caller's transaction:
+ * keys, NOT NULL, privileges, size.
  *
  *-------------------------------------------------------------------------
  */
@@ -26,8 +26,9 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-/* ---------- who may ---------- */
+/* ---------- checks of the transaction ---------- */
 
+/* "call" is the function's name, for errors. */
 static void
 check_transaction(const char *call)
 {
@@ -43,6 +44,10 @@ check_transaction(const char *call)
 
 /* ---------- checks of values ---------- */
 
+/*
+ * A row that would not fit into an empty buffer is refused at once, since it
+ * could never be published.
+ */
 static void
 check_size(const BddTarget *target, uint32 key_size, uint32 image_size)
 {
@@ -99,6 +104,10 @@ bypasses_buffer(const BddTarget *target, bool kept)
 	return bdd_is_switched_off(target);
 }
 
+/*
+ * What the transaction has pending for the target, brought up to date with its
+ * options and the caller's role.  "kept": the journal takes rows now.
+ */
 static BddPending *
 pending_of(BddTarget *target, bool kept)
 {
@@ -209,6 +218,7 @@ bdd_push_delete(BddTarget *target, BddValues *row)
 
 /* ---------- the fast way for typed rows ---------- */
 
+/* Such a row goes the long way, where the error is raised. */
 static bool
 has_null_it_must_not(const BddTarget *target, HeapTuple heap)
 {

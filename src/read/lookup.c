@@ -116,13 +116,14 @@ typedef struct BddCondition
 	Relids others; /* relations that it refers to */
 } BddCondition;
 
-/* What is looked for while equivalences are asked for clauses. */
+/* The column that the planner's equivalence classes are asked for. */
 typedef struct BddWanted
 {
 	Index rti;
 	const BddKeyColumn *column;
 } BddWanted;
 
+/* Relabelling, as of varchar to text, does not change the value. */
 static bool
 is_column(Node *node, Index rti, const BddKeyColumn *column)
 {
@@ -144,6 +145,10 @@ is_equality(const BddKeyColumn *column, Oid opno, Oid collation)
 		   (!OidIsValid(column->collation) || column->collation == collation);
 }
 
+/*
+ * Notes the value if it can be looked up: its type fits, and it is the same
+ * for all rows of the scan.
+ */
 static bool
 take_value(PlannerInfo *root, RelOptInfo *rel, const BddKeyColumn *column,
 		   Node *value, Oid type, BddCondition *condition)
@@ -195,6 +200,7 @@ match_array(PlannerInfo *root, RelOptInfo *rel, const BddKeyColumn *column,
 					  get_base_element_type(exprType(array)), condition);
 }
 
+/* The clause as a condition on the column, or NULL. */
 static BddCondition *
 match_clause(PlannerInfo *root, RelOptInfo *rel, const BddKeyColumn *column,
 			 RestrictInfo *rinfo)
@@ -213,6 +219,7 @@ match_clause(PlannerInfo *root, RelOptInfo *rel, const BddKeyColumn *column,
 	return NULL;
 }
 
+/* Adds the clauses that are conditions on the column. */
 static List *
 match_clauses(PlannerInfo *root, RelOptInfo *rel, const BddKeyColumn *column,
 			  List *clauses, List *conditions)
@@ -230,6 +237,7 @@ match_clauses(PlannerInfo *root, RelOptInfo *rel, const BddKeyColumn *column,
 	return conditions;
 }
 
+/* Called back by the planner for each member of an equivalence class. */
 static bool
 is_wanted_member(PlannerInfo *root, RelOptInfo *rel, EquivalenceClass *class,
 				 EquivalenceMember *member, void *arg)
@@ -239,7 +247,7 @@ is_wanted_member(PlannerInfo *root, RelOptInfo *rel, EquivalenceClass *class,
 	return is_column((Node *) member->em_expr, wanted->rti, wanted->column);
 }
 
-/* What gives the column; conditions on constants come first. */
+/* All conditions that give the column; those on constants come first. */
 static List *
 conditions_of(PlannerInfo *root, RelOptInfo *rel, const BddKeyColumn *column)
 {
@@ -297,6 +305,10 @@ choose(List **by_column, int count, Relids outer)
 	return chosen;
 }
 
+/*
+ * Offers a path that looks up these conditions, one for each column of the
+ * key.  "outer" are the relations that they refer to.
+ */
 static void
 add_lookup(PlannerInfo *root, RelOptInfo *rel, Oid relid, List *conditions,
 		   Relids outer)
@@ -350,7 +362,7 @@ add_lookups(PlannerInfo *root, RelOptInfo *rel, BddTarget *target)
 		if (by_column[i] == NIL)
 			return;
 	}
-	/* What one column refers to, the others may, too. */
+	/* Relations that one column refers to the others may refer to, too. */
 	for (int i = 0; i < count; i++)
 		foreach(cell, by_column[i])
 			outers = lappend(outers, bms_union(((BddCondition *) lfirst(cell))->others,
@@ -394,6 +406,10 @@ table_of_overlay(RangeTblEntry *rte)
 	return bdd_overlay_argument(function->funcexpr);
 }
 
+/*
+ * set_rel_pathlist_hook: offers lookups for overlay_rows() of a target whose
+ * keys are known by their bytes.
+ */
 static void
 consider_lookups(PlannerInfo *root, RelOptInfo *rel, Index rti,
 				 RangeTblEntry *rte)
@@ -448,13 +464,16 @@ static const CustomScanMethods scan_methods = {
 	.CreateCustomScanState = create_scan_state,
 };
 
+/*
+ * PlanCustomPath.  All clauses stay as conditions: a lookup may find too much.
+ */
 static Plan *
 plan_lookup(PlannerInfo *root, RelOptInfo *rel, CustomPath *path, List *tlist,
 			List *clauses, List *custom_plans)
 {
 	CustomScan *scan = makeNode(CustomScan);
 
-	/* Who caches the plan is to hear of changes of the target. */
+	/* A cached plan is to be made anew when the target changes. */
 	root->glob->relationOids = lappend_oid(root->glob->relationOids,
 										   intVal(lsecond(path->custom_private)));
 	scan->scan.plan.targetlist = tlist;
@@ -488,6 +507,10 @@ typedef struct BddLookupState
 
 static uint32 last_number = 0; /* of a lookup */
 
+/*
+ * Nothing is looked up before the first row is asked for: values of parameters
+ * are not known yet.
+ */
 static void
 begin_scan(CustomScanState *node, EState *estate, int flags)
 {
@@ -568,6 +591,7 @@ find_values(BddLookupState *state, BddOverlay *overlay, ExprContext *econtext)
 	add_key(state, overlay, values);
 }
 
+/* Finds the keys once for each scan.  No overlay: nothing is found. */
 static void
 start_lookup(BddLookupState *state, BddOverlay *overlay)
 {
@@ -592,6 +616,10 @@ start_lookup(BddLookupState *state, BddOverlay *overlay)
 		find_elements(state, overlay, DatumGetArrayTypeP(array));
 }
 
+/*
+ * The next row of the keys that were found; keys that have no row in the end
+ * are passed over.
+ */
 static TupleTableSlot *
 fetch(ScanState *node)
 {
@@ -638,6 +666,7 @@ exec_scan(CustomScanState *node)
 	return ExecScan(&node->ss, fetch, fetch_again);
 }
 
+/* Values of parameters may have changed: the keys are looked up anew. */
 static void
 rescan(CustomScanState *node)
 {
@@ -645,6 +674,7 @@ rescan(CustomScanState *node)
 	ExecScanReScan(&node->ss);
 }
 
+/* Memory goes with the executor's context, and nothing else is held. */
 static void
 end_scan(CustomScanState *node)
 {
@@ -692,6 +722,7 @@ static const CustomExecMethods exec_methods = {
 	.ExplainCustomScan = explain,
 };
 
+/* CreateCustomScanState. */
 static Node *
 create_scan_state(CustomScan *scan)
 {

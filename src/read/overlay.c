@@ -74,11 +74,11 @@ struct BddOverlay
 	MemoryContext query;
 	MemoryContext context;
 	MemoryContextCallback callback;
-	Oid role; /* who may use it; InvalidOid: all that the statement is */
+	Oid role; /* the one that may use it; InvalidOid: any in the statement */
 	Oid relid;
 	BddTarget *target;
 	bool complete;  /* every key of the buffer is decided */
-	bool own_saved; /* who has no entry had nothing pending */
+	bool own_saved; /* a key without an entry had nothing pending */
 	uint64 few;     /* keys to ask for one by one */
 	StringInfoData bytes;
 	struct bdd_overlaid_hash *keys;
@@ -123,6 +123,7 @@ add_image(BddOverlay *overlay, BddOverlaid *key, const BddImage *image)
 	(void) bdd_rows_fold(&overlay->target->shape, &key->rows, false);
 }
 
+/* For qsort of BddRow, oldest first. */
 static int
 compare_sequence(const void *a, const void *b)
 {
@@ -146,7 +147,7 @@ save_rows(const BddPendingRow *row, BddRows *rows)
 	bdd_rows_add(rows, 0, &copy);
 }
 
-/* What of this transaction is pending; unless it is known, as it is now. */
+/* Remembers what is pending of the key now, unless that is known already. */
 static void
 save_own(BddOverlay *overlay, BddOverlaid *key)
 {
@@ -161,6 +162,10 @@ save_own(BddOverlay *overlay, BddOverlaid *key)
 	key->saved = true;
 }
 
+/*
+ * Puts what this transaction has pending on top of the buffer's rows.  With
+ * this the key is decided.
+ */
 static void
 add_own(BddOverlay *overlay, BddOverlaid *key)
 {
@@ -188,6 +193,7 @@ decide(BddOverlay *overlay, BddOverlaid *key, StringInfo bytes)
 	add_own(overlay, key);
 }
 
+/* The image's key, in overlay->bytes; returns its hash. */
 static uint32
 encode_image(BddOverlay *overlay, const BddImage *image)
 {
@@ -204,7 +210,7 @@ encode_image(BddOverlay *overlay, const BddImage *image)
 	return bdd_key_encode(&target->key, values, &overlay->bytes);
 }
 
-/* What is pending, beside what was saved before it changed. */
+/* Remembers all that is pending; keys saved before stay as they were. */
 static void
 save_all_own(BddOverlay *overlay)
 {
@@ -304,7 +310,7 @@ bdd_overlay_complete(BddOverlay *overlay)
 
 /* ---------- overlays ---------- */
 
-/* What is pending will change. */
+/* Called before pending rows change.  No key: before all of them do. */
 static void
 watch_pending(BddPending *pending, uint32 hash, const char *key,
 			  uint32 key_size)
@@ -357,6 +363,7 @@ bdd_overlay_estimate(BddTarget *target)
 	return count;
 }
 
+/* A new overlay of the statement, in a context under that of its executor. */
 static BddOverlay *
 start(MemoryContext query, BddTarget *target)
 {
@@ -412,8 +419,8 @@ bdd_overlay_of(MemoryContext query, Oid relid)
 
 /*
  * A statement begins that reads the view.  As of a table it sees what is
- * pending now, and the rights of who began it count, also if it is a cursor
- * that another role fetches from.
+ * pending now, and the rights of the role that began it count, also if it
+ * is a cursor that another role fetches from.
  */
 void
 bdd_overlay_begin(MemoryContext query, Oid relid)
@@ -430,6 +437,10 @@ bdd_overlay_target(const BddOverlay *overlay)
 	return overlay->target;
 }
 
+/*
+ * bdd_overlay_find where only the operator class knows which keys are equal.
+ * It is called when the overlay is complete.
+ */
 static BddOverlaid *
 find_sorted(BddOverlay *overlay, const Datum *values)
 {

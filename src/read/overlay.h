@@ -26,7 +26,7 @@ typedef struct BddOverlaid
 	char *key;
 	bool decided;  /* "rows" say what the statement sees */
 	bool saved;    /* "own" says what was pending */
-	bool emitted;  /* used by who goes through all */
+	bool emitted;  /* used while all keys are visited */
 	uint32 lookup; /* the last one that has met it */
 	BddRows rows;  /* none: it is neither in the buffer nor pending */
 	BddRows own;   /* pending */

@@ -46,6 +46,10 @@ typedef struct BddEmission
 	uint64 room;
 } BddEmission;
 
+/*
+ * Puts into the result what the key says on top of "stored", the table's row
+ * or NULL; no row if it says that there is none.
+ */
 static void
 emit(BddEmission *emission, BddOverlaid *key, HeapTupleHeader stored)
 {
@@ -64,6 +68,7 @@ emit(BddEmission *emission, BddOverlaid *key, HeapTupleHeader stored)
 	MemoryContextReset(emission->context);
 }
 
+/* Called for each row that the table has of the keys that wait. */
 static void
 emit_stored(HeapTupleHeader stored, void *arg)
 {
@@ -103,6 +108,10 @@ emit_or_wait(BddOverlaid *key, void *arg)
 	emission->partial_count++;
 }
 
+/*
+ * Returns the rows that wait, first those of keys that the table has.  It is
+ * read as its owner: see bdd_read_table_rows.
+ */
 static void
 emit_partial(BddEmission *emission)
 {
@@ -120,6 +129,7 @@ emit_partial(BddEmission *emission)
 			emit(emission, emission->partial_keys[i], NULL);
 }
 
+/* A key has one row at the most in the result. */
 static void
 emit_all(BddOverlay *overlay, ReturnSetInfo *result)
 {
@@ -238,6 +248,10 @@ check_key_arguments(FunctionCallInfo fcinfo, const BddTarget *target)
 						 quote_literal_cstr(bdd_qualified_name(target->relid)))));
 }
 
+/*
+ * Finds the overlay at the first row of a call site, and again if the table or
+ * the role has changed.  fn_extra is empty while that may fail.
+ */
 static BddOverlaidCall *
 begin_call(FunctionCallInfo fcinfo, Oid relid)
 {

@@ -165,6 +165,7 @@ add_pending_row(BddPendingRow *row, BddRows *rows)
 	bdd_rows_add(rows, sequence + row->newest->ordinal, &row->newest->image);
 }
 
+/* Rows that this transaction has pushed and not yet published. */
 void
 bdd_read_pending(BddTarget *target, BddRows *rows)
 {
@@ -178,6 +179,10 @@ bdd_read_pending(BddTarget *target, BddRows *rows)
 						rows);
 }
 
+/*
+ * The key's rows of this transaction, as bdd_read_published_key gives those of
+ * the buffer.
+ */
 static void
 collect_pending_key(BddTarget *target, uint32 hash, StringInfo key,
 					BddRows *rows)
@@ -296,6 +301,10 @@ bdd_read_begin(BddTarget *target)
 	bdd_read_wait_replayed(target);
 }
 
+/*
+ * Opens the target, checks that the caller may read it, and waits for rows
+ * that are being replayed.
+ */
 static BddTarget *
 open_for_reading(Oid relid)
 {
@@ -367,6 +376,9 @@ bdd_read_table_rows(BddTarget *target, const BddImage *const *keys,
 	tuplestore_end(store);
 }
 
+/*
+ * BddTableRowVisitor: keeps a copy of the row, in the current memory context.
+ */
 static void
 keep_row(HeapTupleHeader row, void *arg)
 {
@@ -395,7 +407,7 @@ has_generated(const BddTarget *target)
 
 /*
  * Generated columns follow from the others.  Their expressions run as the
- * owner: who reads a table does not expect to run code of its owner's.
+ * owner: a reader of a table does not expect to run code of its owner's.
  */
 void
 bdd_compute_generated(BddTarget *target, Datum *values, bool *isnull)
@@ -532,6 +544,7 @@ bdd_read_fold(BddTarget *target, const BddRows *rows, HeapTupleHeader row,
 	return true;
 }
 
+/* By way of row_to_json, as the owner: output functions of types may run. */
 static Datum
 row_as_jsonb(BddTarget *target, Datum row)
 {

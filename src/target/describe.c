@@ -50,6 +50,11 @@ option_column(BddTarget *target, const char *name)
 	return attnum;
 }
 
+/*
+ * An expression that is not volatile is evaluated at the call, so that the row
+ * has what its statement would have inserted.  Volatile ones and identities
+ * are left to the INSERT of the apply.
+ */
 static void
 describe_default(Relation rel, int i, BddTargetColumn *column)
 {
@@ -80,6 +85,7 @@ describe_default(Relation rel, int i, BddTargetColumn *column)
 	}
 }
 
+/* Looks into arrays and domains, too. */
 static bool
 has_composite(Oid type)
 {
@@ -91,6 +97,7 @@ has_composite(Oid type)
 	return get_typtype(base) == TYPTYPE_COMPOSITE;
 }
 
+/* Which columns an insert fills, and which of them it must be given. */
 static void
 describe_columns(BddTarget *target, Relation rel)
 {
@@ -122,6 +129,10 @@ describe_columns(BddTarget *target, Relation rel)
 	}
 }
 
+/*
+ * Without update_columns every column is overwritten, but for the key and what
+ * the server alone may set.
+ */
 static void
 describe_update_columns(BddTarget *target)
 {
@@ -169,6 +180,7 @@ describe_rule(BddTarget *target, const char *column, const char *name,
 	target->shape.calls |= rule->calls;
 }
 
+/* Rules by column; without any, shape.rules stays NULL. */
 static void
 describe_rules(BddTarget *target)
 {
@@ -233,6 +245,7 @@ full_row_covers(const BddTarget *target)
 	return target->shape.version < 0 && target->key.exact && target->key.one_spelling;
 }
 
+/* Without a key every row is another one, and its bytes tell that exactly. */
 static void
 describe_key(BddTarget *target, Relation rel)
 {
@@ -260,7 +273,7 @@ describe_key(BddTarget *target, Relation rel)
 	target->shape.exact = target->key.exact;
 }
 
-/* What two descriptors have in common whose tuples can be exchanged. */
+/* A hash; two descriptors that have the same can exchange their tuples. */
 uint32
 bdd_fingerprint(TupleDesc desc)
 {
@@ -287,6 +300,10 @@ bdd_is_redirect(const Trigger *trigger)
 		   bdd_is_function(trigger->tgfoid, "bdd_redirect");
 }
 
+/*
+ * How the trigger of create_redirect is enabled, as in pg_trigger; '\0': there
+ * is none.
+ */
 static char
 redirect_of(const TriggerDesc *triggers)
 {
@@ -328,6 +345,7 @@ bdd_describe_target(Relation rel, const BddOptions *options, MemoryContext conte
 
 /* ---------- using it ---------- */
 
+/* An error that says what is missing, if the target is broken. */
 void
 bdd_check_usable(const BddTarget *target)
 {

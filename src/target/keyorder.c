@@ -29,6 +29,10 @@ typedef struct BddSorter
 	SortSupportData keys[INDEX_MAX_KEYS];
 } BddSorter;
 
+/*
+ * Comparisons by the operator class of the key's index.  The sorter's memory
+ * is in the current context.
+ */
 static void
 init_sorter(BddTarget *target, BddSorter *sorter)
 {
@@ -68,6 +72,7 @@ compare_keys(const BddSortRow *a, const BddSortRow *b, BddSorter *sorter)
 	return 0;
 }
 
+/* Rows of one key are in the order in which they were given. */
 static int
 compare_rows(const void *a, const void *b, void *sorter)
 {
@@ -82,6 +87,7 @@ compare_rows(const void *a, const void *b, void *sorter)
 													  0;
 }
 
+/* The image's key values; they point into the image. */
 static void
 extract_keys(BddTarget *target, const BddImage *image, Datum *keys)
 {
@@ -133,6 +139,7 @@ bdd_key_hash(BddTarget *target, const BddImage *image)
 	return (int64) hash;
 }
 
+/* A sorted copy, with the key values beside each row. */
 static BddSortRow *
 sort_rows(BddTarget *target, BddRows *rows, BddSorter *sorter)
 {
@@ -207,6 +214,10 @@ fold_key(BddFolding *folding, bool may_call)
 	folding->next = end;
 }
 
+/*
+ * For bdd_in_subtransaction, with a BddFolding: it goes on where the last try
+ * has failed.
+ */
 static void
 fold_keys(void *arg)
 {

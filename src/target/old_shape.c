@@ -28,7 +28,7 @@ struct BddOldShape
 
 /* ---------- as text ---------- */
 
-/* What is needed to take a tuple apart: numbers for each column. */
+/* All that is needed to take a tuple apart, for each column. */
 char *
 bdd_shape_to_text(TupleDesc desc)
 {
@@ -47,6 +47,7 @@ bdd_shape_to_text(TupleDesc desc)
 	return text.data;
 }
 
+/* How many columns bdd_shape_to_text has put there. */
 static int
 count_columns(const char *text)
 {
@@ -109,6 +110,7 @@ bdd_old_shape(BddTarget *target)
 	return old;
 }
 
+/* Whether rows with the fingerprint have the shape that the table had. */
 bool
 bdd_old_shape_fits(const BddOldShape *old, uint32 fingerprint)
 {
@@ -129,6 +131,10 @@ bdd_report_other_shape(BddTarget *target)
 
 /* ---------- rows ---------- */
 
+/*
+ * By way of the text form if the type or its modifier has changed.  That may
+ * fail, and runs functions of the type: the caller acts as the owner.
+ */
 static Datum
 convert(Datum value, Form_pg_attribute from, Form_pg_attribute to)
 {

@@ -16,6 +16,10 @@
 #include "utils/lsyscache.h"
 #include "utils/rls.h"
 
+/*
+ * The buffer has no policies, so it is closed to a caller that is bound by
+ * those of the table.
+ */
 void
 bdd_check_row_security(const BddTarget *target)
 {
@@ -28,6 +32,10 @@ bdd_check_row_security(const BddTarget *target)
 				 errhint("Read the table itself.")));
 }
 
+/*
+ * An error unless the caller has the right on the table, or on each column of
+ * the set.
+ */
 static void
 check_columns(const BddTarget *target, const BddColumns *columns,
 			  AclMode mode)
@@ -60,13 +68,14 @@ bdd_check_may_upsert(BddTarget *target, const BddColumns *update,
 		target->trusted_role = role;
 }
 
-/* For who is to give rows later: INSERT and UPDATE of all columns. */
+/* For rows that are still to come: INSERT and UPDATE of all columns. */
 void
 bdd_check_may_upsert_all(BddTarget *target)
 {
 	bdd_check_may_upsert(target, target->shape.update, target->shape.insert);
 }
 
+/* There is no DELETE on columns. */
 void
 bdd_check_may_delete(BddTarget *target)
 {

@@ -3,8 +3,8 @@
  * target.c
  *		The targets that a backend knows, and their slots in shared memory.
  *
- * Who uses a BddTarget holds a lock on the table; taking it has processed the
- * invalidations that alter_target, drop_target and DDL have sent for the
+ * The user of a BddTarget holds a lock on the table; taking it has processed
+ * the invalidations that alter_target, drop_target and DDL have sent for the
  * table.
  *
  *-------------------------------------------------------------------------
@@ -56,6 +56,10 @@ static uint64 invalidations = 0;
 
 /* ---------- building ---------- */
 
+/*
+ * NULL: the table is no target.  A half built one goes with the caller's
+ * context if an error is raised; only a whole one lives on.
+ */
 static BddTarget *
 load_target(Oid relid)
 {
@@ -81,6 +85,10 @@ load_target(Oid relid)
 
 /* ---------- cache ---------- */
 
+/*
+ * A target that is no longer valid is kept for those that use it, and is built
+ * anew at the next lookup.
+ */
 static void
 invalidate_one(BddTargetEntry *entry)
 {
@@ -129,6 +137,7 @@ functions_changed(Datum arg, int cacheid, uint32 hashvalue)
 	relation_changed((Datum) 0, InvalidOid);
 }
 
+/* At first use.  Callbacks stay for the rest of the session. */
 static void
 init_cache(void)
 {
@@ -168,6 +177,7 @@ free_retired(void)
 	}
 }
 
+/* It is freed by free_retired, not before this transaction has ended. */
 static void
 retire(BddTarget *target)
 {
@@ -208,7 +218,7 @@ bdd_target_lookup(Oid relid)
 	return target;
 }
 
-/* Quick, for who asks about every table that is written. */
+/* Quick, as it is asked of every table that is written. */
 bool
 bdd_is_known_not_target(Oid relid)
 {
@@ -432,6 +442,7 @@ bdd_redirects(const BddTarget *target)
 
 /* ---------- small things ---------- */
 
+/* The target's own option comes before the setting. */
 int
 bdd_target_flush_rows(const BddTarget *target)
 {

@@ -60,6 +60,10 @@ bdd_parse_columns(const char *argument, const char *value)
 	return names;
 }
 
+/*
+ * Each column is there, once, and is not generated.  "argument" is the one to
+ * be named in the error.
+ */
 void
 bdd_check_columns(Relation rel, const char *argument, List *names)
 {
@@ -94,6 +98,7 @@ bdd_check_columns(Relation rel, const char *argument, List *names)
 
 /* ---------- the table ---------- */
 
+/* Raises the error; "hint" may be NULL. */
 static void
 refuse_table(Relation rel, int code, const char *reason, const char *hint)
 {
@@ -105,6 +110,10 @@ refuse_table(Relation rel, int code, const char *reason, const char *hint)
 			 hint != NULL ? errhint("%s", hint) : 0));
 }
 
+/*
+ * What INSERT ... ON CONFLICT does not work on, what only one session can
+ * write, and the system's tables are refused.
+ */
 void
 bdd_check_table(Relation rel)
 {
@@ -144,6 +153,7 @@ bdd_check_owner(Oid relid)
 
 /* ---------- the key ---------- */
 
+/* The first "count" key columns of the index, in its order. */
 static List *
 index_column_names(Oid index, int count)
 {
@@ -171,6 +181,7 @@ join_names(List *names)
 	return joined.data;
 }
 
+/* WITHOUT OVERLAPS makes a primary key an exclusion constraint. */
 static bool
 is_exclusion(Oid index)
 {
@@ -181,6 +192,7 @@ is_exclusion(Oid index)
 	return result;
 }
 
+/* Its columns, for a target that is registered without a key. */
 List *
 bdd_primary_key(Relation rel)
 {
@@ -202,6 +214,10 @@ bdd_primary_key(Relation rel)
 	return index_column_names(index, INDEX_MAX_KEYS);
 }
 
+/*
+ * For a unique index NULLs are usually all different: a key with one would not
+ * be found again.
+ */
 static void
 check_key_columns(Relation rel, List *names)
 {
@@ -261,6 +277,10 @@ bdd_check_key(Relation rel, List *names, bool coalesce_rows)
 	return index;
 }
 
+/*
+ * With such a key every new row gets one of its own, so its rows are likely to
+ * be found by other columns.
+ */
 static bool
 key_is_identity(Relation rel, List *names)
 {
@@ -303,6 +323,10 @@ bdd_notice_other_indexes(Relation rel, Oid key_index, List *key)
 	}
 }
 
+/*
+ * An upsert must be able to set each of them, and to find the row again by its
+ * key.
+ */
 void
 bdd_check_update_columns(Relation rel, List *key, List *names)
 {
@@ -367,6 +391,10 @@ check_is_updated(Relation rel, const char *argument, const char *name,
 				 errhint("An upsert changes update_columns only: add it there.")));
 }
 
+/*
+ * The rule must fit the column's type, and the table's owner must be allowed
+ * to run it.
+ */
 static void
 check_rule(Relation rel, const char *column, const char *name)
 {
@@ -396,6 +424,7 @@ check_rule(Relation rel, const char *column, const char *name)
 				 errhint("Merge rules run as the owner of the table.")));
 }
 
+/* A version is compared as the rule "max" compares. */
 static void
 check_has_order(Relation rel, const char *version)
 {

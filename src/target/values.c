@@ -41,6 +41,7 @@ bdd_named_column(const BddTarget *target, const char *name, const char *hint)
 	return attnum - 1;
 }
 
+/* A row that gives nothing yet, in the current memory context. */
 void
 bdd_values_init(const BddTarget *target, BddValues *row)
 {
@@ -80,6 +81,7 @@ bdd_values_give(const BddTarget *target, BddValues *row, int column)
 	bdd_column_add(row->given, column);
 }
 
+/* The header's tuple as functions of the heap want it; nothing is copied. */
 void
 bdd_composite_as_heap(HeapTupleHeader tuple, HeapTuple heap)
 {
@@ -122,6 +124,7 @@ typedef struct BddJsonState
 	Datum empty_row; /* all NULL: what is absent is not checked */
 } BddJsonState;
 
+/* What jsonb_populate_record needs, kept from call to call where it can be. */
 static BddJsonState *
 json_state(BddTarget *target)
 {
@@ -203,6 +206,7 @@ bdd_values_from_jsonb(BddTarget *target, Jsonb *object, BddValues *row)
 
 /* ---------- checks ---------- */
 
+/* The server's own error, unless the column is one of the key. */
 static void
 report_null(const BddTarget *target, int column)
 {
@@ -223,6 +227,7 @@ report_null(const BddTarget *target, int column)
 				 0));
 }
 
+/* Columns that have no value here are left to their defaults. */
 static void
 check_not_null(const BddTarget *target, const BddValues *row)
 {
@@ -233,6 +238,7 @@ check_not_null(const BddTarget *target, const BddValues *row)
 			report_null(target, i);
 }
 
+/* All columns of the key are given, and none is null. */
 void
 bdd_check_key_given(const BddTarget *target, const BddValues *row)
 {
@@ -253,6 +259,7 @@ bdd_check_key_given(const BddTarget *target, const BddValues *row)
 	}
 }
 
+/* For calls that name rows by their key. */
 void
 bdd_check_has_key(const BddTarget *target)
 {
@@ -325,6 +332,7 @@ add_defaults(BddTarget *target, BddValues *row, BddColumns *insert)
 	}
 }
 
+/* Looked up once for each target. */
 static Oid
 sequence_of(BddTarget *target, int column)
 {
@@ -337,8 +345,8 @@ sequence_of(BddTarget *target, int column)
 
 /*
  * Values of identity columns, taken at the call.  They are for a row that is
- * inserted; one that exists keeps its own.  Who may INSERT needs no right on
- * the sequence.
+ * inserted; one that exists keeps its own.  INSERT is the right that is
+ * asked for; none on the sequence is needed.
  */
 static void
 take_identities(BddTarget *target, BddValues *row)
@@ -422,6 +430,10 @@ bdd_values_image(BddTarget *target, BddValues *row)
 								 row->isnull, update, insert);
 }
 
+/*
+ * A delete carries the key and, "versioned", the version that it was made
+ * with.
+ */
 BddImage
 bdd_delete_image(BddTarget *target, BddValues *row, bool versioned)
 {
