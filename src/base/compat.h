@@ -298,7 +298,7 @@ bdd_map_columns(TupleDesc in, TupleDesc out)
 #endif
 }
 
-/* An index as in CREATE INDEX, by who need not be allowed to create anything. */
+/* An index as in CREATE INDEX, by a role that need not be allowed to create anything. */
 static inline void
 bdd_define_index(Oid relid, IndexStmt *statement)
 {
@@ -372,8 +372,8 @@ bdd_finish_desc(TupleDesc desc)
 /* ---------- other processes ---------- */
 
 /*
- * Who can run transactions has a number: the first part of his virtual
- * transaction ids, and his place among the entries of pg_stat_activity.
+ * A process that can run transactions has a number: the first part of its virtual
+ * transaction ids, and its place among the entries of pg_stat_activity.
  */
 #if PG_VERSION_NUM >= 170000
 #define BDD_FIRST_BACKEND 0

@@ -32,12 +32,16 @@
 
 BddSharedDebug *bdd_shared_debug = NULL;
 
+/*
+ * Sleeps until the next bdd_debug_release, or for MAX_WAIT_MS.  It only looks
+ * at shared memory, so it works where nothing may fail.
+ */
 static void
 wait_for_release(void)
 {
 	uint32 seen = bdd_shared_debug->releases;
 
-	/* So that a test sees who has come here. */
+	/* So that a test sees which process has come here. */
 	pgstat_report_wait_start(WAIT_EVENT_PG_SLEEP);
 	for (int i = 0; i < MAX_WAIT_MS && bdd_shared_debug->releases == seen; i++)
 		pg_usleep(1000L);

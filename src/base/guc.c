@@ -26,6 +26,7 @@ int bdd_worker_idle_timeout_ms = 60000;
 int bdd_max_journal_mb = 1024;
 char *bdd_debug_point_setting = NULL;
 
+/* How large the buffer is, and how targets share it. */
 static void
 define_memory_settings(void)
 {
@@ -46,6 +47,7 @@ define_memory_settings(void)
 							 PGC_SIGHUP, 0, NULL, NULL, NULL);
 }
 
+/* When rows are due, for targets whose options do not say it. */
 static void
 define_flush_settings(void)
 {
@@ -61,6 +63,7 @@ define_flush_settings(void)
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
 }
 
+/* How long, or how often, calls and workers wait and try again. */
 static void
 define_waiting_settings(void)
 {

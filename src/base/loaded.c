@@ -33,10 +33,10 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
-/* Whether the versions were found to be the same, and nothing came since. */
+/* Whether the versions were found to be the same, and no news came since. */
 static bool known_to_match = false;
 
-/* Counts what comes. */
+/* Counts invalidations: one may come while the version is being read. */
 static uint64 news = 0;
 
 /*
@@ -45,6 +45,9 @@ static uint64 news = 0;
  */
 static Oid messenger = InvalidOid;
 
+/*
+ * Looks the messenger up; InvalidOid: there is no extension in this database.
+ */
 static Oid
 find_messenger(void)
 {
@@ -53,6 +56,10 @@ find_messenger(void)
 	return OidIsValid(schema) ? get_relname_relid("target_option", schema) : InvalidOid;
 }
 
+/*
+ * A relcache callback: after an invalidation of the messenger, or of all
+ * relations (InvalidOid), the version is to be looked up again.
+ */
 static void
 relation_changed(Datum arg, Oid relid)
 {
@@ -90,6 +97,7 @@ script_version(void)
 	return version;
 }
 
+/* "level" is LOG or ERROR. */
 static void
 report_difference(int level, const char *version)
 {

@@ -38,6 +38,7 @@ bdd_new_uuid(void)
 	return uuid;
 }
 
+/* As the type's output function writes it, palloc'd. */
 char *
 bdd_uuid_text(const pg_uuid_t *uuid)
 {

@@ -4,8 +4,8 @@
  *		The counts of batches, and the moment when the last file is done.
  *
  * A statement trigger of batchdedup.file sees every change of a file's status,
- * whoever makes it: the worker that applies what complete_file has put into the
- * buffer, ten thousand files in one statement, or a caller who writes himself.
+ * wherever it comes from: the worker that applies what complete_file has put into
+ * the buffer, ten thousand files in one statement, or a direct UPDATE.
  * It changes the counts of each batch once, and takes the batch on if that was
  * the last file: in the transaction that changes the files. Counts are of a
  * set, not of calls: a file that was done before changes nothing.
@@ -130,7 +130,10 @@ static BddKeptPlan write_events = {
 	2,
 	{TEXTOID, TEXTOID}};
 
-/* What makes a failed file one that is to be tried once more. */
+/*
+ * The dead letters of files that have failed: the row of one, written anew, makes
+ * the file pending again.  Files that are no longer failed lose theirs.
+ */
 static BddKeptPlan write_letters = {
 	"WITH changed AS MATERIALIZED (SELECT n.*, o.status AS before FROM new_files n JOIN old_files o ON o.id = n.id "
 	"WHERE n.status <> o.status AND 'failed' IN (o.status, n.status)), "
@@ -155,6 +158,10 @@ emit_files(void)
 	(void) bdd_plan_run(&write_events, kinds, NULL);
 }
 
+/*
+ * Changes the counts of the batches, and finds those that are due to be taken
+ * on.  Of the others it is noted how many files are open (barrier_hint.c).
+ */
 static void
 count_changes(Oid table, BddChange *change)
 {
@@ -181,7 +188,7 @@ count_changes(Oid table, BddChange *change)
 }
 
 /*
- * AFTER UPDATE of batchdedup.file, for each statement; as whoever runs the
+ * AFTER UPDATE of batchdedup.file, for each statement; as the role that runs the
  * statement, with the search_path of the function.
  */
 Datum
@@ -194,7 +201,7 @@ bdd_file_changed(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("file_changed_internal() was not called as a trigger")));
-	/* The kept plans are of our own table's rows: somebody's else would poison them. */
+	/* The kept plans are of our own table's rows: another table's would poison them. */
 	if (RelationGetRelid(trigger->tg_relation) != bdd_catalog_relation("file"))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),

@@ -5,12 +5,12 @@
  *
  * A batch's last file should not wait for the next flush: it is asked for when
  * as many completed files of the batch are buffered as the batch has open.
- * Who completes files notes, in his transaction, how many and how many were
- * open; at commit he adds them to the count of the generation that took them.
- * The worker looks at the counts of the next generation when it has applied
- * one, since it is he who knows then how many are open still.
+ * A transaction that completes files notes how many, and how many were open; at
+ * commit it adds them to the count of the generation that took them.  The worker
+ * looks at the counts of the next generation when it has applied one, since only
+ * then it is known how many are open still.
  *
- * Here, too, is what wakes who waits for a batch.
+ * Here, too, waiters for a batch are woken (batch_wait.c).
  *
  *-------------------------------------------------------------------------
  */
@@ -40,6 +40,7 @@ static Oid noted_table = InvalidOid;
 static bool flush_wanted = false;
 static bool status_changed = false;
 
+/* In the postmaster, before other processes exist. */
 void
 bdd_barrier_init(BddSharedBarrier *shared)
 {
@@ -48,6 +49,7 @@ bdd_barrier_init(BddSharedBarrier *shared)
 		pg_atomic_init_u64(&shared->cells[i], 0);
 }
 
+/* The table goes with the transaction's memory. */
 static void
 create_notes(void)
 {
@@ -91,7 +93,7 @@ bdd_barrier_noted(const pg_uuid_t *batch)
 	return note != NULL && note->completed > 0;
 }
 
-/* What is buffered may be all that a batch waits for. */
+/* At commit a flush is asked for: the buffer may have all that a batch waits for. */
 void
 bdd_barrier_want_flush(Oid table)
 {
@@ -99,6 +101,9 @@ bdd_barrier_want_flush(Oid table)
 	flush_wanted = true;
 }
 
+/*
+ * A batch's status has changed: at commit those that wait for it look again.
+ */
 void
 bdd_barrier_status_changed(void)
 {
@@ -130,6 +135,10 @@ count(const BddNote *note, int32 target_id, uint64 generation)
 	return (uint32) new;
 }
 
+/*
+ * Adds the transaction's notes to the counts of the generation; returns
+ * whether one batch has as many files in it as are open.
+ */
 static bool
 is_complete(BddSharedSlot *slot, uint64 generation)
 {
@@ -147,6 +156,7 @@ is_complete(BddSharedSlot *slot, uint64 generation)
 	return complete;
 }
 
+/* At the end of a transaction, whose memory has the notes. */
 static void
 forget(void)
 {
@@ -177,6 +187,7 @@ note_commit(void)
 	forget();
 }
 
+/* In _PG_init. */
 void
 bdd_barrier_hint_init(void)
 {

@@ -4,11 +4,12 @@
  *		Batches of files: how one begins, what it waits for, how it ends.
  *
  * What is known of a batch is in batchdedup.batch_row; triggers of it see to
- * it that only legal steps are taken, whoever writes, and write the events.
- * Files are in file.c, counts and the barrier in barrier.c.
+ * it that only legal steps are taken, in whatever way it is written, and write
+ * the events.  Files are in delivery.c, claim.c and file.c, counts and the barrier
+ * in barrier.c, waiting for a batch is in batch_wait.c.
  *
- * Locks: who adds files shares the batch's row (FOR KEY SHARE); who says that
- * the list is final takes it for himself, and so has waited for them.
+ * Locks: add_file shares the batch's row (FOR KEY SHARE); complete_upload takes it
+ * for itself (FOR UPDATE), and so has waited for those that add files.
  *
  *-------------------------------------------------------------------------
  */
@@ -38,8 +39,8 @@ PG_FUNCTION_INFO_V1(bdd_batch_changed);
 /* ---------- calls ---------- */
 
 /*
- * Our tables are written as the extension's owner: who may call the functions
- * is a matter of EXECUTE.
+ * Until bdd_own_end.  Our tables are written as the extension's owner: which
+ * roles may call the functions is a matter of EXECUTE.
  */
 void
 bdd_batch_begin(BddSavedRole *saved, const char *call)
@@ -71,6 +72,7 @@ enum
 	BATCH_UPLOAD_COMPLETED_AT
 };
 
+/* Reads a row of batchdedup.batch_row; texts are copied. */
 static void
 parse_batch(HeapTuple tuple, TupleDesc desc, BddBatch *batch)
 {
@@ -120,7 +122,7 @@ bdd_batch_read(const pg_uuid_t *id, BddBatch *batch)
 	table_close(rel, AccessShareLock);
 }
 
-/* Locks the batch's row: shared with those who add files, or for a change. */
+/* Locks the batch's row: shared, if it is to add files, or for a change. */
 void
 bdd_batch_lock(const pg_uuid_t *id, bool for_files, BddBatch *batch)
 {
@@ -147,6 +149,7 @@ bdd_batch_has_ended(const BddBatch *batch)
 		   strcmp(batch->status, "cancelled") == 0;
 }
 
+/* An error for an import, which has functions of its own. */
 void
 bdd_batch_check_of_files(const BddBatch *batch)
 {
@@ -159,6 +162,10 @@ bdd_batch_check_of_files(const BddBatch *batch)
 
 /* ---------- steps ---------- */
 
+/*
+ * Triggers of the table check the step and write its event.  A claim ends with
+ * it.
+ */
 static void
 set_status(const pg_uuid_t *batch, const char *status)
 {
@@ -192,7 +199,7 @@ bdd_batch_advance(const pg_uuid_t *batch, const char *status)
 		;
 }
 
-/* AFTER UPDATE of a status: who waits for it is woken at commit. */
+/* AFTER UPDATE of a status: waiters for it are woken at commit. */
 Datum
 bdd_batch_changed(PG_FUNCTION_ARGS)
 {
@@ -212,6 +219,7 @@ check_name(text *name)
 				 errmsg("name must not be empty")));
 }
 
+/* A null is let pass. */
 void
 bdd_check_at_least(FunctionCallInfo fcinfo, int n, int least, const char *what)
 {
@@ -221,6 +229,7 @@ bdd_check_at_least(FunctionCallInfo fcinfo, int n, int least, const char *what)
 				 errmsg("%s must be at least %d", what, least)));
 }
 
+/* A null stands for 'fail'. */
 static void
 check_on_file_failure(FunctionCallInfo fcinfo, int n)
 {
@@ -233,6 +242,7 @@ check_on_file_failure(FunctionCallInfo fcinfo, int n)
 				 errhint("It is fail or continue.")));
 }
 
+/* Adds the batch and emits batch_created; false: the name is taken. */
 static bool
 insert_batch(const Datum *values, const char *nulls)
 {
@@ -304,7 +314,7 @@ bdd_create_batch(PG_FUNCTION_ARGS)
 		nulls[i + 1] = PG_ARGISNULL(i) ? 'n' : ' ';
 	}
 	bdd_batch_begin(&saved, "create_batch()");
-	/* First a look: an insert would wait for whoever changes that batch just now. */
+	/* First a look: an insert would wait for a transaction that changes that batch. */
 	while (!find_batch(values, nulls, id) && !insert_batch(values, nulls))
 		CHECK_FOR_INTERRUPTS();
 	bdd_own_end(&saved);
@@ -331,6 +341,7 @@ count_files(const pg_uuid_t *batch)
 	return DatumGetInt32(bdd_spi_value(0, 1, &isnull));
 }
 
+/* An error if the batch was created for another number of files. */
 static void
 check_expected(const pg_uuid_t *batch, int files)
 {
@@ -351,6 +362,10 @@ check_expected(const pg_uuid_t *batch, int files)
 				 errhint("Add the files that are missing, or compare them with batchdedup.reconcile_files.")));
 }
 
+/*
+ * Makes the list of files final, and takes the batch on: all of its files may
+ * be done already.
+ */
 static void
 close_upload(const BddBatch *batch)
 {
@@ -398,6 +413,10 @@ bdd_complete_upload(PG_FUNCTION_ARGS)
 
 /* ---------- advance_batch ---------- */
 
+/*
+ * Steps that depend on files have errors of their own; the others are checked
+ * by the table's triggers.
+ */
 static void
 check_step(const BddBatch *batch, const char *status)
 {

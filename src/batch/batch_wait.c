@@ -38,6 +38,7 @@ typedef enum BddWait
 	WAIT_NEVER /* the batch has ended without */
 } BddWait;
 
+/* Looks at what is committed now, whatever the transaction's snapshot. */
 static BddWait
 look_at_status(const pg_uuid_t *batch, text *status)
 {
@@ -60,8 +61,8 @@ look_at_status(const pg_uuid_t *batch, text *status)
 }
 
 /*
- * What holds locks may be what the worker waits for: then the wait is for the
- * worker's transaction, so that the server sees it.
+ * A transaction with an xid may hold locks that the worker waits for: then the
+ * wait is for the worker's transaction, so that the server sees a deadlock.
  */
 static void
 wait_a_while(long ms)
@@ -77,6 +78,10 @@ wait_a_while(long ms)
 									   PG_WAIT_EXTENSION);
 }
 
+/*
+ * Milliseconds; of a very long interval no more than can be counted as
+ * microseconds.
+ */
 static long
 ms_of(Interval *timeout)
 {
@@ -105,6 +110,7 @@ check_status_exists(text *status)
 				 errhint("See batchdedup.batch_transition.")));
 }
 
+/* Whether the batch has reached the status before the time is over. */
 static bool
 wait_for_status(const pg_uuid_t *batch, text *status, long ms)
 {

@@ -148,6 +148,7 @@ find_batches(const pg_uuid_t *batch, int *count)
 	return bdd_spi_value(0, 1, &isnull);
 }
 
+/* A copy in the current memory context. */
 static Datum
 copy_uuid(Datum value)
 {
@@ -239,8 +240,8 @@ find_files(BddClaim *claim, const pg_uuid_t *batch)
 }
 
 /*
- * Marks what was found, and hands it out.  Whoever has the batch's row locked
- * takes the batch to scattering himself, or the next claim does.
+ * Marks what was found, and hands it out.  A transaction that has the batch's row
+ * locked takes the batch to scattering itself, or the next claim does.
  */
 static void
 lease_files(BddClaim *claim, Tuplestorestate *result)
@@ -268,6 +269,7 @@ lease_files(BddClaim *claim, Tuplestorestate *result)
 	(void) bdd_plan_run(&begin, values, NULL);
 }
 
+/* NULL: no batch was named. */
 static void
 check_batch_exists(const pg_uuid_t *id)
 {
@@ -279,7 +281,7 @@ check_batch_exists(const pg_uuid_t *id)
 
 /*
  * claim_files(worker, max_files, lease, batch): open files that nobody works
- * on, or whose worker has not been heard of until the end of his lease
+ * on, or whose worker has not been heard of until the end of its lease
  */
 Datum
 bdd_claim_files(PG_FUNCTION_ARGS)
@@ -311,7 +313,7 @@ bdd_claim_files(PG_FUNCTION_ARGS)
 
 /*
  * renew_lease(file, worker, lease): the worker goes on; false: the file is not
- * his any more
+ * the worker's any more
  */
 Datum
 bdd_renew_lease(PG_FUNCTION_ARGS)

@@ -116,7 +116,7 @@ deliver_again(BddDelivery *delivery, const BddBatchFile *file)
 	Datum values[5] = {delivery->values[0]};
 	char nulls[5] = {' ', 'n', 'n', 'n', 'n'};
 
-	/* What was said of it may be in the buffer only, and will be stale there. */
+	/* The end of the old version may be in the buffer only, and will be stale there. */
 	if (bdd_file_read_buffered(bdd_files_open(AccessShareLock), &file->id, file->version, &status, &row))
 	{
 		static const int columns[] = {BDD_FILE_COLUMN_RESULT, BDD_FILE_COLUMN_ERROR, BDD_FILE_COLUMN_COMPLETED_AT};
@@ -135,7 +135,7 @@ deliver_again(BddDelivery *delivery, const BddBatchFile *file)
 	emit_delivery(BDD_EVENT_FILE_REOPENED, delivery);
 }
 
-/* What is known of the same content now: its place may be another one. */
+/* The same content again: fills in what was not known; its place may be another one. */
 static void
 complete_description(BddDelivery *delivery)
 {
@@ -149,6 +149,10 @@ complete_description(BddDelivery *delivery)
 	(void) bdd_plan_run(&update, delivery->values, delivery->nulls);
 }
 
+/*
+ * An error unless the batch takes the file.  "new_name": it has no file of
+ * that name, and gets none once its list is final.
+ */
 static void
 check_takes_files(const BddBatch *batch, bool new_name)
 {
@@ -185,6 +189,10 @@ add_known_file(BddDelivery *delivery, const BddBatch *batch, BddBatchFile *file,
 		complete_description(delivery);
 }
 
+/*
+ * Adds the file, or finds it by its name.  The batch's row is locked, so that
+ * its list of files does not become final meanwhile.
+ */
 static void
 add_file(BddDelivery *delivery)
 {

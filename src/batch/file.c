@@ -1,13 +1,13 @@
 /*-------------------------------------------------------------------------
  *
  * file.c
- *		Files of batches: added, claimed, completed, failed, delivered anew.
+ *		Files of batches: looked at, completed, failed, opened once more.
  *
  * That a file is done, or has failed for good, goes through the buffer: the
  * table batchdedup.file is a target of our own, whose version column is the
  * file's version, so what is said of a delivery that has been replaced since is
- * stale. Everything else is written to the table at once. So whoever wants to
- * know whether a file is open looks at table and buffer.
+ * stale. Everything else is written to the table at once (delivery.c, claim.c).
+ * So table and buffer together tell whether a file is open.
  *
  *-------------------------------------------------------------------------
  */
@@ -47,6 +47,7 @@ const char *const bdd_file_status_names[] = {"pending", "processing", "done", "f
 
 /* ---------- reading a file ---------- */
 
+/* A status as batchdedup.file has it. */
 static BddFileStatus
 parse_status(Datum value)
 {
@@ -59,6 +60,7 @@ parse_status(Datum value)
 	return BDD_FILE_PENDING;
 }
 
+/* Reads a row of batchdedup.file; the text is copied. */
 void
 bdd_file_parse(HeapTuple tuple, TupleDesc desc, BddBatchFile *file)
 {
@@ -100,6 +102,7 @@ read_file(Oid relid, const pg_uuid_t *id, BddBatchFile *file)
 	table_close(rel, AccessShareLock);
 }
 
+/* The table batchdedup.file as a target. */
 BddTarget *
 bdd_files_open(LOCKMODE lockmode)
 {
@@ -107,8 +110,8 @@ bdd_files_open(LOCKMODE lockmode)
 }
 
 /*
- * What was found in the journal after a crash cannot be read before it is in
- * the table.  Then takes the snapshot with which table and buffer are read.
+ * Rows found in the journal after a crash cannot be read before they are in the
+ * table.  Waits for that; then takes the snapshot with which table and buffer are read.
  */
 static void
 begin_looking(void)
@@ -182,6 +185,9 @@ typedef struct BddFileCall
 	bool closed; /* it is done already, or was when we looked */
 } BddFileCall;
 
+/*
+ * The call names no version, and can only speak of one that has been replaced.
+ */
 static void
 report_delivered_again(const BddBatchFile *file)
 {
@@ -219,6 +225,7 @@ find_named_file(FunctionCallInfo fcinfo, int version_argument, BddFileCall *call
 	return true;
 }
 
+/* An error if the batch has ended: its files say nothing any more. */
 static void
 check_batch_goes_on(const BddBatch *batch)
 {
@@ -228,6 +235,7 @@ check_batch_goes_on(const BddBatch *batch)
 				 errmsg("batch \"%s\" is %s", batch->name, batch->status)));
 }
 
+/* "column" counts from 1. */
 static void
 set_column(BddValues *row, int column, Datum value, bool isnull)
 {
@@ -303,7 +311,7 @@ release_file(const BddBatchFile *file, Datum error)
 	static BddKeptPlan update = {
 		"UPDATE batchdedup.file SET status = 'pending', error = $4, "
 		"lease_until = pg_catalog.clock_timestamp() + $3 * interval '1 ms' "
-		/* Somebody may be claiming it just now: then it is his. */
+		/* A claim may take it just now: then it belongs to that worker. */
 		"WHERE id = $1 AND version = $2 AND status = 'processing' AND attempts = $5",
 		5,
 		{UUIDOID, INT4OID, INT4OID, TEXTOID, INT4OID}};
@@ -357,7 +365,7 @@ bdd_fail_file(PG_FUNCTION_ARGS)
 
 /* ---------- retry_files ---------- */
 
-/* What others have said of files before, so that it does not come after us. */
+/* Waits until files that others have completed or failed are so in the table, too. */
 static void
 flush_files(void)
 {

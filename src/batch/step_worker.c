@@ -90,7 +90,7 @@ bdd_expect_workers(PG_FUNCTION_ARGS)
 
 /*
  * complete_worker(batch, kind, worker): a worker is done with the step that the
- * batch is in; true: he was not before
+ * batch is in; true: it was not before
  */
 Datum
 bdd_complete_worker(PG_FUNCTION_ARGS)

@@ -40,8 +40,8 @@ bdd_budget_limit(void)
 }
 
 /*
- * Takes a chunk, or returns NULL.  Only a worker, whose triggers may upsert
- * and who cannot wait for himself, gets at the reserve.
+ * Takes a chunk, or returns NULL.  Only a worker gets at the reserve: its
+ * triggers may upsert, and it cannot wait for itself.
  */
 BddSharedChunk *
 bdd_pool_take(BddSharedBudget *budget)
@@ -190,7 +190,7 @@ bdd_arena_alloc(BddSharedArena *arena, BddSharedBudget *budget, Size size)
 	return block;
 }
 
-/* Gives all chunks of the arena back. */
+/* The block, which was allocated with "size", may be used again. */
 void
 bdd_arena_free(BddSharedArena *arena, void *block, Size size)
 {

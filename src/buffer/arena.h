@@ -40,7 +40,7 @@ typedef struct BddSharedPool
 	pg_atomic_uint32 used; /* chunks taken; written under mutex */
 } BddSharedPool;
 
-/* Chunks that one target holds; changed by whoever takes or gives them. */
+/* Chunks that one target holds; changed by each process that takes or gives them. */
 typedef struct BddSharedBudget
 {
 	pg_atomic_uint32 used;

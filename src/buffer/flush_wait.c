@@ -3,7 +3,7 @@
  * flush_wait.c
  *		Waiting until a generation is applied, or until there is room.
  *
- * Who waits for an apply may hold row locks that the apply needs.  Hence the
+ * A waiter for an apply may hold row locks that the apply needs.  Hence the
  * wait is for the lock on the applying transaction's virtual xid: the server's
  * deadlock detector sees it, and its victim is the waiter.  Between applies
  * the wait is on the slot's condition variable.
@@ -135,6 +135,7 @@ bdd_check_may_wait(void)
 				 errmsg("a trigger that runs while rows are applied cannot wait for a flush")));
 }
 
+/* Nothing would apply the rows: an error rather than a wait without end. */
 static void
 report_no_worker(void)
 {
@@ -145,6 +146,7 @@ report_no_worker(void)
 			 errhint("Raise max_worker_processes. Until then rows are written in their callers' transactions.")));
 }
 
+/* The worker has found the target paused after the wait had begun. */
 static void
 report_paused(BddSharedSlot *slot)
 {
@@ -158,7 +160,8 @@ report_paused(BddSharedSlot *slot)
 
 /*
  * Waits until generations up to "number" are applied.  An apply that fails
- * after "since" is an error; its message is shown to who may read the table.
+ * after "since" is an error, which has its message if the caller may read the
+ * table.
  */
 void
 bdd_wait_applied(BddSharedSlot *slot, int32 target_id, uint64 number,
@@ -192,7 +195,7 @@ bdd_wait_applied(BddSharedSlot *slot, int32 target_id, uint64 number,
 	ConditionVariableCancelSleep();
 }
 
-/* Chunks that may be in use before "percent" is reached. */
+/* Whether "percent" of the pool, or of what one target may hold, is in use. */
 static bool
 above(BddSharedSlot *slot, uint32 percent)
 {
@@ -234,7 +237,7 @@ report_full(BddSharedSlot *slot, bool waited)
 			 errhint("See batchdedup.stat_target for a target that is paused or cannot be applied, or raise batchdedup.buffer_size.")));
 }
 
-/* on_full => 'error'. */
+/* on_full => 'error': the worker is woken, but not waited for. */
 void
 bdd_report_full(BddSharedSlot *slot)
 {
@@ -286,7 +289,7 @@ bdd_wait_for_room(BddSharedSlot *slot, TimestampTz started)
 
 /* ---------- waiting for publishers ---------- */
 
-/* One step of waiting for publishers, who do not wake us. */
+/* One step of waiting for publishers, which do not wake us. */
 void
 bdd_wait_quiet_step(void)
 {
@@ -298,7 +301,7 @@ bdd_wait_quiet_step(void)
 }
 
 /*
- * Waits for the last publisher of a sealed generation: he is about to commit
+ * Waits for the last publisher of a sealed generation: it is about to commit
  * or abort, and waits for nothing that the caller holds.  The generation may
  * go away meanwhile, hence it is looked up each time.
  */

@@ -32,7 +32,7 @@ is_unapplied(const BddSharedGeneration *generation)
 	/* Also an empty one has to be applied once it is sealed, to be freed. */
 	if (generation->state != BDD_ACTIVE)
 		return generation->state == BDD_SEALED;
-	/* In this order: who leaves has counted his keys before. */
+	/* In this order: a publisher that leaves has counted its keys before. */
 	if (pg_atomic_read_u32(&active->publishers) > 0)
 		return true;
 	pg_read_barrier();
@@ -83,7 +83,10 @@ bdd_slot_has_unapplied(BddSharedSlot *slot)
 
 /* ---------- entering and leaving ---------- */
 
-/* Caller holds the registry lock exclusively. */
+/*
+ * Makes the target's active generation; false: no memory.  The caller holds the
+ * registry lock exclusively.
+ */
 static bool
 start_generation(BddSharedSlot *slot, const BddShape *shape, bool logged)
 {
@@ -138,7 +141,7 @@ bdd_enter(BddSharedSlot *slot, uint32 fingerprint, bool logged)
 	return generation;
 }
 
-/* The caller holds the registry lock exclusively. */
+/* active -> sealed; the caller holds the registry lock exclusively. */
 static void
 seal_active(BddSharedSlot *slot)
 {
@@ -164,7 +167,7 @@ bdd_prepare_to_enter(BddSharedSlot *slot, const BddShape *shape, bool logged)
 	return ready;
 }
 
-/* The worker waits for the last publisher of a sealed generation. */
+/* Leaves the generation; of a sealed one the worker waits for the last to leave. */
 void
 bdd_leave(BddSharedSlot *slot, BddSharedGeneration *generation)
 {
@@ -178,7 +181,7 @@ bdd_leave(BddSharedSlot *slot, BddSharedGeneration *generation)
 /* ---------- from active to free ---------- */
 
 /*
- * active -> free, if all who have reserved memory in it were rolled back.
+ * active -> free, if all transactions that had entered it were rolled back.
  */
 void
 bdd_free_abandoned(BddSharedSlot *slot)
@@ -297,9 +300,9 @@ bdd_generation_applied(BddSharedSlot *slot, int32 target_id, uint64 number)
 }
 
 /*
- * applied -> free, for generations whose apply every snapshot sees that a
- * transaction not older than "horizon" has; FirstNormalTransactionId - 1
- * (InvalidTransactionId) frees them all.
+ * applied -> free, oldest first, for generations that were applied by an xid
+ * before "horizon": every snapshot sees their rows in the table.  With
+ * InvalidTransactionId for all of them.
  */
 void
 bdd_free_applied(BddSharedSlot *slot, TransactionId horizon)

@@ -37,10 +37,7 @@ partition_of(uint32 hash)
 
 /* ---------- sequence numbers ---------- */
 
-/*
- * No row that this process links from here on has a lower number; see
- * README.md.
- */
+/* No row that this process links from here on has a lower number; see README.md. */
 void
 bdd_floor_set(void)
 {
@@ -77,8 +74,8 @@ bdd_sequence_raise(uint64 last)
 
 /*
  * No row below the result will be linked to an entry whose partition lock the
- * caller holds: who has reserved it has set a floor before, and who will do
- * so later either has a floor, or takes a higher number than any linked now.
+ * caller holds: a process that has reserved it has set a floor before, and one that will
+ * do so later either has a floor, or takes a higher number than any linked now.
  * The caller's own floor counts: its number is taken, and its row not linked.
  */
 static uint64
@@ -98,6 +95,7 @@ lowest_floor(void)
 
 /* ---------- generations ---------- */
 
+/* An empty active generation, not linked to its slot yet; NULL: no memory. */
 BddSharedGeneration *
 bdd_generation_create(BddSharedPartition *partitions, BddSharedBudget *budget,
 					  uint64 number)
@@ -144,6 +142,7 @@ bucket_of(BddSharedTable *table, uint32 hash)
 	return &table->segments[bucket / BDD_SEGMENT][bucket % BDD_SEGMENT];
 }
 
+/* Frees buckets of which the first "allocated" segments were allocated. */
 static void
 free_buckets(BddSharedTable *table, BddSharedEntry ***segments,
 			 uint32 buckets, int allocated)
@@ -212,6 +211,7 @@ grow_buckets(BddSharedTable *table, BddSharedBudget *budget, uint32 buckets)
 	return true;
 }
 
+/* The key's entry, or NULL; the caller holds the partition's lock, or is alone. */
 static BddSharedEntry *
 find_entry(BddSharedTable *table, uint32 hash, const char *key,
 		   uint32 key_size)
@@ -227,6 +227,7 @@ find_entry(BddSharedTable *table, uint32 hash, const char *key,
 	return NULL;
 }
 
+/* A new entry, without versions and hence invisible; NULL: no memory. */
 static BddSharedEntry *
 add_entry(BddSharedTable *table, BddSharedBudget *budget, uint32 hash,
 		  const char *key, uint32 key_size)
@@ -275,6 +276,7 @@ version_pieces(BddSharedVersion *version)
 	return (BddSharedPiece **) version->data;
 }
 
+/* Gives the version back to the free lists; it is not, or no longer, linked. */
 static void
 free_version(BddSharedTable *table, BddSharedVersion *version)
 {
@@ -653,6 +655,7 @@ bdd_publish(BddSharedGeneration *generation, const BddShape *shape,
 
 /* ---------- reading ---------- */
 
+/* Adds a row, whose data is not copied; the array stays in the context that it began in. */
 void
 bdd_rows_add(BddRows *rows, uint64 sequence, const BddImage *image)
 {
@@ -671,6 +674,7 @@ bdd_rows_add(BddRows *rows, uint64 sequence, const BddImage *image)
 	rows->count++;
 }
 
+/* Adds the entry's rows, newest first. */
 static void
 collect_entry(BddSharedEntry *entry, bool copy, BddRows *rows)
 {
@@ -699,9 +703,7 @@ bdd_collect_key(BddSharedGeneration *generation, uint32 hash, const char *key,
 	LWLockRelease(lock);
 }
 
-/*
- * Adds the partition's rows: of a quiet generation in place, else copies.
- */
+/* Adds the partition's rows: of a quiet generation in place, else copies. */
 void
 bdd_collect_partition(BddSharedGeneration *generation, int partition,
 					  bool quiet, BddRows *rows)
@@ -728,6 +730,7 @@ count_version(BddSharedEntry *entry, uint64 sequence, const BddImage *image,
 	(*(uint64 *) arg)++;
 }
 
+/* The number of all versions in a quiet generation. */
 uint64
 bdd_count_versions(BddSharedGeneration *generation)
 {

@@ -3,8 +3,8 @@
  * progress.c
  *		How far long work is, for everybody to see.
  *
- * What a transaction has done so far nobody else can see in tables; so it is
- * in shared memory, an entry for each process.  The entry goes with the
+ * The work of an open transaction cannot be seen in tables by others; so its
+ * progress is in shared memory, an entry for each process.  The entry goes with the
  * transaction or subtransaction that made it, unless it is kept, or with the
  * process.
  *
@@ -42,6 +42,7 @@ bdd_progress_init(BddSharedProgress *shared)
 	}
 }
 
+/* Gives up what this process shows, if it shows something. */
 void
 bdd_progress_end(void)
 {
@@ -54,12 +55,14 @@ bdd_progress_end(void)
 	mine_is_kept = false;
 }
 
+/* A callback at the end of the process. */
 static void
 end_with_process(int code, Datum arg)
 {
 	bdd_progress_end();
 }
 
+/* Work that an error has broken off ends with its transaction. */
 static void
 end_with_transaction(XactEvent event, void *arg)
 {
@@ -67,6 +70,10 @@ end_with_transaction(XactEvent event, void *arg)
 		bdd_progress_end();
 }
 
+/*
+ * The same for a subtransaction; one that commits hands its entry to its
+ * parent.
+ */
 static void
 end_with_subtransaction(SubXactEvent event, SubTransactionId self,
 						SubTransactionId parent, void *arg)
@@ -79,6 +86,7 @@ end_with_subtransaction(SubXactEvent event, SubTransactionId self,
 		mine_of = parent;
 }
 
+/* Registers the callbacks above, once in a process. */
 static void
 watch_ends(void)
 {
@@ -121,6 +129,7 @@ bdd_progress_begin(const char *kind, Oid relid, const pg_uuid_t *batch,
 	mine_of = GetCurrentSubTransactionId();
 }
 
+/* Does nothing if the work is not shown. */
 void
 bdd_progress_add(uint64 count)
 {
@@ -142,10 +151,11 @@ bdd_progress_is(const char *kind)
 	return mine != NULL && strcmp(mine->kind, kind) == 0;
 }
 
+/* Adds a row to the result of stat_progress_internal. */
 static void
 put_entry(ReturnSetInfo *result, const BddSharedProgressEntry *entry)
 {
-	/* It may be another one by now, with less done. */
+	/* No more is shown as done than there is. */
 	uint64 total = pg_atomic_read_u64((pg_atomic_uint64 *) &entry->total);
 	uint64 done = pg_atomic_read_u64((pg_atomic_uint64 *) &entry->done);
 	Datum values[] = {Int32GetDatum(entry->pid),

@@ -10,8 +10,9 @@
 BddSharedRegistry *bdd_registry = NULL;
 
 /*
- * The database's entry in workers, or -1: there are as many as slots, but a
- * worker that has yet to leave may hold the entry of a database without any.
+ * The database's entry in workers, a free one made its own if it has none; -1:
+ * none is free.  There are as many as slots, but a worker that has yet to leave
+ * may hold the entry of a database without any.
  */
 int
 bdd_worker_index(Oid database)

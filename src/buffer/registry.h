@@ -33,7 +33,7 @@ typedef struct BddSharedFailure
 	char message[BDD_MESSAGE_SIZE];
 } BddSharedFailure;
 
-/* Counters of what applies did; slot lock, written by whoever applied. */
+/* Counters of what applies did; slot lock, written by the process that applied. */
 typedef struct BddSharedCounts
 {
 	uint64 inserted;
@@ -52,7 +52,7 @@ typedef struct BddSharedCounts
 
 /*
  * A target.  Identity is written under the registry lock (exclusive) and
- * read under it (shared), or by who holds a lock on the table.  "active" is
+ * read under it (shared), or with a lock on the table.  "active" is
  * written under the registry and the slot lock (both exclusive).
  */
 typedef struct BddSharedSlot

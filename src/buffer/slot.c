@@ -3,7 +3,7 @@
  * slot.c
  *		The slot of a target: found, made, given up.
  *
- * A target has a slot once somebody has buffered rows for it, until it is
+ * A target has a slot once rows have been buffered for it, until it is
  * dropped.
  *
  *-------------------------------------------------------------------------
@@ -150,8 +150,8 @@ bdd_slot_free(BddSharedSlot *slot, Oid database, int32 target_id)
 }
 
 /*
- * Whether the slot is still the target's; the caller holds its lock.  Who has
- * no lock on the table that keeps drop_target out asks before he looks.
+ * Whether the slot is still the target's; the caller holds its lock.  Without a
+ * lock on the table that keeps drop_target out this is asked before each look.
  */
 bool
 bdd_slot_belongs_to(const BddSharedSlot *slot, int32 target_id)

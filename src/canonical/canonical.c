@@ -99,6 +99,7 @@ parse_decimal(const char *text)
 	return decimal;
 }
 
+/* Whether the numbers are equal; a zero has no sign. */
 static bool
 same_decimal(const BddDecimal *a, const BddDecimal *b)
 {
@@ -170,6 +171,7 @@ shortest_decimal(double value)
 	return decimal;
 }
 
+/* The error for a number that no double says, or that is too large for one. */
 static void
 report_inexact(const char *text)
 {
@@ -180,6 +182,10 @@ report_inexact(const char *text)
 			 errhint("With on_inexact => 'string' it becomes a string, with 'round' the nearest double.")));
 }
 
+/*
+ * Writes the number as canonical->inexact says: as an exact decimal, or as the
+ * double that is nearest to it.
+ */
 void
 bdd_canonical_number(BddCanonical *canonical, Numeric number)
 {
@@ -251,6 +257,9 @@ copy_plain(char *to, const char *from, int size)
 	return i;
 }
 
+/*
+ * Writes one byte as JSON escapes it, with at most six; returns where it ends.
+ */
 static char *
 put_escape(char *to, unsigned char c)
 {
@@ -272,6 +281,7 @@ put_escape(char *to, unsigned char c)
 	return to;
 }
 
+/* Writes the string, which is in the server's encoding, with quotes. */
 void
 bdd_canonical_string(StringInfo out, const char *string, int size)
 {
@@ -338,6 +348,10 @@ head_of(const char *key, int size)
 	return head;
 }
 
+/*
+ * For sort_pairs: all of a key is looked at only where the first bytes are
+ * equal.
+ */
 static inline int
 compare_order(const BddOrder *left, const BddOrder *right)
 {
@@ -354,6 +368,7 @@ compare_order(const BddOrder *left, const BddOrder *right)
 #define ST_DEFINE
 #include "lib/sort_template.h"
 
+/* Whether the array of texts has the key; nulls in it count for nothing. */
 bool
 bdd_canonical_excluded(const ArrayType *exclude, const char *key, int size)
 {
@@ -447,6 +462,7 @@ read_pairs(JsonbContainer *container, const ArrayType *exclude, BddPair *pairs)
 	return count;
 }
 
+/* Writes the object with its keys in order, without those to exclude. */
 static void
 put_object(BddCanonical *canonical, JsonbContainer *container, const ArrayType *exclude)
 {
@@ -477,6 +493,10 @@ put_object(BddCanonical *canonical, JsonbContainer *container, const ArrayType *
 	pfree(pairs);
 }
 
+/*
+ * Writes an object, an array or a scalar.  Keys are excluded from the
+ * outermost object only.
+ */
 static void
 put_container(BddCanonical *canonical, JsonbContainer *container, bool outermost)
 {
@@ -488,6 +508,7 @@ put_container(BddCanonical *canonical, JsonbContainer *container, bool outermost
 		put_array(canonical, container);
 }
 
+/* Writes the document with all of its keys, whatever "exclude" says. */
 void
 bdd_canonical_document(BddCanonical *canonical, Jsonb *document)
 {
@@ -533,6 +554,9 @@ bdd_canonical_version(BddCanonical *canonical)
 
 /* ---------- functions ---------- */
 
+/*
+ * The names are in the order of BddInexact; BDD_ALL_DECIMAL is none of them.
+ */
 static BddInexact
 inexact_argument(const char *name)
 {
@@ -565,6 +589,7 @@ bdd_canonical_json(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P((text *) canonical.out.data);
 }
 
+/* The data_version of the document without the outermost keys in "exclude". */
 Datum
 bdd_canonical_version_of(Jsonb *document, ArrayType *exclude)
 {

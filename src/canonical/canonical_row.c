@@ -64,6 +64,7 @@ typedef struct BddRowForm
 
 /* ---------- through JSON ---------- */
 
+/* Sets it, until AtEOXact_GUC, unless it is so already. */
 static void
 use_setting(bool already, const char *name, const char *value)
 {
@@ -93,6 +94,7 @@ use_exact_settings(void)
 	return nesting;
 }
 
+/* A json as jsonb, by way of its text. */
 static Jsonb *
 parse_json(Datum json)
 {
@@ -100,6 +102,7 @@ parse_json(Datum json)
 											  CStringGetDatum(TextDatumGetCString(json))));
 }
 
+/* The whole row as row_to_json writes it, with the settings above. */
 static Jsonb *
 row_as_json(Datum row)
 {
@@ -123,12 +126,12 @@ prepare_to_json(BddCanonicalColumn *column, Oid type, MemoryContext context)
 
 /* ---------- columns ---------- */
 
-/* What put_value knows, beside enums. */
+/* Types that put_value knows, beside enums. */
 static const Oid known_types[] = {
 	BOOLOID, INT2OID, INT4OID, INT8OID, FLOAT4OID, FLOAT8OID, NUMERICOID, TEXTOID, VARCHAROID,
 	BPCHAROID, NAMEOID, UUIDOID, DATEOID, TIMESTAMPOID, TIMESTAMPTZOID, JSONBOID, BYTEAOID};
 
-/* Whose JSON is the same whatever the settings are. */
+/* Types whose JSON is the same whatever the settings are. */
 static const Oid plain_types[] = {
 	BOOLOID, INT2OID, INT4OID, INT8OID, NUMERICOID, TEXTOID, VARCHAROID, BPCHAROID, NAMEOID,
 	UUIDOID, DATEOID, TIMESTAMPOID, JSONOID, JSONBOID, INETOID, CIDROID, MACADDROID, OIDOID,
@@ -171,6 +174,7 @@ may_need_settings(Oid type)
 	return !is_enum_without_cast(base);
 }
 
+/* For qsort: in the order of the keys. */
 static int
 compare_columns(const void *left, const void *right)
 {
@@ -180,6 +184,10 @@ compare_columns(const void *left, const void *right)
 	return bdd_canonical_compare(a, strlen(a), b, strlen(b));
 }
 
+/*
+ * How the column's value is written, and its key.  The current memory context
+ * is the form's, as is "context".
+ */
 static void
 read_column(BddCanonicalColumn *column, Form_pg_attribute attribute, int index,
 			MemoryContext context)
@@ -199,6 +207,10 @@ read_column(BddCanonicalColumn *column, Form_pg_attribute attribute, int index,
 	bdd_canonical_byte(&column->key, ':');
 }
 
+/*
+ * The columns that are neither dropped nor excluded, in the order of their
+ * keys.
+ */
 static void
 read_columns(BddRowForm *form, TupleDesc row)
 {
@@ -220,6 +232,10 @@ read_columns(BddRowForm *form, TupleDesc row)
 			form->same_names = true;
 }
 
+/*
+ * Whether the form is that of the row's type, as the type is now, with the
+ * same columns excluded.
+ */
 static bool
 same_form(const BddRowForm *form, HeapTupleHeader row, const ArrayType *exclude)
 {
@@ -230,6 +246,10 @@ same_form(const BddRowForm *form, HeapTupleHeader row, const ArrayType *exclude)
 		   memcmp(form->exclude, exclude, VARSIZE(exclude)) == 0;
 }
 
+/*
+ * The form that the call site keeps in fn_extra, made anew if the row or the
+ * excluded columns are others than the last time.
+ */
 static BddRowForm *
 form_of(FmgrInfo *function, HeapTupleHeader row, TupleDesc desc, const ArrayType *exclude)
 {
@@ -281,7 +301,7 @@ put_integer(BddCanonical *canonical, int64 value)
 	bdd_canonical_bytes(&canonical->out, text, pg_lltoa(value, text));
 }
 
-/* What is no number is the string that JSON has for it. */
+/* NaN and infinity are the strings that JSON has for them. */
 static void
 put_numeric(BddCanonical *canonical, Numeric value)
 {
@@ -292,6 +312,7 @@ put_numeric(BddCanonical *canonical, Numeric value)
 		bdd_canonical_number(canonical, value);
 }
 
+/* By way of a numeric, since its shortest decimal may have an exponent. */
 static void
 put_float(BddCanonical *canonical, const char *text)
 {
@@ -311,6 +332,7 @@ put_time(BddCanonical *canonical, Datum value, Oid type)
 	put_cstring(canonical, text);
 }
 
+/* As with bytea_output = hex; in JSON the backslash is doubled. */
 static void
 put_bytea(BddCanonical *canonical, Datum value)
 {
@@ -333,6 +355,7 @@ put_through_json(BddCanonical *canonical, BddCanonicalColumn *column, Datum valu
 	bdd_canonical_document(canonical, parse_json(FunctionCall1(&column->to_json, value)));
 }
 
+/* Writes a value that is not null; "nesting" is that of put_through_json. */
 static void
 put_value(BddCanonical *canonical, BddCanonicalColumn *column, Datum value, int *nesting)
 {
@@ -397,6 +420,10 @@ put_value(BddCanonical *canonical, BddCanonicalColumn *column, Datum value, int 
 
 /* ---------- rows ---------- */
 
+/*
+ * Writes the row as an object.  Settings that a value has changed are undone
+ * at the end.
+ */
 static void
 put_row(BddCanonical *canonical, BddRowForm *form, HeapTupleHeader row, TupleDesc desc)
 {

@@ -12,7 +12,7 @@
  * kept, and found through the new one.
  *
  * Where keys can be equal with different bytes, a row that does not cover
- * older ones is kept beside them: only the reader, who compares keys by their
+ * older ones is kept beside them: only a reader, which compares keys by their
  * operator, can put them in order.
  *
  *-------------------------------------------------------------------------
@@ -29,6 +29,7 @@ typedef struct BddRowHashEntry
 	char status;
 } BddRowHashEntry;
 
+/* Keys are equal here if their bytes are. */
 static inline bool
 same_key(const BddPendingRow *a, const BddPendingRow *b)
 {
@@ -59,6 +60,7 @@ uint64 bdd_pending_ordinal = 0;
 
 static BddLevel *levels = NULL; /* innermost first */
 
+/* Makes the memory context of pending rows, once in a process. */
 void
 bdd_pending_init(void)
 {
@@ -70,6 +72,7 @@ bdd_pending_init(void)
 
 /* ---------- targets ---------- */
 
+/* A set without rows, in bdd_pending_context. */
 static BddPendingSet *
 new_set(void)
 {
@@ -80,6 +83,7 @@ new_set(void)
 	return set;
 }
 
+/* What the transaction has of the table, or NULL. */
 BddPending *
 bdd_pending_find(Oid relid)
 {
@@ -90,6 +94,11 @@ bdd_pending_find(Oid relid)
 	return pending;
 }
 
+/*
+ * What the transaction has of the table, made if there is nothing.  While it
+ * has rows, or writes directly, it stays with the target and the shape that it
+ * began with.
+ */
 BddPending *
 bdd_pending_get(Oid relid, int32 target_id, BddSharedSlot *slot,
 				const BddShape *shape)
@@ -139,6 +148,7 @@ bdd_pending_room(void)
 	return room;
 }
 
+/* Whether there are rows to publish; those set aside are not. */
 bool
 bdd_pending_has_rows(void)
 {
@@ -169,6 +179,7 @@ build_hash(BddPendingSet *set)
 	}
 }
 
+/* The row that is found by the key, or NULL. */
 BddPendingRow *
 bdd_pending_lookup(BddPending *pending, uint32 hash, const char *key,
 				   uint32 key_size)
@@ -227,6 +238,7 @@ free_version(BddPendingVersion *version)
 	pfree(version);
 }
 
+/* Bytes of the buffer that the row will take as it is now. */
 static Size
 row_room(const BddPendingRow *row)
 {
@@ -251,6 +263,10 @@ set_hashed(BddPendingRow *row, bool hashed)
 		bdd_row_delete(set->hash, row);
 }
 
+/*
+ * Adds a row that has no version yet.  "hashed": it is found by its key.  The
+ * current memory context is bdd_pending_context.
+ */
 static BddPendingRow *
 new_row(BddPending *pending, uint32 hash, const char *key, uint32 key_size,
 		bool hashed)
@@ -364,8 +380,8 @@ bdd_pending_add(BddPending *pending, uint32 hash, const char *key,
 /* ---------- direct writing ---------- */
 
 /*
- * What is pending was written to the table, or the table was emptied: it is
- * not to be published.  It comes back if the current level is rolled back.
+ * The pending rows were written to the table, or the table was emptied: they are
+ * not to be published.  They come back if the current level is rolled back.
  */
 void
 bdd_pending_set_aside(BddPending *pending)
@@ -424,6 +440,7 @@ hand_down_level(BddPending *pending, BddLevel *level, BddLevel *below)
 
 /* ---------- ends of subtransactions ---------- */
 
+/* Frees a row without versions; the one that it hid is found again. */
 static void
 remove_row(BddPendingRow *row)
 {
@@ -482,6 +499,10 @@ level_ends(int nesting)
 	return levels != NULL && levels->nesting == nesting;
 }
 
+/*
+ * The subtransaction of that nesting depth commits: what it has written is its
+ * parent's, which gets its level if it has none.
+ */
 void
 bdd_pending_subcommit(int nesting)
 {
@@ -507,6 +528,10 @@ bdd_pending_subcommit(int nesting)
 	pfree(level);
 }
 
+/*
+ * The subtransaction of that nesting depth is rolled back: rows say again what
+ * they said before it.
+ */
 void
 bdd_pending_subabort(int nesting)
 {

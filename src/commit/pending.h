@@ -76,8 +76,8 @@ typedef struct BddPending
 	const BddShape *shape; /* lives at least as long as the transaction */
 	uint32 flush_rows;
 	bool logged;                     /* its rows go to the journal */
-	Oid role;                        /* who has pushed rows ... */
-	bool several_roles;              /* ... and was not alone */
+	Oid role;                        /* that has pushed rows ... */
+	bool several_roles;              /* ... and not it alone */
 	BddPendingSet *set;              /* current one */
 	BddPendingSet *aside;            /* newest first */
 	BddLevel *direct;                /* since this level rows go to the table */

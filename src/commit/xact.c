@@ -50,7 +50,7 @@ static enum
 	RESERVED    /* PRE_COMMIT is done: nothing may be pushed */
 } phase = COLLECTING;
 
-/* What else happens in shared memory once the transaction has committed. */
+/* Other changes of shared memory that wait for the end of the transaction. */
 typedef enum BddActionKind
 {
 	FREE_SLOT,
@@ -75,6 +75,10 @@ static BddAction *actions = NULL;
 
 /* ---------- actions at commit ---------- */
 
+/*
+ * Actions are forgotten if the subtransaction that adds them is rolled back;
+ * they live in TopTransactionContext.
+ */
 static BddAction *
 add_action(BddActionKind kind, BddSharedSlot *slot)
 {
@@ -90,6 +94,7 @@ add_action(BddActionKind kind, BddSharedSlot *slot)
 	return action;
 }
 
+/* The target is dropped, with what is buffered for it. */
 void
 bdd_at_commit_free_slot(BddSharedSlot *slot)
 {
@@ -117,6 +122,10 @@ bdd_at_commit_wake_worker(BddSharedSlot *slot)
 	(void) add_action(WAKE_WORKER, slot);
 }
 
+/*
+ * The transaction registers the target: rolled back, the target gives up the
+ * slot that it may have got meanwhile.
+ */
 void
 bdd_at_abort_free_slot(int32 target_id)
 {
@@ -134,6 +143,7 @@ undo_action(BddAction *action)
 					  action->target_id);
 }
 
+/* Gives up all slots of a database that is dropped. */
 static void
 free_slots_of(Oid database)
 {
@@ -146,7 +156,7 @@ free_slots_of(Oid database)
 	}
 }
 
-/* What was put off to COMMIT: slots and marks in shared memory. */
+/* Does what was put off to COMMIT: slots and marks in shared memory. */
 static void
 run_actions(void)
 {
@@ -194,6 +204,7 @@ bdd_largest_transaction(void)
 										  (chunks - BDD_PARTITIONS - 1) * BDD_CHUNK_ROOM;
 }
 
+/* Rows that came after PRE_COMMIT has looked would never be published. */
 void
 bdd_check_can_push(void)
 {
@@ -316,6 +327,7 @@ try_reserve(void)
 	return NULL;
 }
 
+/* All that PRE_COMMIT does; it may wait for room, and may fail. */
 static void
 reserve_all(void)
 {
@@ -352,6 +364,10 @@ note_new_keys(BddPending *pending, uint32 new_keys)
 		bdd_wake_worker(pending->slot);
 }
 
+/*
+ * Links the target's rows and leaves its generation.  In COMMIT: nothing here
+ * may fail.
+ */
 static void
 publish_target(BddPending *pending)
 {
@@ -424,6 +440,7 @@ forget_actions(int nesting)
 	}
 }
 
+/* The next transaction begins with no rows and no actions. */
 static void
 forget_transaction(void)
 {
@@ -467,6 +484,10 @@ at_commit(void)
 		forget_transaction();
 }
 
+/*
+ * Gives back what PRE_COMMIT may have reserved, and the slots of targets that
+ * the transaction has created; rows and actions are forgotten.
+ */
 static void
 at_abort(void)
 {
@@ -490,6 +511,10 @@ refuse_prepare(void)
 				 errhint("Commit it, or write to the table directly.")));
 }
 
+/*
+ * Transactions that are prepared have neither rows nor actions
+ * (refuse_prepare), so their end is that of a commit.
+ */
 static void
 xact_callback(XactEvent event, void *arg)
 {
@@ -525,6 +550,7 @@ hand_actions_up(int nesting)
 		action->nesting = nesting - 1;
 }
 
+/* Rows and actions of a subtransaction become its parent's, or go. */
 static void
 subxact_callback(SubXactEvent event, SubTransactionId self,
 				 SubTransactionId parent, void *arg)

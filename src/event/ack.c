@@ -110,6 +110,7 @@ event_place(const BddShard *shard, int64 id)
 	return id <= shard->acked ? BDD_PASSED : BDD_GIVEN;
 }
 
+/* An error unless the instance holds the shard. */
 static void
 check_holder(const BddShard *shard, const char *instance)
 {
@@ -124,6 +125,7 @@ check_holder(const BddShard *shard, const char *instance)
 			 errhint("Name the instance that has polled. If it was that one, its lease was over: what was polled is given to others; poll again.")));
 }
 
+/* An error unless the instance holds the shard and was given the event. */
 static void
 check_given(const BddShard *shard, int64 id, const char *instance,
 			BddPlace place)
@@ -188,6 +190,7 @@ store_acked(const BddShard *shard)
 	(void) bdd_plan_run(&forget, values, NULL);
 }
 
+/* Letters that were given again, up to this id, are done with. */
 static void
 delete_letters(const BddShard *shard, int64 up_to)
 {
@@ -280,6 +283,10 @@ count_letter_attempt(const BddShard *shard, int64 id, Datum error)
 	return DatumGetBool(bdd_spi_value(0, 1, &isnull));
 }
 
+/*
+ * Counts a failure of the event; returns whether it was the last one allowed.
+ * An error if the event has been acknowledged.
+ */
 static bool
 nack(const BddShard *shard, int64 id, Datum error, BddPlace place)
 {

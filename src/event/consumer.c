@@ -37,6 +37,7 @@ check_not_empty(const char *value, const char *what)
 				 errmsg("%s must not be empty", what)));
 }
 
+/* The least that is allowed is 1. */
 void
 bdd_check_between(int value, int most, const char *what)
 {
@@ -46,6 +47,10 @@ bdd_check_between(int value, int most, const char *what)
 				 errmsg("%s must be between 1 and %d", what, most)));
 }
 
+/*
+ * The caller's instance and shard, which are arguments of these numbers.  Both
+ * may be null: then the name is empty, and the shard -1, which is any.
+ */
 BddPoller
 bdd_poller_argument(FunctionCallInfo fcinfo, int shard, int name)
 {
@@ -64,6 +69,10 @@ bdd_poller_argument(FunctionCallInfo fcinfo, int shard, int name)
 	return instance;
 }
 
+/*
+ * Reads the consumer; an error if there is none, or none with this shard (-1:
+ * any).  Expects to be connected to SPI, as the extension's owner.
+ */
 BddConsumer
 bdd_consumer_find(Datum name, int shard)
 {
@@ -114,6 +123,7 @@ check_start(const char *start)
 				 errhint("Its values are: oldest, newest.")));
 }
 
+/* An empty list would be a consumer that never gets an event. */
 static void
 check_kinds(ArrayType *kinds)
 {
@@ -128,6 +138,7 @@ check_kinds(ArrayType *kinds)
 				 errhint("Use NULL for events of all kinds.")));
 }
 
+/* Of all arguments only kinds may be null. */
 static void
 check_consumer_arguments(FunctionCallInfo fcinfo)
 {
@@ -151,6 +162,10 @@ check_consumer_arguments(FunctionCallInfo fcinfo)
 	"CASE WHEN $3 IS NOT NULL THEN " \
 	"ARRAY(SELECT DISTINCT k COLLATE \"C\" FROM unnest($3) AS k ORDER BY 1) END "
 
+/*
+ * Adds the consumer and its shards; false: the name is taken.  The last
+ * statement takes back that a trigger marks each new shard as one of a dump.
+ */
 static bool
 insert_consumer(Datum *values, const char *nulls)
 {
@@ -229,7 +244,7 @@ bdd_create_consumer(PG_FUNCTION_ARGS)
 Datum
 bdd_drop_consumer(PG_FUNCTION_ARGS)
 {
-	/* In the order of those who poll: they lock the shard, then the consumer. */
+	/* In the order of a poll: that locks the shard, then the consumer. */
 	static BddKeptPlan lock = {
 		"SELECT FROM batchdedup.consumer_shard WHERE consumer = $1 ORDER BY shard FOR UPDATE",
 		1,

@@ -8,11 +8,11 @@
  * ids nor xids alone will do:
  *
  * - By id: a transaction draws an id and commits after another one that drew
- *	 a higher one.  Who has read up to the higher one never sees the lower.
+ *	 a higher one.  A reader that got to the higher one never sees the lower.
  * - By xid, up to the oldest that runs: nothing is skipped, but a transaction
  *	 that has got its xid early, then waits for a row lock of another one, and
  *	 then publishes, would come before the one that it has waited for; and one
- *	 long transaction of whomever holds up all events.
+ *	 long transaction, whatever it does, holds up all events.
  *
  * This is PgQ's way (of Skype's SkyTools): what lies between two snapshots is a
  * batch, and a batch is read in order of ids.  Of an effect and its cause the
@@ -24,7 +24,7 @@
  * the first snapshot saw running, and those from its end on.
  *
  * PgQ has a ticker, whose snapshots are those of all consumers.  Here a shard
- * of a consumer has two snapshots of its own (consumer.c).  So there is no
+ * of a consumer has two snapshots of its own (shard.c).  So there is no
  * table of ticks and no lock that consumers share, which one that polls in a
  * long transaction would keep from the others; a poll that finds nothing writes
  * nothing; and there is nothing to clean up.
@@ -139,6 +139,9 @@ bdd_publish_event(PG_FUNCTION_ARGS)
 
 /* ---------- expire_events ---------- */
 
+/*
+ * Neither may be negative; hard_limit may be null, and is not less than keep.
+ */
 static void
 check_limits(FunctionCallInfo fcinfo)
 {
@@ -158,6 +161,10 @@ check_limits(FunctionCallInfo fcinfo)
 				 errmsg("hard_limit must not be less than keep")));
 }
 
+/*
+ * Reads the result of the statement that deleted: a row for each consumer that
+ * has lost events.
+ */
 static void
 warn_of_lost_events(uint64 rows)
 {
@@ -177,7 +184,7 @@ warn_of_lost_events(uint64 rows)
 }
 
 /*
- * What is lost is counted and deleted with one snapshot, and with all consumers
+ * Lost events are counted and deleted with one snapshot, and with all consumers
  * locked: so nothing is deleted that was not looked at, nor counted that was
  * acknowledged.
  */

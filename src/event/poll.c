@@ -36,6 +36,7 @@ typedef struct BddPoll
 	ReturnSetInfo *result;
 } BddPoll;
 
+/* More than MAX_POLLED events may be asked for, but are not given. */
 static BddPoll
 poll_arguments(FunctionCallInfo fcinfo)
 {
@@ -188,6 +189,7 @@ begin_batch(BddShard *shard)
 			DatumGetInt64(bdd_spi_value(0, 2, &isnull)) - 1;
 }
 
+/* Adds SPI's rows to the function's result. */
 static void
 return_events(const BddPoll *poll, uint64 count)
 {
@@ -215,6 +217,10 @@ give_batch(const BddPoll *poll, BddShard *shard)
 	return true;
 }
 
+/*
+ * Whether there were letters to be tried again; if so, the instance holds the
+ * shard.
+ */
 static bool
 give_letters(const BddPoll *poll, BddShard *shard)
 {

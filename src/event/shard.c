@@ -11,7 +11,7 @@
  *
  * An instance that is given events holds the shard until it has acknowledged
  * them or its lease is over.  Nobody holds a shard whose events are done with,
- * so instances need not agree on who takes which shard: each takes the one that
+ * so instances need not agree on which takes which shard: each takes the one that
  * waits longest.
  *
  *-------------------------------------------------------------------------
@@ -26,6 +26,7 @@
 	"SELECT s.done, s.until, s.batch_events, s.acked_id, s.given_id, s.holder, s.restored " \
 	"FROM batchdedup.consumer_shard s WHERE s.consumer = $1 AND s.shard = $2 "
 
+/* Reads the one row that SPI has of SHARD_ROW.  The snapshots point to it. */
 static void
 read_shard(BddShard *shard)
 {
@@ -43,7 +44,7 @@ read_shard(BddShard *shard)
 	shard->restored = DatumGetBool(bdd_spi_value(0, 7, &isnull));
 }
 
-/* Waits for nobody; false: another one has it now. */
+/* Locks and reads the shard without waiting; false: another instance has it. */
 bool
 bdd_shard_take(BddShard *shard, const char *instance)
 {
@@ -60,6 +61,7 @@ bdd_shard_take(BddShard *shard, const char *instance)
 	return true;
 }
 
+/* Waits for the shard's row, and reads it. */
 void
 bdd_shard_lock(BddShard *shard)
 {
@@ -75,7 +77,7 @@ bdd_shard_lock(BddShard *shard)
 	read_shard(shard);
 }
 
-/* A lease of NULL: nobody has it. */
+/* Writes the shard; a holder of NULL: no instance has it. */
 void
 bdd_shard_store(const BddShard *shard, const char *holder, Datum lease)
 {
@@ -100,6 +102,7 @@ bdd_shard_store(const BddShard *shard, const char *holder, Datum lease)
 	(void) bdd_plan_run(&store, values, nulls);
 }
 
+/* A snapshot that a batch can end with, see BDD_SNAPSHOT_NOW. */
 Datum
 bdd_snapshot_now(void)
 {

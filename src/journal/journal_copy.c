@@ -40,6 +40,10 @@ typedef struct BddCopy
 
 /* ---------- messages ---------- */
 
+/*
+ * The head of a message of the copy.  "last": it is the one that makes the
+ * copy count, and has no rows.
+ */
 static void
 begin_message(const BddCopy *copy, StringInfo message, bool last,
 			  uint64 first_sequence)
@@ -60,6 +64,10 @@ begin_message(const BddCopy *copy, StringInfo message, bool last,
 	bdd_put_number(message, first_sequence);
 }
 
+/*
+ * Writes the message, without an xid, and frees it.  Nothing is flushed before
+ * end_copy.
+ */
 static void
 write_message(BddCopy *copy, StringInfo message)
 {
@@ -67,6 +75,7 @@ write_message(BddCopy *copy, StringInfo message)
 	pfree(message->data);
 }
 
+/* Writes the section as a message of its own. */
 static void
 write_section(BddCopy *copy, const BddJournalSection *section)
 {
@@ -91,6 +100,9 @@ end_copy(BddCopy *copy)
 
 /* ---------- from memory ---------- */
 
+/*
+ * NULL: the generation is applied, or gone.  The caller holds the slot lock.
+ */
 static BddSharedGeneration *
 find_sealed(BddSharedSlot *slot, uint64 number)
 {

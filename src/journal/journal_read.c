@@ -91,6 +91,7 @@ typedef struct BddReplay
 
 /* ---------- messages ---------- */
 
+/* Takes "size" bytes off the front of the data; false: there are fewer. */
 static bool
 take(const char **data, const char *end, void *value, size_t size)
 {
@@ -156,6 +157,10 @@ bdd_journal_next_row(BddJournalSection *section, BddJournalRow *row)
 
 /* ---------- what is found ---------- */
 
+/*
+ * What is known of the section's target, made if nothing is.  Its highest
+ * generation counts from here on, whether or not the rows do.
+ */
 static BddFound *
 find_target(BddReplay *replay, Oid database, const BddJournalSection *section)
 {
@@ -175,6 +180,10 @@ find_target(BddReplay *replay, Oid database, const BddJournalSection *section)
 	return target;
 }
 
+/*
+ * Adds the section's rows to the target's buffer, which goes to its file once
+ * it is large enough.
+ */
 static void
 keep_section(BddReplay *replay, BddFound *target,
 			 const BddJournalSection *section)
@@ -222,7 +231,7 @@ read_rows(BddReplay *replay, Oid database, const char *data, Size size,
 	}
 }
 
-/* What is found so far of generations up to this one is not needed. */
+/* The target's rows found so far are not needed, if none is of a later generation. */
 static void
 read_applied(BddReplay *replay, Oid database, const char *data, Size size)
 {
@@ -288,6 +297,10 @@ read_copy(BddReplay *replay, const char *data, Size size)
 	}
 }
 
+/*
+ * Copies the message: whether it counts is known when the transaction's end is
+ * read.
+ */
 static void
 keep_undecided(BddReplay *replay, TransactionId xid, Oid database, char kind,
 			   const char *data, Size size)
@@ -308,8 +321,9 @@ keep_undecided(BddReplay *replay, TransactionId xid, Oid database, char kind,
 }
 
 /*
- * The order of its rows does not matter, they have numbers; what it has applied
- * was there before.
+ * The transaction has ended: if it has committed its messages count.  The order
+ * of its rows does not matter, they have numbers; what it has applied was there
+ * before.
  */
 static void
 decide(BddReplay *replay, TransactionId xid, bool committed)
@@ -339,6 +353,7 @@ decide(BddReplay *replay, TransactionId xid, bool committed)
 
 /* ---------- records ---------- */
 
+/* The highest horizon of all messages counts. */
 static void
 read_horizon(BddReplay *replay, const char *data, Size size)
 {
@@ -350,6 +365,10 @@ read_horizon(BddReplay *replay, const char *data, Size size)
 	replay->horizon = Max(replay->horizon, horizon);
 }
 
+/*
+ * Reads a logical message if it is one of ours.  One of another version is an
+ * error, at which reading ends.
+ */
 static void
 read_message(BddReplay *replay)
 {
@@ -388,6 +407,10 @@ read_message(BddReplay *replay)
 					   kind, data, size);
 }
 
+/*
+ * At a commit what the transaction and its subtransactions have written
+ * counts; at an abort it is dropped.
+ */
 static void
 read_transaction_end(BddReplay *replay)
 {
@@ -407,6 +430,7 @@ read_transaction_end(BddReplay *replay)
 		decide(replay, XLogRecGetXid(replay->reader), false);
 }
 
+/* Of all records only logical messages and ends of transactions matter. */
 static void
 read_record(BddReplay *replay)
 {
@@ -425,7 +449,7 @@ read_record(BddReplay *replay)
 
 /*
  * Whether the reader has nothing more because no more is flushed.  That may be
- * in the middle of a record of somebody who writes meanwhile; before it all is
+ * in the middle of a record that is being written meanwhile; before it all is
  * read.
  */
 static bool
@@ -436,6 +460,10 @@ is_at_end(const BddReplay *replay)
 	return end->end_of_wal;
 }
 
+/*
+ * Only logged: the server starts, and bdd_journal_replay makes a gap of the
+ * rest.
+ */
 static void
 report_unreadable(BddReplay *replay, const char *error)
 {
@@ -510,6 +538,7 @@ read_wal_as_far_as_possible(BddReplay *replay, XLogRecPtr from, XLogRecPtr to)
 
 /* ---------- replay ---------- */
 
+/* A hash table in the current memory context. */
 static HTAB *
 make_hash(const char *name, Size key_size, Size entry_size)
 {
@@ -522,6 +551,10 @@ make_hash(const char *name, Size key_size, Size entry_size)
 					   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }
 
+/*
+ * Makes the reader and the hash tables, in the current memory context.  The
+ * reader does not wait for WAL that is not flushed yet, see is_at_end.
+ */
 static void
 begin_replay(BddReplay *replay)
 {

@@ -48,6 +48,7 @@ static TimestampTz tried_at = 0;
 
 /* ---------- the slot ---------- */
 
+/* Whether the server has a slot of our name, held by this process or not. */
 static bool
 slot_exists(void)
 {
@@ -82,6 +83,7 @@ lacking(void)
 	return free == 0 && !slot_exists() ? "no replication slot is free" : NULL;
 }
 
+/* Makes the slot and saves it: the WAL is kept from here on. */
 static void
 create_slot(void)
 {
@@ -262,16 +264,20 @@ kept_from(XLogRecPtr oldest)
 	return Max(MyReplicationSlot->data.restart_lsn, oldest);
 }
 
+/*
+ * Reads the WAL from where the slot has kept it, or from the oldest that is
+ * there.
+ */
 static void
 read_journal(void)
 {
 	bdd_journal_replay(kept_from(oldest_wal()));
-	/* What was found before unreadable WAL is to be found behind it. */
+	/* Rows found before unreadable WAL are to be copied behind it. */
 	lost_before = Max(lost_before, bdd_journal->gap_to);
 }
 
 /*
- * What the server finds in its journal when it starts, once; and the slot.
+ * When the server has started: reads its journal, once, and holds the slot.
  */
 void
 bdd_journal_start(void)
@@ -293,6 +299,7 @@ bdd_journal_start(void)
 	bdd_journal_maintain();
 }
 
+/* Whether the file of the slot's target is still to be applied. */
 static bool
 has_spooled(BddSharedSlot *slot)
 {
@@ -304,6 +311,7 @@ has_spooled(BddSharedSlot *slot)
 	return found;
 }
 
+/* Whether the target's file is needed, for bdd_spool_remove_others. */
 static bool
 needs_spool(Oid database, int32 target_id)
 {

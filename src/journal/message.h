@@ -16,8 +16,8 @@
 
 /*
  * Everybody may write messages with pg_logical_emit_message.  Ours have a prefix
- * that cannot be written in SQL: it has one more zero byte.  Who decodes them
- * sees "batchdedup".
+ * that cannot be written in SQL: it has one more zero byte.  A decoder of
+ * the WAL sees "batchdedup".
  */
 #define BDD_JOURNAL_PREFIX "batchdedup\0"
 #define BDD_JOURNAL_VERSION 1

@@ -85,6 +85,10 @@ typedef struct BddShutdownFile
 
 /* ---------- writing ---------- */
 
+/*
+ * Writes the data, which goes into the checksum.  A failure is noted, and
+ * reported at the end.
+ */
 static void
 put(BddShutdownFile *file, const void *data, size_t size)
 {
@@ -93,6 +97,7 @@ put(BddShutdownFile *file, const void *data, size_t size)
 		file->failed = true;
 }
 
+/* A BddVersionVisitor: writes one row. */
 static void
 put_version(BddSharedEntry *entry, uint64 sequence, const BddImage *image,
 			void *arg)
@@ -111,6 +116,7 @@ put_version(BddSharedEntry *entry, uint64 sequence, const BddImage *image,
 	put(file, image->data, image->size);
 }
 
+/* A BddGenerationVisitor: writes the generation and its rows. */
 static void
 put_generation(BddSharedSlot *slot, BddSharedGeneration *generation,
 			   void *arg)
@@ -165,6 +171,7 @@ each_generation(BddGenerationVisitor visit, void *arg)
 	}
 }
 
+/* A BddGenerationVisitor: adds the generation's rows to a uint64. */
 static void
 count_rows(BddSharedSlot *slot, BddSharedGeneration *generation, void *arg)
 {
@@ -188,6 +195,10 @@ put_all(BddShutdownFile *file)
 	return head.rows;
 }
 
+/*
+ * Writes a file of another name, which takes its own once it is whole and on
+ * disk.  Failures are only logged: the postmaster is ending.
+ */
 static void
 write_file(void)
 {
@@ -222,6 +233,10 @@ write_file(void)
 						rows, FILE_NAME)));
 }
 
+/*
+ * By the control file, in which a crash or an immediate stop leaves another
+ * state.
+ */
 static bool
 was_shut_down_cleanly(void)
 {
@@ -242,6 +257,7 @@ keep_buffered_rows(int code, Datum arg)
 
 /* ---------- reading ---------- */
 
+/* Reads so many bytes; false: the file has fewer. */
 static bool
 take(BddShutdownFile *file, void *data, size_t size)
 {
@@ -282,6 +298,9 @@ is_intact(FILE *stream)
 	return EQ_CRC32C(crc, stored);
 }
 
+/*
+ * The server does not start: these rows are in no journal, and would be lost.
+ */
 static void
 report_no_room(void)
 {
@@ -322,7 +341,7 @@ take_row(BddShutdownFile *file, BddSharedGeneration *generation, bool *no_room)
 	return stored;
 }
 
-/* Of logged targets only if they are not to be read from the journal. */
+/* Reads a generation; rows of logged targets are passed over unless "logged". */
 static bool
 take_generation(BddShutdownFile *file, const BddFileGeneration *head, bool logged,
 				bool *no_room)
@@ -448,7 +467,7 @@ bdd_shutdown_file_remove(void)
 		(void) durable_unlink(FILE_NAME, LOG);
 }
 
-/* Whether the last shutdown left rows, or who knows. */
+/* Whether the last shutdown left rows; true also if the file does not tell. */
 static bool
 may_have_rows(void)
 {

@@ -5,8 +5,8 @@
  *
  * After a crash the launcher reads the journal once for all databases and
  * puts what it finds into a file for each target; the worker of the database
- * applies them.  The files are scratch: whoever crashes on the way begins
- * with the journal again.
+ * applies them.  The files are scratch: after a crash on the way they are made
+ * from the journal again.
  *
  * A file has sections as the journal's messages do, each behind a
  * BddSpoolHead.
@@ -42,6 +42,7 @@ spool_path(char *path, Oid database, int32 target_id)
 	snprintf(path, MAXPGPATH, SPOOL_DIRECTORY "/%u.%d", database, target_id);
 }
 
+/* The reason is in errno. */
 static void
 report_write(const char *path)
 {
@@ -105,6 +106,7 @@ bdd_spool_append(Oid database, int32 target_id, StringInfo buffer)
 	resetStringInfo(buffer);
 }
 
+/* Reads bytes that must be there: anything else is an error. */
 static void
 read_exactly(BddSpool *spool, void *data, Size size)
 {
@@ -115,6 +117,10 @@ read_exactly(BddSpool *spool, void *data, Size size)
 				 errhint("Restart the server: the file is made again.")));
 }
 
+/*
+ * The next section, whether or not it counts; false: the end.  Its data is in
+ * the spool's buffer until the next one is read.
+ */
 static bool
 read_section(BddSpool *spool, BddJournalSection *section)
 {
@@ -218,6 +224,7 @@ bdd_spool_next(BddSpool *spool, BddJournalSection *section)
 	return false;
 }
 
+/* The list of copies goes with its memory context. */
 void
 bdd_spool_close(BddSpool *spool)
 {
@@ -226,6 +233,7 @@ bdd_spool_close(BddSpool *spool)
 		pfree(spool->buffer);
 }
 
+/* Bytes of the target's file; 0: there is none. */
 uint64
 bdd_spool_size(Oid database, int32 target_id)
 {
@@ -236,6 +244,7 @@ bdd_spool_size(Oid database, int32 target_id)
 	return stat(path, &status) == 0 ? status.st_size : 0;
 }
 
+/* Removes the target's file, if it has one.  A failure is only logged. */
 void
 bdd_spool_remove(Oid database, int32 target_id)
 {

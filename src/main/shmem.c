@@ -3,9 +3,10 @@
  * shmem.c
  *		Our part of the main shared memory.
  *
- * One piece: registry, workers, slots, the locks of their partitions,
- * sequence numbers, and the pool of chunks, which is batchdedup.buffer_size
- * large.  It is laid out by the postmaster and inherited by its children.
+ * One piece: what there is once (registry, journal, barrier, progress), workers,
+ * slots, the locks of their partitions, sequence numbers, and the pool of
+ * chunks, which is batchdedup.buffer_size large.  It is laid out by the
+ * postmaster and inherited by its children.
  *
  *-------------------------------------------------------------------------
  */
@@ -41,6 +42,7 @@ typedef struct BddSharedMemory
 static shmem_request_hook_type previous_request_hook = NULL;
 static shmem_startup_hook_type previous_startup_hook = NULL;
 
+/* With a floor for each process. */
 static Size
 sequence_size(void)
 {
@@ -120,6 +122,7 @@ lay_out(BddSharedMemory *shared, char *end)
 	Assert(memory <= end);
 }
 
+/* What is not set here is zero, as lay_out left it. */
 static void
 init_slots(BddSharedMemory *shared)
 {
@@ -151,6 +154,10 @@ new_incarnation(void)
 	return number;
 }
 
+/*
+ * In the postmaster, before other processes exist: at its start, and after a
+ * crash.
+ */
 static void
 init_memory(BddSharedMemory *shared, char *end)
 {

@@ -6,7 +6,7 @@
  * No function of a type runs under a lock, so equal keys must be equal bytes.
  * Where the operator class says that equality is image equality, they are.
  * Some other types have a normal form.  For the rest two spellings of a key
- * are two entries of the buffer, and whoever reads rows compares their keys
+ * are two entries of the buffer, and a reader of rows compares their keys
  * with the operator class and folds what is equal.
  *
  *-------------------------------------------------------------------------
@@ -36,6 +36,7 @@
 
 /* ---------- the index ---------- */
 
+/* Whether the index's key is these columns and no others, in any order. */
 static bool
 index_has_columns(Form_pg_index index, const AttrNumber *attnums, int count)
 {
@@ -53,6 +54,7 @@ index_has_columns(Form_pg_index index, const AttrNumber *attnums, int count)
 	return true;
 }
 
+/* False also if the index is gone. */
 static bool
 is_btree(Oid index)
 {
@@ -109,6 +111,10 @@ bdd_key_index(Relation rel, const AttrNumber *attnums, int count)
 
 /* ---------- how columns become bytes ---------- */
 
+/*
+ * Whether the operator class promises that equal values are the same to the
+ * byte, under the column's collation.
+ */
 static bool
 equality_is_image_equality(const BddKeyColumn *column)
 {
@@ -121,6 +127,10 @@ equality_is_image_equality(const BddKeyColumn *column)
 											 ObjectIdGetDatum(column->input_type)));
 }
 
+/*
+ * Whether char(n) values that are equal differ in their trailing blanks only:
+ * a nondeterministic collation takes more for equal.
+ */
 static bool
 is_deterministic_bpchar(const BddKeyColumn *column)
 {
@@ -178,6 +188,10 @@ key_form(BddKeyColumn *column, Oid base_type, int32 typmod, BddKey *key)
 	return form;
 }
 
+/*
+ * Fills in how the index compares the column, and the form of its bytes.  The
+ * column is one of the index's.
+ */
 static void
 describe_column(Relation rel, HeapTuple index, AttrNumber attnum,
 				BddKeyColumn *column, BddKey *key)
@@ -240,12 +254,20 @@ append_bytes(StringInfo bytes, const char *data, uint32 length)
 	appendBinaryStringInfo(bytes, data, length);
 }
 
+/*
+ * The value is neither compressed nor stored elsewhere; its header may be
+ * short.
+ */
 static void
 append_varlena(StringInfo bytes, struct varlena *value)
 {
 	append_bytes(bytes, VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value));
 }
 
+/*
+ * A value that is passed by value takes as many bytes as a Datum; those behind
+ * its length are zero.
+ */
 static void
 append_fixed(StringInfo bytes, const BddKeyColumn *column, Datum value)
 {
@@ -260,6 +282,7 @@ append_fixed(StringInfo bytes, const BddKeyColumn *column, Datum value)
 		appendBinaryStringInfo(bytes, DatumGetPointer(value), column->length);
 }
 
+/* -0 equals 0, and all NaNs are equal: of each one spelling is taken. */
 static void
 append_float8(StringInfo bytes, double value)
 {
@@ -270,6 +293,9 @@ append_float8(StringInfo bytes, double value)
 	appendBinaryStringInfo(bytes, (const char *) &value, sizeof(value));
 }
 
+/*
+ * Trailing blanks do not count when values are compared, so they are left out.
+ */
 static void
 append_bpchar(StringInfo bytes, Datum value)
 {
@@ -293,6 +319,10 @@ append_interval(StringInfo bytes, const Interval *interval)
 	appendBinaryStringInfo(bytes, (const char *) &span, sizeof(span));
 }
 
+/*
+ * Appends the column's value in its normal form.  It is of a fixed length or
+ * begins with it, so nothing has to separate columns.
+ */
 static void
 append_column(StringInfo bytes, const BddKeyColumn *column, Datum value)
 {

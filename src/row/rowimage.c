@@ -118,6 +118,7 @@ bdd_image_from_full_row(HeapTuple row)
 	return image;
 }
 
+/* A copy with data of its own, in the current memory context. */
 BddImage
 bdd_image_copy(const BddImage *image)
 {
@@ -130,7 +131,7 @@ bdd_image_copy(const BddImage *image)
 
 /* ---------- as bytes of the journal ---------- */
 
-/* What a minimal tuple begins with follows from its size. */
+/* The first fields of a minimal tuple follow from its size, and are left out. */
 #define PACKED_OFFSET offsetof(MinimalTupleData, t_infomask2)
 
 /* Size and bytes: the column sets unless it is full, and the tuple. */
@@ -177,6 +178,7 @@ typedef struct BddParts
 	const BddColumns *insert;
 } BddParts;
 
+/* Values and column sets point into the image; free_parts frees the arrays. */
 static void
 take_apart(const BddShape *shape, const BddImage *image, BddParts *parts)
 {
@@ -189,6 +191,7 @@ take_apart(const BddShape *shape, const BddImage *image, BddParts *parts)
 	bdd_image_deform(shape, image, parts->values, parts->isnull);
 }
 
+/* Frees what take_apart has allocated, and not the image. */
 static void
 free_parts(BddParts *parts)
 {
@@ -208,6 +211,10 @@ typedef struct BddMix
 	BddColumns *insert;
 } BddMix;
 
+/*
+ * Column i of the result is what the newer row says.  "overwrites": also of a
+ * row that is there, and not only of one that is inserted.
+ */
 static void
 take_newer(BddMix *mix, int i, bool overwrites)
 {
@@ -218,6 +225,11 @@ take_newer(BddMix *mix, int i, bool overwrites)
 		bdd_column_add(mix->update, i);
 }
 
+/*
+ * Column i of the result is made of both values; false: the rule cannot do
+ * that here.  Only after a REPLACE the older value is known to be that of the
+ * row.
+ */
 static bool
 combine_values(BddMix *mix, const BddRule *rule, int i)
 {
@@ -332,6 +344,7 @@ fold_columns(const BddShape *shape, const BddImage *older,
 
 /* ---------- versions ---------- */
 
+/* The value of the version column, which points into the image. */
 static NullableDatum
 version_of(const BddShape *shape, const BddImage *image)
 {
@@ -360,7 +373,7 @@ compare_versions(const BddShape *shape, const BddImage *older,
 	return bdd_rule_compare(&shape->newer, b.value, a.value, may_call, order);
 }
 
-/* A delete that wins. */
+/* The delete without its version: it wins, whatever version the row has. */
 BddImage
 bdd_key_only_delete(const BddShape *shape, const BddImage *image)
 {
@@ -398,6 +411,10 @@ overwrites_all(const BddShape *shape, const BddImage *older,
 	return true;
 }
 
+/*
+ * Makes the result a copy of one of the two rows, with the operation "op", and
+ * returns "how".
+ */
 static BddFold
 copy_as(const BddImage *image, BddOp op, BddFold how, BddImage *folded)
 {
@@ -408,7 +425,7 @@ copy_as(const BddImage *image, BddOp op, BddFold how, BddImage *folded)
 
 /*
  * With a version column a row is ignored if the row that it meets is newer.
- * What that is in the table is not known here: only a REPLACE knows what it
+ * The version in the table is not known here: only a REPLACE knows what it
  * leaves, and a row that is older than the one before it in the buffer is
  * stale whatever the table has.
  */

@@ -4,7 +4,7 @@
  *		What an upsert makes of a column that has a value already.
  *
  * A rule has one meaning in three places: between two rows in the buffer
- * (here), against the row in the table (target_sql.c), and for who reads
+ * (here), against the row in the table (target_sql.c), and for reads
  * through the buffer (here again).  For all rules but "last" and functions
  * that are not strict, a NULL on one side leaves the other side's value.
  *
@@ -120,6 +120,10 @@ fixed_type(Oid type, bool adds)
 	}
 }
 
+/*
+ * The rule may call the function from here on.  What is known of it lives as
+ * long as "context".
+ */
 static void
 set_call(BddRule *rule, Oid function, MemoryContext context)
 {
@@ -137,6 +141,10 @@ bdd_rule_sum_operator(Oid type)
 	return OidIsValid(plus) && get_op_rettype(plus) == type ? plus : InvalidOid;
 }
 
+/*
+ * Returns NULL, or why values of the type cannot be added.  The types of
+ * BddFixedType are added without a call.
+ */
 static char *
 describe_sum(Oid type, MemoryContext context, BddRule *rule)
 {
@@ -151,6 +159,10 @@ describe_sum(Oid type, MemoryContext context, BddRule *rule)
 	return NULL;
 }
 
+/*
+ * Returns NULL, or why values of the type cannot be compared.  The types of
+ * BddFixedType are compared without a call.
+ */
 static char *
 describe_order(Oid type, MemoryContext context, BddRule *rule)
 {
@@ -165,6 +177,7 @@ describe_order(Oid type, MemoryContext context, BddRule *rule)
 	return NULL;
 }
 
+/* Returns NULL, or why values of the type cannot be concatenated. */
 static char *
 describe_concat(Oid type, MemoryContext context, BddRule *rule)
 {
@@ -218,6 +231,10 @@ find_function(const char *name, Oid type)
 						  lengthof(types), types, true);
 }
 
+/*
+ * Returns NULL, or why there is no such rule.  The function is only called by
+ * the statement on the table, so it is not prepared for a call here.
+ */
 static char *
 describe_function(const char *name, Oid type, BddRule *rule)
 {

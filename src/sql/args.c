@@ -23,6 +23,7 @@ bdd_arg_or_null(BddArgs *args, Oid type, Datum value, bool isnull)
 	args->count++;
 }
 
+/* Adds an argument that is not null. */
 void
 bdd_arg(BddArgs *args, Oid type, Datum value)
 {

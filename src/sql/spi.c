@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * spi.c
- *		SQL from C: as whom, and with which plan.
+ *		SQL from C: as which role, and with which plan.
  *
  *-------------------------------------------------------------------------
  */
@@ -31,7 +31,7 @@ become(Oid role, int security, BddSavedRole *saved)
 }
 
 /*
- * Become a table's owner, to write its rows: whatever runs then cannot get at
+ * Becomes a table's owner, to write its rows: whatever runs then cannot get at
  * the rights of the process, nor leave something behind that would.
  */
 void
@@ -63,7 +63,7 @@ bdd_exact_output(void)
 								 true, 0, false);
 }
 
-/* Become who may write our own tables. */
+/* Becomes the extension's owner, which may write our own tables. */
 void
 bdd_become_extension_owner(BddSavedRole *saved)
 {
@@ -86,6 +86,7 @@ bdd_restore_role(const BddSavedRole *saved)
 	SetUserIdAndSecContext(saved->role, saved->security);
 }
 
+/* An error if it fails. */
 void
 bdd_spi_connect(void)
 {
@@ -101,7 +102,7 @@ bdd_spi_finish(void)
 	(void) SPI_finish();
 }
 
-/* Until bdd_own_end: connected to SPI, as who may write our own tables. */
+/* Until bdd_own_end: connected to SPI, as the extension's owner. */
 void
 bdd_own_begin(BddSavedRole *saved)
 {
@@ -162,6 +163,7 @@ bdd_run_utility(Oid owner, const char *format, ...)
 		bdd_restore_role(&saved);
 }
 
+/* Prepares the statement once in a process. */
 static void
 make_plan(BddKeptPlan *plan)
 {
@@ -198,7 +200,7 @@ bdd_plan_run(BddKeptPlan *plan, Datum *values, const char *nulls)
 											   false, 0));
 }
 
-/* The same, as who may write our own tables. */
+/* The same, as the extension's owner. */
 uint64
 bdd_plan_run_own(BddKeptPlan *plan, Datum *values, const char *nulls)
 {

@@ -7,7 +7,7 @@
  * are kept by the text of the statement and by whether there are few rows; and
  * they are made as for a large table, whatever the catalog says.
  *
- * Who watches the statements of a backend learns here which are our own: the
+ * Code that watches the statements of a backend learns here which are our own: the
  * guard lets them start (bdd_starts_own_statement), a redirect and the views let
  * their rows pass (bdd_is_writing).
  *
@@ -74,6 +74,7 @@ forget_plans(void)
 	plans = NULL;
 }
 
+/* The hash table lives as long as the process. */
 static void
 init_plans(void)
 {
@@ -230,6 +231,7 @@ forget_own_statement(XactEvent event, void *arg)
 	own_statement_starts = false;
 }
 
+/* The same for an error that is caught. */
 static void
 forget_own_statement_sub(SubXactEvent event, SubTransactionId self,
 						 SubTransactionId parent, void *arg)
@@ -238,6 +240,7 @@ forget_own_statement_sub(SubXactEvent event, SubTransactionId self,
 		own_statement_starts = false;
 }
 
+/* In _PG_init. */
 void
 bdd_statement_init(void)
 {

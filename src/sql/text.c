@@ -117,6 +117,7 @@ bdd_append_conflict_key(StringInfo sql, TupleDesc desc, const BddKey *key)
 	}
 }
 
+/* The schema that the type is in. */
 static Oid
 get_type_namespace(Oid type)
 {

@@ -3,15 +3,13 @@
  * flusher.c
  *		What the worker does for its targets: sealing and applying what is due.
  *
- * A target's active generation is sealed when its oldest row is old enough,
- * when it has keys enough, when memory runs low, or when flush() asks; and
- * applied when it is quiet.  An apply that fails is tried again later, with
- * all its rows.
+ * A target's active generation is sealed when it is due (due.c), and applied
+ * when it is quiet.  An apply that fails is tried again later, with all its
+ * rows.
  *
- * Targets with the same flush_group are sealed at one moment and applied in
- * one transaction: deletes first, of what references before what is
- * referenced, then the rest the other way round.  A target without a group is
- * a group of its own.
+ * The targets of a group (group.c) are sealed at one moment and applied in one
+ * transaction: deletes first, of what references before what is referenced,
+ * then the rest the other way round.
  *
  *-------------------------------------------------------------------------
  */
@@ -56,6 +54,7 @@ static int my_index = 0;
 static bool draining = false;                   /* at shutdown: go on although it is wanted */
 static char applied_table[2 * NAMEDATALEN + 2]; /* for the log */
 
+/* Once in a worker: the argument is its place in the registry. */
 void
 bdd_flusher_init(int worker)
 {
@@ -99,6 +98,7 @@ report_publishers(Oid target, TimestampTz since)
 	LWLockRelease(&bdd_registry->worker_lock);
 }
 
+/* For the log, should the apply fail.  In a transaction. */
 static void
 name_applied_table(Oid relid)
 {
@@ -160,7 +160,10 @@ write_group(BddFlushGroup *group)
 	}
 }
 
-/* In a transaction. */
+/*
+ * Locks the tables, takes the rows of all members and writes them, in the
+ * transaction that is open; false: see take_rows.
+ */
 static bool
 apply_locked(BddFlushGroup *group)
 {
@@ -281,7 +284,7 @@ note_failure(BddSharedSlot *slot, int32 target_id, const ErrorData *error)
 /*
  * After an error in an apply: all its rows stay.  The log names the target
  * and the kind of error; the message may hold values, and is shown in
- * stat_target to who may read the table.
+ * stat_target only to roles that may read the table.
  */
 static void
 recover(BddFlushGroup *group, MemoryContext context)
@@ -361,6 +364,10 @@ wait_quiet(BddSharedSlot *slot, uint64 number)
 	SetLatch(MyLatch); /* that was meant for the main loop */
 }
 
+/*
+ * Waits for the publishers of all that is sealed, or of a single target's next
+ * generation: so much of it take_rows takes.
+ */
 static void
 wait_quiet_group(const BddFlushGroup *group)
 {
@@ -436,6 +443,10 @@ referenced_tables(Oid relid, Oid *relids)
 	return count;
 }
 
+/*
+ * Whether there are rows of targets that are not members: without any, foreign
+ * keys need not be looked up.
+ */
 static bool
 others_are_buffering(const BddFlushGroup *group)
 {
@@ -518,8 +529,8 @@ free_what_is_applied(BddSharedSlot *slot)
 }
 
 /*
- * Who waits for a flush is told; not if he has asked for it since "looked_at",
- * when the group was looked at: it may have been resumed.
+ * Waiters for a flush are told; not those that have come since "looked_at", when
+ * the group was looked at: it may have been resumed.
  */
 static void
 note_paused(const BddFlushGroup *group, TimestampTz looked_at)
@@ -545,7 +556,7 @@ work_on_group(BddFlushGroup *group, TimestampTz looked_at)
 	/* One at a time: rows of one key shall meet in the buffer. */
 	if (wait == 0 && !bdd_group_is_paused(group) && !bdd_group_has_sealed(group))
 		bdd_group_seal(group);
-	/* Who has come last may be paused. */
+	/* A member that was added just now may be paused. */
 	if (bdd_group_is_paused(group))
 	{
 		note_paused(group, looked_at);

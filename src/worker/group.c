@@ -35,6 +35,7 @@ add_member(BddFlushGroup *group, BddSharedSlot *slot)
 	return true;
 }
 
+/* Whether the table is one of the members. */
 bool
 bdd_group_has(const BddFlushGroup *group, Oid relid)
 {
@@ -99,8 +100,9 @@ bdd_group_has_sealed(const BddFlushGroup *group)
 }
 
 /*
- * What was sealed may have been published together with rows of a target that
- * had none when we looked: then they are all sealed once more.
+ * Seals all members at one moment.  Their rows may have been published together
+ * with rows of a target that had none when we looked: then that becomes a member,
+ * and all are sealed once more.
  */
 void
 bdd_group_seal(BddFlushGroup *group)
@@ -121,6 +123,7 @@ bdd_group_seal(BddFlushGroup *group)
 
 /* ---------- order of members ---------- */
 
+/* For qsort: by the table's OID. */
 static int
 compare_members(const void *a, const void *b)
 {
@@ -131,13 +134,14 @@ compare_members(const void *a, const void *b)
 											  0;
 }
 
-/* The members in an order that all have who lock several tables. */
+/* The members in the order in which tables are locked, if there are several. */
 void
 bdd_group_sort_by_oid(BddFlushGroup *group)
 {
 	qsort(group->members, group->count, sizeof(BddMember), compare_members);
 }
 
+/* The members' tables as an oid[]. */
 static Datum
 member_oids(const BddFlushGroup *group)
 {
@@ -149,7 +153,7 @@ member_oids(const BddFlushGroup *group)
 										   sizeof(Oid), true, TYPALIGN_INT));
 }
 
-/* Marks who is referenced by members from "from" on. */
+/* Marks, from member "from" on, those that others of these reference. */
 static void
 mark_referenced(BddFlushGroup *group, int from, Datum *references, uint64 count)
 {

@@ -185,6 +185,7 @@ bdd_server_is_stopping(void)
 	return stopping;
 }
 
+/* At the end of the process: its latch must not be set any more. */
 static void
 forget_launcher(int code, Datum arg)
 {
@@ -226,6 +227,10 @@ await_workers(void)
 	}
 }
 
+/*
+ * The process.  It reads the journal once, then looks after workers and
+ * journal until it is told to end.
+ */
 void
 bdd_launcher_main(Datum arg)
 {

@@ -105,7 +105,7 @@ override_settings(void)
 	};
 	char *lock_timeout;
 
-	/* Who waits for us shall have found a deadlock before we give up. */
+	/* A waiter for us shall have found a deadlock before we give up. */
 	if (deadlock_timeout == 0)
 		deadlock_timeout = DeadlockTimeout;
 	lock_timeout = psprintf("%d", Max(bdd_lock_timeout_ms,
@@ -118,6 +118,10 @@ override_settings(void)
 	pfree(lock_timeout);
 }
 
+/*
+ * After SIGHUP.  What is overridden is set anew: lock_timeout depends on a
+ * setting.
+ */
 static void
 reload_settings(void)
 {
@@ -182,6 +186,10 @@ handle_sigterm(SIGNAL_ARGS)
 	SignalHandlerForShutdownRequest(BDD_PASS_SIGNAL_ARGS);
 }
 
+/*
+ * Works and waits until the worker is told to end, is sent away, or has been
+ * idle for long enough.
+ */
 static void
 main_loop(void)
 {
@@ -211,6 +219,7 @@ main_loop(void)
 	}
 }
 
+/* The process.  The argument is the place of its database in the registry. */
 void
 bdd_worker_main(Datum arg)
 {
