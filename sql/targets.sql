@@ -410,6 +410,16 @@ SELECT batchdedup.create_target('only_key');
 ROLLBACK;
 SELECT targets - :before_targets AS more FROM batchdedup.stat_buffer;
 
+-- a value that this version does not know is not taken for another one
+BEGIN;
+ALTER TABLE batchdedup.target_option DROP CONSTRAINT target_option_mode_check;
+CREATE TABLE fresh3 (id int PRIMARY KEY);
+SELECT batchdedup.create_target('fresh3');
+UPDATE batchdedup.target_option SET mode = 'shadow' WHERE target = 'fresh3'::regclass;
+SELECT batchdedup.upsert(ROW(1)::fresh3);
+\echo :SQLSTATE
+ROLLBACK;
+
 DROP SCHEMA "Regress ""Other" CASCADE;
 SET client_min_messages = warning;
 DROP SCHEMA regress_targets CASCADE;

@@ -149,7 +149,7 @@ take_choice(const BddOptionDef *def, const char *name)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("target option %s has the unknown value \"%s\"", def->column, name),
-				 errhint("Set it anew with batchdedup.alter_target, or install the version of batchdedup that knows it.")));
+				 errhint("Install the version of batchdedup that knows it.")));
 	return number;
 }
 
