@@ -50,6 +50,7 @@ PG_FUNCTION_INFO_V1(bdd_expire_imports);
 
 /* ---------- prepare_import ---------- */
 
+/* Raises an error unless the caller owns the target, and it is partitioned. */
 static void
 check_attachable(BddTarget *target)
 {
@@ -62,6 +63,7 @@ check_attachable(BddTarget *target)
 				 errhint("Use publish => 'upsert'.")));
 }
 
+/* Which of its two values the argument "publish" has. */
 static bool
 is_attach(FunctionCallInfo fcinfo)
 {
@@ -215,7 +217,7 @@ bdd_prepare_import(PG_FUNCTION_ARGS)
 
 /* ---------- finalize_batch ---------- */
 
-/* What was published, if it was. */
+/* Whether the import was published, and with how many rows. */
 static bool
 was_published(const BddImport *import, int64 *rows)
 {
@@ -305,7 +307,7 @@ finalized_instances(const BddImport *import)
 	return instances;
 }
 
-/* Its tables, and what is known of chunks, are not needed any more. */
+/* Drops the tables of all instances of the import. */
 static void
 drop_instances(const BddImport *import)
 {
@@ -327,7 +329,7 @@ drop_instances(const BddImport *import)
 		bdd_drop_staging(lfirst_oid(cell));
 }
 
-/* What is known of the writers stays, but for their chunks and tables. */
+/* The rows of the writers stay, those of chunks do not; tables go unless attached. */
 static void
 settle_instances(const BddImport *import)
 {
@@ -349,6 +351,7 @@ settle_instances(const BddImport *import)
 	(void) bdd_plan_run(&delete, values, NULL);
 }
 
+/* The event of the publication, in its transaction. */
 static void
 emit_published(const BddImport *import, int64 rows)
 {
@@ -364,6 +367,10 @@ emit_published(const BddImport *import, int64 rows)
 	bdd_event_emit(BDD_EVENT_IMPORT_PUBLISHED, &import->id, NULL, &payload);
 }
 
+/*
+ * What stays of a publication: its record, its event, and a batch that is
+ * completed.  All of it is in the transaction that publishes.
+ */
 static void
 record_published(const BddImport *import, int64 rows, int64 inserted,
 				 int64 updated)
@@ -383,6 +390,11 @@ record_published(const BddImport *import, int64 rows, int64 inserted,
 	bdd_batch_advance(&import->id, "completed");
 }
 
+/*
+ * Attaches the tables of all instances; returns the rows that were counted
+ * when these were finalized.  The tables are checked once more, since
+ * bdd_publish_rows may have waited.
+ */
 static int64
 attach_all(BddImport *import, List *instances)
 {
@@ -400,6 +412,11 @@ attach_all(BddImport *import, List *instances)
 	return rows;
 }
 
+/*
+ * Publishes an import that is locked alone, and returns the number of rows.
+ * If another call has published it while this one waited, its number is
+ * returned.
+ */
 static int64
 publish(BddImport *import)
 {
@@ -451,6 +468,7 @@ bdd_finalize_batch(PG_FUNCTION_ARGS)
 
 /* ---------- abort_batch and expire_imports ---------- */
 
+/* Drops the tables of the instances, forgets these, and marks the batch as cancelled. */
 static void
 cancel(BddImport *import)
 {

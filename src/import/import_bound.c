@@ -70,6 +70,7 @@ parse_bound(const char *bound)
 	return spec;
 }
 
+/* A value of a bound, as SQL. */
 static char *
 constant_text(Node *constant)
 {
@@ -108,6 +109,7 @@ bound_text(const PartitionBoundSpec *spec)
 
 /* ---------- overlaps ---------- */
 
+/* The order of two values, as the partitioned table compares them. */
 static int
 compare_values(PartitionKey key, int column, Node *a, Node *b)
 {
@@ -137,6 +139,7 @@ compare_ends(PartitionKey key, List *a, List *b)
 	return 0;
 }
 
+/* Whether both lists have a value in common; NULL is one, too. */
 static bool
 lists_overlap(PartitionKey key, List *a, List *b)
 {
@@ -162,6 +165,10 @@ common_divisor(int a, int b)
 	return b == 0 ? a : common_divisor(b, a % b);
 }
 
+/*
+ * Whether a row could belong to both.  Of hashes: whether both remainders are
+ * the same modulo the common divisor.
+ */
 static bool
 bounds_overlap(PartitionKey key, const PartitionBoundSpec *a,
 			   const PartitionBoundSpec *b)

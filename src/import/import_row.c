@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * import_row.c
- *		The row of an import and those of its writers: who may, what they say, locks.
+ *		The row of an import and those of its writers: rights, contents, locks.
  *
  * Locks, in this order: the row of batchdedup.import (shared by calls that load,
  * alone by one that publishes or aborts), that of the instance (the same), the
@@ -32,6 +32,7 @@
 
 /* ---------- arguments ---------- */
 
+/* An argument that must be neither NULL nor empty; "what": its name. */
 char *
 bdd_import_text_argument(FunctionCallInfo fcinfo, int n, const char *what)
 {
@@ -46,6 +47,7 @@ bdd_import_text_argument(FunctionCallInfo fcinfo, int n, const char *what)
 	return value;
 }
 
+/* Names of instances, of which none may be NULL. */
 List *
 bdd_import_names(Datum array)
 {
@@ -70,6 +72,7 @@ bdd_import_begin(BddImport *import, const char *call)
 	bdd_become_extension_owner(&import->caller);
 }
 
+/* The end of bdd_import_begin and bdd_import_open. */
 void
 bdd_import_end(BddImport *import)
 {
@@ -90,6 +93,7 @@ bdd_import_check_rights(BddTarget *target)
 	bdd_check_may_upsert_all(target);
 }
 
+/* An import without its target can only be aborted. */
 static void
 report_gone(const BddImport *import)
 {
@@ -101,8 +105,9 @@ report_gone(const BddImport *import)
 }
 
 /*
- * As the caller.  Whoever may execute the function may abort what has no
- * target any more; for all else it is needed, as it was.
+ * Opens the target as the caller, with the caller's rights.  An import without a
+ * target can be aborted by any role that may execute the function; all other
+ * calls need the target, and as it was.
  */
 static void
 check_target(BddImport *import, bool may_be_gone)
@@ -138,6 +143,7 @@ check_target(BddImport *import, bool may_be_gone)
 
 /* ---------- reading ---------- */
 
+/* In the order of the statement below; a batch of files is an error. */
 static void
 parse_import(BddImport *import)
 {
@@ -159,6 +165,7 @@ parse_import(BddImport *import)
 	import->instances = isnull ? NIL : bdd_import_names(value);
 }
 
+/* Reads what does not change while the import is there, so no lock is needed yet. */
 static void
 read_import(BddImport *import)
 {
@@ -219,13 +226,14 @@ bdd_import_open(BddImport *import, const pg_uuid_t *id, const char *call,
 	lock_import(import, alone);
 }
 
+/* The status is as of when the import was locked; see bdd_import_open. */
 bool
 bdd_import_has_status(const BddImport *import, const char *status)
 {
 	return strcmp(import->status, status) == 0;
 }
 
-/* For who is to load rows. */
+/* Raises an error if the import takes no rows any more. */
 void
 bdd_import_check_open(const BddImport *import)
 {
@@ -273,6 +281,7 @@ bdd_instance_read(const BddImport *import, char *name, BddInstance *instance,
 	return true;
 }
 
+/* Whether the instance's tables are there: their owner may have dropped them. */
 bool
 bdd_instance_has_tables(const BddInstance *instance)
 {
@@ -282,6 +291,7 @@ bdd_instance_has_tables(const BddInstance *instance)
 			get_rel_relkind(instance->chunks) == RELKIND_RELATION);
 }
 
+/* Raises an error where bdd_instance_has_tables is false. */
 void
 bdd_instance_check_tables(const BddInstance *instance)
 {

@@ -60,6 +60,7 @@
 
 /* ---------- chunks ---------- */
 
+/* Inserts the bytes as one row of a table of chunks, and empties the buffer. */
 static void
 insert_part(const char *table, int chunk, int part, StringInfo bytes)
 {
@@ -117,6 +118,7 @@ columns_of(BddTarget *target, const BddColumns *set, const char *prefix)
 	return names.data;
 }
 
+/* The image as a value of the target's row type. */
 static Datum
 composite_of(BddTarget *target, const BddImage *image)
 {
@@ -153,6 +155,11 @@ insert_images(BddImport *import, Oid writer, const List *images, int first,
 	bdd_restore_role(&saved);
 }
 
+/*
+ * Inserts the rows into a table that will be attached.  Neighbours that give
+ * the same columns share a statement; columns that are not given take their
+ * defaults.
+ */
 static void
 insert_chunk(BddImport *import, Oid writer, const List *images)
 {
@@ -211,6 +218,7 @@ report(BddPublishing *publishing)
 	publishing->unreported %= 2;
 }
 
+/* Counts a row that is read, and reports now and then. */
 static void
 count_row(BddPublishing *publishing)
 {
@@ -222,6 +230,10 @@ count_row(BddPublishing *publishing)
 	}
 }
 
+/*
+ * Begins a sort in the order of the key's index, which may go to disk, in the
+ * memory of maintenance_work_mem.
+ */
 static void
 begin_sort(BddPublishing *publishing)
 {
@@ -257,6 +269,7 @@ begin_sort(BddPublishing *publishing)
 											TUPLESORT_NONE);
 }
 
+/* Gives a row to the sort, which copies it. */
 static void
 sort_image(BddPublishing *publishing, const BddImage *image, int place,
 		   int64 order)
@@ -318,6 +331,10 @@ map_columns(const BddTarget *target, TupleDesc writer)
 	return map;
 }
 
+/*
+ * A row that came by COPY as an upsert that gives all columns of the writer's
+ * table; bdd_values_give decides about each.
+ */
 static BddImage
 image_of_slot(BddTarget *target, TupleTableSlot *slot, const AttrNumber *map)
 {
@@ -349,6 +366,10 @@ typedef struct BddScan
 	TableScanDesc scan;
 } BddScan;
 
+/*
+ * Begins a scan with a snapshot of now, because that of the transaction may be
+ * older than the rows.
+ */
 static BddScan
 open_scan(Oid relid)
 {
@@ -371,6 +392,7 @@ next_row(BddScan *scan)
 	return true;
 }
 
+/* The end of open_scan. */
 static void
 close_scan(BddScan *scan)
 {
@@ -404,6 +426,10 @@ sort_table(BddPublishing *publishing, Oid writer, int place)
 
 /* ---------- rows by chunk ---------- */
 
+/*
+ * Gives the rows of one part of a chunk to the sort; see store_images for its
+ * form.  Each row takes the next number of "order".
+ */
 static void
 sort_part(BddPublishing *publishing, bytea *part, int place, int64 *order)
 {
@@ -427,6 +453,10 @@ sort_part(BddPublishing *publishing, bytea *part, int place, int64 *order)
 	}
 }
 
+/*
+ * Gives the rows of an instance's chunks to the sort.  They count by chunk,
+ * part and place in it, since the order in the heap means nothing.
+ */
 static void
 sort_chunks(BddPublishing *publishing, Oid chunks, int place)
 {
@@ -446,6 +476,7 @@ sort_chunks(BddPublishing *publishing, Oid chunks, int place)
 	close_scan(&scan);
 }
 
+/* Gives the rows of all instances to the sort, and sorts them. */
 static void
 sort_all(BddPublishing *publishing)
 {
@@ -468,6 +499,7 @@ sort_all(BddPublishing *publishing)
 /* Rows are numbered behind their place, to tell whose one was. */
 #define PLACE_BITS 20
 
+/* The key as the server writes it in messages: (a, b)=(1, 2). */
 static char *
 key_text(BddTarget *target, const BddImage *image)
 {
@@ -521,6 +553,11 @@ find_refused(BddTarget *target, BddRow *rows, uint64 count, ErrorData **error)
 	return bdd_try_write(target, rows, 1, &ignored) != NULL ? rows : NULL;
 }
 
+/*
+ * Raises the error, with the instance and the key of the row where one row is
+ * to blame.  What the table's content would tell is kept from a caller that
+ * may not read it.  Called as the table's owner.
+ */
 static void
 report_refused(BddPublishing *publishing, BddRow *rows, uint64 count,
 			   ErrorData *error, bool may_read)
@@ -558,6 +595,11 @@ report_refused(BddPublishing *publishing, BddRow *rows, uint64 count,
 
 /* ---------- writing ---------- */
 
+/*
+ * Folds the rows of each key and writes them as the table's owner; an error
+ * ends the import.  The role is that of the extension's owner before and
+ * afterwards.
+ */
 static void
 write_part(BddPublishing *publishing, BddRows *rows, uint64 count,
 		   BddApplyCounts *counts)
@@ -583,6 +625,10 @@ write_part(BddPublishing *publishing, BddRows *rows, uint64 count,
 	bdd_debug_point("import-part");
 }
 
+/*
+ * Adds the row in the slot.  Its number grows with each row, and has the place
+ * in its low bits.
+ */
 static void
 take_sorted(BddPublishing *publishing, BddRows *rows, uint64 *number)
 {
@@ -601,6 +647,7 @@ take_sorted(BddPublishing *publishing, BddRows *rows, uint64 *number)
 	bdd_rows_add(rows, (++*number << PLACE_BITS) | Min(place, (1 << PLACE_BITS) - 1), &image);
 }
 
+/* Writes the sorted rows in parts, of which each has its own memory. */
 static void
 write_all(BddPublishing *publishing, BddApplyCounts *counts)
 {
@@ -654,6 +701,7 @@ go_direct(BddTarget *target)
 		bdd_direct_begin(target, pending);
 }
 
+/* The rows that were counted when the instances were finalized. */
 static int64
 expected_rows(List *instances)
 {

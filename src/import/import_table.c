@@ -7,7 +7,7 @@
  * indexes; they belong to the target's owner.  What is in their definitions
  * (defaults, checks, generated columns, indexes) is the owner's code, which the
  * server may run while it makes them, so it is added as the owner; only the
- * bare columns are made by us, since he may create nothing in our schema.
+ * bare columns are made by us, since that role may create nothing in our schema.
  * They depend on the target and on the extension, and go with them.
  *
  * Rows that will be upserted must keep the order in which they came, and the
@@ -108,6 +108,7 @@ text_of(const char *sql, Oid relid)
 
 /* ---------- making ---------- */
 
+/* A table of our schema that has just been made. */
 static Oid
 relation_named(const char *name)
 {
@@ -118,7 +119,7 @@ relation_named(const char *name)
 	return relid;
 }
 
-/* They go with the table, and do not hold up DROP EXTENSION. */
+/* A writer's table goes with the target, and does not hold up DROP EXTENSION. */
 static void
 depend(Oid relid, Oid target)
 {
@@ -136,6 +137,7 @@ depend(Oid relid, Oid target)
 	recordDependencyOn(&self, &other, DEPENDENCY_AUTO_EXTENSION);
 }
 
+/* The end of what depend has recorded: the table becomes a partition of the target. */
 static void
 depend_no_more(Oid relid, Oid target)
 {
@@ -149,8 +151,8 @@ depend_no_more(Oid relid, Oid target)
 }
 
 /*
- * What a dump does not have: before DROP EXTENSION, for tables that come from
- * one.
+ * Called before DROP EXTENSION: records what depends on the extension for
+ * writers' tables that come from a dump, which does not have it.
  */
 void
 bdd_staging_follows_extension(void)
@@ -180,7 +182,7 @@ bdd_staging_follows_extension(void)
 	CommandCounterIncrement();
 }
 
-/* Who may upsert, and has asked, may load. */
+/* Lets the caller, whose right to upsert has been checked, load the table. */
 void
 bdd_grant_writer(const BddImport *import, Oid writer)
 {
@@ -226,6 +228,10 @@ definition_of(const BddImport *import)
 				   import->relid);
 }
 
+/*
+ * Adds what the owner has defined, as the owner.  "condition": that of the
+ * partition's rows, or NULL.
+ */
 static void
 add_definition(BddImport *import, const char *writer, const char *condition)
 {
@@ -291,6 +297,7 @@ follow_owner(const BddImport *import, Oid writer)
 	CommandCounterIncrement();
 }
 
+/* Empties the instance's tables; TRUNCATE waits for sessions that are loading. */
 void
 bdd_empty_writer(BddImport *import, const BddInstance *instance)
 {
@@ -300,6 +307,7 @@ bdd_empty_writer(BddImport *import, const BddInstance *instance)
 		bdd_run_utility(InvalidOid, "TRUNCATE %s", bdd_qualified_name(instance->chunks));
 }
 
+/* Drops a table of an instance, if it is still there. */
 void
 bdd_drop_staging(Oid relid)
 {
@@ -370,6 +378,7 @@ count_rows(const BddImport *import, const BddInstance *instance)
 	return DatumGetInt64(bdd_spi_value(0, 1, &isnull));
 }
 
+/* The rows that were counted when the chunks were written. */
 static int64
 count_chunk_rows(const BddImport *import, const BddInstance *instance)
 {
@@ -383,6 +392,7 @@ count_chunk_rows(const BddImport *import, const BddInstance *instance)
 	return DatumGetInt64(bdd_spi_value(0, 1, &isnull));
 }
 
+/* Bytes of the table alone, without its indexes and what is stored out of line. */
 static int64
 main_fork_size(Oid relid)
 {
@@ -394,8 +404,8 @@ main_fork_size(Oid relid)
 }
 
 /*
- * Waits for who is loading, and lets nobody load any more.  Counts rows and
- * bytes.
+ * Waits for sessions that are loading, and lets none load any more.  Counts rows
+ * and bytes.
  */
 void
 bdd_close_writer(BddImport *import, BddInstance *instance, int64 *bytes)
@@ -440,6 +450,7 @@ partition_name(const BddImport *import, const BddInstance *instance)
 	return name;
 }
 
+/* Renames the indexes of the new partition as the server would have named them. */
 static void
 rename_indexes(Oid relid, const char *name)
 {

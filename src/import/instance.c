@@ -80,7 +80,10 @@ check_expected(const BddImport *import, const char *name)
 						   TextDatumGetCString(bdd_spi_value(0, 2, &isnull)))));
 }
 
-/* The first writer says so for all; if another one does, nobody waits. */
+/*
+ * The first writer moves the batch on.  If another call is about to, this one
+ * does not wait for it.
+ */
 static void
 note_loading(const BddImport *import)
 {
@@ -95,6 +98,7 @@ note_loading(const BddImport *import)
 		bdd_batch_advance(&import->id, "scattering");
 }
 
+/* Inserts the instance's row; if it is there, its tables were made anew. */
 static void
 store_instance(const BddImport *import, const BddInstance *instance)
 {
@@ -117,8 +121,9 @@ store_instance(const BddImport *import, const BddInstance *instance)
 }
 
 /*
- * Of other writers; of two that begin at once, finalize_batch finds out.  As
- * the caller, as a bound may have values of a domain.
+ * Raises an error if the bound overlaps that of another writer; of two that begin
+ * at once, finalize_batch finds out.  Bounds are compared as the caller, since
+ * they may have values of a domain.
  */
 static void
 check_overlaps(BddImport *import, const BddInstance *instance)
@@ -143,7 +148,7 @@ check_overlaps(BddImport *import, const BddInstance *instance)
 	bdd_become_extension_owner(&import->caller);
 }
 
-/* Also of an instance whose tables are gone. */
+/* Makes tables and row of an instance, also of one whose tables are gone. */
 static void
 make_instance(BddImport *import, BddInstance *instance, const char *condition)
 {
@@ -161,9 +166,10 @@ make_instance(BddImport *import, BddInstance *instance, const char *condition)
 }
 
 /*
- * Two who make the same instance at once would make two tables; until the end
- * of the transaction.  That too many are made at once is seen when they are
- * finalized: nobody shall wait for another instance's transaction.
+ * Two calls that make the same instance at once would make two tables, so its
+ * name is locked until the end of the transaction.  That too many are made at
+ * once is seen when they are finalized: nobody shall wait for another
+ * instance's transaction.
  */
 static void
 lock_instance_name(const BddImport *import, const char *name)
@@ -177,6 +183,10 @@ lock_instance_name(const BddImport *import, const char *name)
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 }
 
+/*
+ * Whether the instance has begun.  If it has not, its name is locked, so that
+ * no other call makes it; this may have waited, so it is looked for again.
+ */
 static bool
 find_instance(const BddImport *import, char *name, BddInstance *instance)
 {
@@ -198,6 +208,7 @@ need_instance(BddImport *import, BddInstance *instance, char *name)
 
 /* ---------- create_writer ---------- */
 
+/* Forgets the instance's chunks, so that their numbers can be used again. */
 static void
 forget_chunks(const BddImport *import, const BddInstance *instance)
 {
@@ -211,6 +222,10 @@ forget_chunks(const BddImport *import, const BddInstance *instance)
 	(void) bdd_plan_run(&delete, values, NULL);
 }
 
+/*
+ * Begins the instance anew, without rows.  Tables that are not all there any
+ * more are dropped and made again.
+ */
 static void
 restart_instance(BddImport *import, BddInstance *instance,
 				 const char *condition)
@@ -231,7 +246,7 @@ restart_instance(BddImport *import, BddInstance *instance,
 	make_instance(import, instance, condition);
 }
 
-/* As the caller: expressions in it are his. */
+/* As the caller, since the bound may have expressions. */
 static char *
 check_bound(BddImport *import, char *name, const char *bound, char **condition)
 {
@@ -304,7 +319,7 @@ typedef enum BddChunkForm
 	BDD_CHUNK_ROWS
 } BddChunkForm;
 
-/* What tells whether a chunk is the same: bytes, not the meaning of them. */
+/* A chunk; "content" tells whether it is the same: bytes, not their meaning. */
 typedef struct BddChunk
 {
 	int number;
@@ -352,6 +367,7 @@ claim_chunk(const BddImport *import, const BddInstance *instance,
 	return false;
 }
 
+/* Sets "content" to the SHA-256 of the bytes. */
 static void
 append_sha256(StringInfo bytes, Datum *content)
 {
@@ -363,6 +379,7 @@ append_sha256(StringInfo bytes, Datum *content)
 	pfree(value);
 }
 
+/* Images of an array of objects, or of a single object. */
 static List *
 images_of_json(BddTarget *target, Jsonb *document)
 {
@@ -389,6 +406,10 @@ images_of_json(BddTarget *target, Jsonb *document)
 	return images;
 }
 
+/*
+ * Images of an array of rows.  Appends their text to "content", which tells
+ * whether a chunk that comes again is the same.
+ */
 static List *
 images_of_rows(BddTarget *target, ArrayType *array, StringInfo content)
 {
@@ -433,6 +454,11 @@ parse_json(text *value)
 											  CStringGetDatum(text_to_cstring(value))));
 }
 
+/*
+ * The three forms of write_chunk.  False: the chunk is there already, with the
+ * same content; with another one that is an error.  An instance may begin by
+ * its first chunk.
+ */
 static bool
 write_chunk(FunctionCallInfo fcinfo, BddChunkForm form)
 {
@@ -458,7 +484,7 @@ write_chunk(FunctionCallInfo fcinfo, BddChunkForm form)
 	bdd_import_check_open(&import);
 	need_instance(&import, &instance, name);
 
-	/* As the caller: defaults, domains and types are his to evaluate. */
+	/* As the caller: it evaluates defaults, domains and types. */
 	bdd_restore_role(&import.caller);
 	initStringInfo(&content);
 	if (form != BDD_CHUNK_ROWS)
@@ -513,6 +539,7 @@ bdd_write_chunk_rows(PG_FUNCTION_ARGS)
 
 /* ---------- finalize_instance ---------- */
 
+/* The event of finalize_instance, in its transaction. */
 static void
 emit_finalized(const BddImport *import, const BddInstance *instance, int64 bytes,
 			   int position)

@@ -13,8 +13,8 @@
  * captured again is another row: if that row is applied before a slice has
  * deleted the one that it has seen, the server refuses the slice, which is then
  * done again; if it is applied afterwards, it is there for the next one.  And
- * since a key is published when its transaction has become visible, whoever
- * sees the key sees what the transaction has written.
+ * since a key is published when its transaction has become visible, a snapshot
+ * that sees the key sees what the transaction has written.
  *
  * TRUNCATE leaves a mark in the sync: the run after it looks for rows that the
  * source does not have.
@@ -53,6 +53,7 @@ PG_FUNCTION_INFO_V1(bdd_capture);
 /* Its name is no column's of the source. */
 #define TRANSACTION_COLUMN "\"batchdedup transaction\""
 
+/* Name of one of the sync's two triggers: that of rows, or that of TRUNCATE. */
 static char *
 trigger_name(const BddSync *sync, bool truncate)
 {
@@ -61,6 +62,10 @@ trigger_name(const BddSync *sync, bool truncate)
 
 /* ---------- making it ---------- */
 
+/*
+ * Raises an error if triggers of the source would not see all of its changes.
+ * The caller must own it, and its key columns must be NOT NULL.
+ */
 static void
 check_source(const BddSync *sync, Relation rel)
 {
@@ -209,6 +214,7 @@ source_column(const TriggerData *data, BddTarget *target, int i)
 	return attnum;
 }
 
+/* Gives the i-th column of the captured table a value; see check_source for NULL. */
 static void
 set_value(BddValues *row, int i, Datum value)
 {
@@ -217,6 +223,11 @@ set_value(BddValues *row, int i, Datum value)
 	bdd_column_add(row->given, i);
 }
 
+/*
+ * Upserts the key of one row of the source, with the transaction that writes
+ * it.  It acts as the owner of the captured table, on which the role that
+ * writes the source has no rights.
+ */
 static void
 capture_tuple(const TriggerData *data, BddTarget *target, HeapTuple tuple)
 {
@@ -239,6 +250,10 @@ capture_tuple(const TriggerData *data, BddTarget *target, HeapTuple tuple)
 	SetUserIdAndSecContext(role, security);
 }
 
+/*
+ * The mark that lets the next run look for rows that the source has no more.
+ * It commits with the TRUNCATE.
+ */
 static void
 mark_truncated(const TriggerData *data)
 {
@@ -323,7 +338,7 @@ bdd_capture_rows(BddSlice *slice, const BddSyncRows *keys, bool gone)
 	return rows;
 }
 
-/* With what has been made of them. */
+/* Deletes keys that the slice has read, in its transaction. */
 void
 bdd_capture_forget(BddSlice *slice, const BddSyncRows *keys)
 {

@@ -5,7 +5,7 @@
  *
  * A day is one of UTC.  Its partition is made by the first run that needs it,
  * in a transaction of its own, as a table of its own that is then attached:
- * that waits for nobody who reads the log.
+ * that does not wait for sessions which read the log.
  *
  *-------------------------------------------------------------------------
  */
@@ -34,6 +34,7 @@ bdd_change_log_day(void)
 	return (int) (GetCurrentTransactionStartTimestamp() / USECS_PER_DAY);
 }
 
+/* The date of a day of bdd_change_log_day, with the separator between its parts. */
 static char *
 date_of(int day, const char *separator)
 {
@@ -45,6 +46,7 @@ date_of(int day, const char *separator)
 	return psprintf("%04d%s%02d%s%02d", year, separator, month, separator, mday);
 }
 
+/* As change_log_20261231; drop_partitions reads the day from the name. */
 static char *
 partition_name(int day)
 {
@@ -104,6 +106,10 @@ bdd_change_log_write(const BddSync *sync, int64 run_id, uint32 shape,
 
 /* ---------- expiry ---------- */
 
+/*
+ * Drops the partitions whose day ended longer ago than that; returns how many.
+ * The caller is connected to SPI, as the extension's owner.
+ */
 static int64
 drop_partitions(Datum older_than)
 {

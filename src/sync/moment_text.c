@@ -64,6 +64,11 @@ read_number(const char **text, int64 min, int64 max)
 	return number;
 }
 
+/*
+ * Reads the four numbers of one holder, as bdd_moment_out writes them.  A
+ * backend's number must be in its range, because places in shared memory are
+ * found by it.
+ */
 static void
 read_holder(const char **text, BddMoment *moment)
 {

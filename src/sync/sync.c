@@ -1,11 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * sync.c
- *		Syncs: the rows of batchdedup.sync_row, and who may change them.
+ *		Syncs: the rows of batchdedup.sync_row, their owners, and the lock of a run.
  *
- * A sync belongs to the role that made it.  All that it reads and writes, and
- * all that is written in its mapping, runs as that role, whoever calls; so only
- * who could become that role may run or change it.
+ * A sync belongs to the role that made it.  What it reads, and all that is
+ * written in its mapping, runs as that role, whatever role calls; so only a role
+ * that has its rights may run or change the sync.
  *
  * One run at a time: a run holds a lock of its session on the sync.  How far a
  * sync is changes in the transaction that writes a slice.  A run sees a pause or
@@ -43,12 +43,14 @@ static const char *const kind_names[] = {
 	[BDD_CURSOR_TRIGGER] = "trigger",
 };
 
+/* The kind as it stands in sync_row.cursor_kind. */
 const char *
 bdd_cursor_kind_name(BddCursorKind kind)
 {
 	return kind_names[kind];
 }
 
+/* The kind that sync_row.cursor_kind names; an unknown name is an internal error. */
 BddCursorKind
 bdd_cursor_kind(const char *name)
 {
@@ -60,6 +62,7 @@ bdd_cursor_kind(const char *name)
 
 /* ---------- reading ---------- */
 
+/* A text of the row that bdd_sync_read has found; NULL stays NULL. */
 static char *
 text_of(int column)
 {
@@ -69,6 +72,7 @@ text_of(int column)
 	return isnull ? NULL : TextDatumGetCString(value);
 }
 
+/* An array of texts of that row, as a list; NIL where it is NULL. */
 static List *
 names_of(int column)
 {
@@ -78,6 +82,7 @@ names_of(int column)
 	return isnull ? NIL : bdd_names_of(value);
 }
 
+/* A boolean of that row, which is never NULL. */
 static bool
 flag_of(int column)
 {
@@ -86,6 +91,7 @@ flag_of(int column)
 	return DatumGetBool(bdd_spi_value(0, column, &isnull));
 }
 
+/* An oid of that row; InvalidOid where it is NULL. */
 static Oid
 oid_of(int column)
 {
@@ -95,6 +101,7 @@ oid_of(int column)
 	return isnull ? InvalidOid : DatumGetObjectId(value);
 }
 
+/* An array of types of that row, as a list of oids. */
 static List *
 oids_of(int column)
 {
@@ -178,6 +185,7 @@ bdd_sync_read(const char *name, BddSync *sync)
 	return found;
 }
 
+/* As bdd_sync_read, but a name that no sync has is an error. */
 void
 bdd_sync_read_existing(const char *name, BddSync *sync)
 {
@@ -187,6 +195,7 @@ bdd_sync_read_existing(const char *name, BddSync *sync)
 				 errmsg("sync \"%s\" does not exist", name)));
 }
 
+/* Raises an error unless the current user has the rights of the sync's owner. */
 void
 bdd_sync_check_owner(const BddSync *sync)
 {
@@ -198,11 +207,11 @@ bdd_sync_check_owner(const BddSync *sync)
 
 /* ---------- as whom ---------- */
 
-/* What text means in a mapping, and what becomes of values that are text. */
+/* Settings that decide how values are read from text, and how they are written. */
 static const char *const settings[] = {"datestyle", "intervalstyle", "timezone", "extra_float_digits",
 									   "standard_conforming_strings"};
 
-/* Names and values, as they are now. */
+/* Names and values of the settings, as they are now. */
 List *
 bdd_sync_settings(void)
 {
@@ -217,8 +226,8 @@ bdd_sync_settings(void)
 }
 
 /*
- * As the owner of the sync, to read, map and compare, with the settings that he
- * had when he made it: a run by a job means the same as his own.
+ * Becomes the owner of the sync, to read, map and compare, with the settings of
+ * the session that made it: a run by a job means the same as one by hand.
  */
 void
 bdd_sync_become(const BddSync *sync, BddSavedRole *saved)
@@ -237,9 +246,9 @@ bdd_sync_become(const BddSync *sync, BddSavedRole *saved)
 }
 
 /*
- * To write: as the owner of the target, whose triggers, checks and domains are
- * his code and not the sync's.  Whether the sync's owner may write is asked by
- * bdd_sync_check_still.
+ * Becomes the owner of the target, to write: its triggers, checks and domains
+ * are the code of that role, and not of the sync's owner.  Whether the sync's
+ * owner may write is asked by bdd_sync_check_still.
  */
 void
 bdd_sync_become_writer(const BddSync *sync, BddSavedRole *saved)
@@ -271,7 +280,7 @@ lock_tag(const BddSync *sync)
 	return tag;
 }
 
-/* Who holds it; 0: nobody any more. */
+/* The process that holds the lock; 0: it is free by now. */
 static int
 holder(const BddSync *sync)
 {
@@ -308,6 +317,7 @@ bdd_sync_lock(const BddSync *sync, bool session)
 			 errhint("batchdedup.pause_sync ends it after its slice.")));
 }
 
+/* Releases the lock of the session; that of a transaction ends by itself. */
 void
 bdd_sync_unlock(const BddSync *sync)
 {

@@ -16,7 +16,7 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
-/* Names of rows in the statements of sync_sql.c. */
+/* Names of rows in the statements of a sync. */
 #define BDD_SLICE_NAME "batchdedup_slice"
 #define BDD_CHANGES_NAME "batchdedup_changes"
 #define BDD_CAPTURED_NAME "batchdedup_captured"
@@ -24,8 +24,8 @@
 /* What the cursor's values are, which decides how far it may be read. */
 typedef enum BddCursorKind
 {
-	BDD_CURSOR_CLOCK,    /* from now() or clock_timestamp() of who writes */
-	BDD_CURSOR_SEQUENCE, /* from nextval() of who writes */
+	BDD_CURSOR_CLOCK,    /* from now() or clock_timestamp() of the writer */
+	BDD_CURSOR_SEQUENCE, /* from nextval() of the writer */
 	BDD_CURSOR_OTHER,    /* nobody knows: what is older than the lag is complete */
 	BDD_CURSOR_FULL,     /* none: every run reads the whole source, by key */
 	BDD_CURSOR_TRIGGER   /* none: a trigger keeps the keys that have changed */

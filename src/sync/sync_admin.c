@@ -30,7 +30,10 @@ name_argument(FunctionCallInfo fcinfo)
 	return text_to_cstring(PG_GETARG_TEXT_PP(0));
 }
 
-/* Connected to SPI, as who may write our tables; the caller owns the sync. */
+/*
+ * Connects to SPI, reads the sync, whose owner the caller must be, and becomes
+ * the extension's owner.
+ */
 static void
 begin_change(FunctionCallInfo fcinfo, const char *call, BddSync *sync, BddSavedRole *saved)
 {
@@ -43,6 +46,7 @@ begin_change(FunctionCallInfo fcinfo, const char *call, BddSync *sync, BddSavedR
 	bdd_become_extension_owner(saved);
 }
 
+/* The end of begin_change. */
 static void
 end_change(const BddSavedRole *saved)
 {
@@ -50,6 +54,7 @@ end_change(const BddSavedRole *saved)
 	bdd_spi_finish();
 }
 
+/* For pause_sync and resume_sync.  A run that goes on sees it at its next slice. */
 static void
 set_paused(FunctionCallInfo fcinfo, const char *call, bool paused)
 {

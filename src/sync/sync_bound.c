@@ -1,17 +1,17 @@
 /*-------------------------------------------------------------------------
  *
  * sync_bound.c
- *		Up to where a cursor may be read: who can still write below it.
+ *		Up to where a cursor may be read: what can still be written below it.
  *
  * A transaction takes the value of its rows' cursor early and commits them
- * late.  Who has read beyond that value by then has missed them.  So a sync
+ * late.  A reader that is beyond that value by then has missed them.  So a sync
  * takes a moment, waits until it is over, and reads up to there: everything
  * below that will ever be seen is then seen by every new snapshot.
  *
  * A cursor from a sequence without a cache.  nextval() locks the sequence for
- * the rest of the transaction before it takes a value.  So whoever has taken a
- * value up to last_value either holds that lock after last_value was read, or
- * has ended: the holders are waited for.
+ * the rest of the transaction before it takes a value.  So a transaction that
+ * has taken a value up to last_value either holds that lock after last_value was
+ * read, or has ended: the holders are waited for.
  *
  * A cursor from the clock: now() or clock_timestamp() of the transaction that
  * writes.  It is not enough to wait for the transactions that are open at the
@@ -46,7 +46,7 @@
  *    is something.  Some wait without saying so (the scheduler of pg_cron in
  *    poll()): they take the time just before they begin a transaction, so one
  *    that is in none a good while after the moment gives a sign, too.
- *  - It is gone.  Who came later takes the time later: a process can be seen
+ *  - It is gone.  One that came later takes the time later: a process can be seen
  *    here before its first reading of the clock (InitPostgres, which opens a
  *    transaction in no database yet; hence processes without a database count
  *    until they have one).
@@ -182,6 +182,7 @@ bdd_process_status(int backend, int pid, BddProcessStatus *status)
 		status->known = false;
 }
 
+/* Whether the process has reported anything since "status" was read. */
 static bool
 has_reported(int backend, const BddProcessStatus *status)
 {
@@ -191,7 +192,7 @@ has_reported(int backend, const BddProcessStatus *status)
 	return entry->st_changecount != status->changes;
 }
 
-/* What another process says of itself; "pid" is who it was. */
+/* Looks at another process; it is gone if its place has another "pid" by now. */
 static void
 look_at_process(int backend, int pid, Look *look)
 {
@@ -247,6 +248,7 @@ writes_nothing_here(const Look *look)
 	return BackendPidGetProc(look->pid) == NULL;
 }
 
+/* Whether the process waits for its client, in a transaction or outside of one. */
 static bool
 is_idle(BackendState state)
 {
@@ -254,6 +256,10 @@ is_idle(BackendState state)
 		   state == STATE_IDLEINTRANSACTION_ABORTED;
 }
 
+/*
+ * A process without a client gives a sign only outside of a transaction: when
+ * it waits for something to do, or is quiet a good while after the moment.
+ */
 static Sign
 find_background_sign(const Look *look, TimestampTz at)
 {
@@ -267,6 +273,11 @@ find_background_sign(const Look *look, TimestampTz at)
 	return SIGN_NONE;
 }
 
+/*
+ * A client's backend gives a sign by a transaction that began after the
+ * moment, or by waiting for its client; see the head of this file for what
+ * COPY needs.
+ */
 static Sign
 find_client_sign(const Look *look, TimestampTz at)
 {
@@ -344,12 +355,17 @@ process_holds(BddHolder *holder, TimestampTz at)
 	return true;
 }
 
+/* Whether the transaction has ended for all new snapshots; does not wait for it. */
 static bool
 has_ended(int backend, uint32 id)
 {
 	return VirtualXactLock(bdd_make_vxid(backend, id), false);
 }
 
+/*
+ * Whether the holder still keeps the moment from being over.  A process may
+ * become the transaction that it is in.
+ */
 static bool
 holds(BddHolder *holder, TimestampTz at)
 {
@@ -357,6 +373,7 @@ holds(BddHolder *holder, TimestampTz at)
 								!has_ended(holder->backend, holder->id);
 }
 
+/* Whether some process has not given its sign yet. */
 static bool
 waits_for_signs(const BddMoment *moment)
 {
@@ -366,6 +383,7 @@ waits_for_signs(const BddMoment *moment)
 	return false;
 }
 
+/* Whether the prepared transaction is among the holders already. */
 static bool
 has_prepared(const BddMoment *moment, TransactionId xid)
 {
@@ -402,7 +420,7 @@ add_prepared(BddMoment *moment)
 }
 
 /*
- * Looks once, without waiting, and forgets who holds it no longer.  What is
+ * Looks once, without waiting, and forgets what holds it no longer.  What is
  * prepared is listed each time until all signs were given, so that the bound
  * before the end knows of it.
  */

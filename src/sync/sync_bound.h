@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * sync_bound.h
- *		Up to where a cursor may be read: who can still write below it.
+ *		Up to where a cursor may be read: what can still be written below it.
  *
  *-------------------------------------------------------------------------
  */
@@ -18,7 +18,7 @@
 /* What keeps a moment from being over. */
 typedef struct BddHolder
 {
-	bool is_process;   /* what it is in may have begun before, else: a transaction */
+	bool is_process;   /* a process without a sign yet, else: a transaction */
 	int backend;       /* its number, see bdd_backend_proc; or BDD_PREPARED */
 	uint32 id;         /* pid, local transaction id, or transaction id */
 	TimestampTz since; /* no value of the clock below that is written; 0: unknown */

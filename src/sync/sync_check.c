@@ -3,7 +3,8 @@
  * sync_check.c
  *		Whether source, target and arguments are fit for a sync.
  *
- * What is wrong is said by create_sync, not by the first run at night.
+ * What is wrong is said by create_sync, not by the first run at night.  What may
+ * have become wrong since then is looked at by each slice (bdd_sync_check_still).
  *
  *-------------------------------------------------------------------------
  */
@@ -60,6 +61,10 @@ parse_expression(const char *expression)
 	return target->name == NULL ? target->val : NULL;
 }
 
+/*
+ * Raises an error unless the text is one expression, because it is put into
+ * statements as it stands.  "what" names it in the error.
+ */
 void
 bdd_sync_check_expression(const char *what, const char *expression)
 {
@@ -131,6 +136,7 @@ bdd_sync_nullable(const BddSync *sync)
 
 /* ---------- relations ---------- */
 
+/* Raises an error if the current user, the owner of the sync to be, lacks a right. */
 static void
 check_privilege(Oid relid, AclMode mode)
 {
@@ -140,6 +146,10 @@ check_privilege(Oid relid, AclMode mode)
 		aclcheck_error(result, get_relkind_objtype(get_rel_relkind(relid)), get_rel_name(relid));
 }
 
+/*
+ * What create_sync demands of a source: a table or a view that outlives the
+ * session, and the right to read it.
+ */
 static void
 check_source(const BddSync *sync)
 {
@@ -168,7 +178,7 @@ check_source(const BddSync *sync)
 	check_privilege(sync->source, ACL_SELECT);
 }
 
-/* Rows that the owner does not see he would insert once more. */
+/* Rows that row-level security hides from the owner would be inserted again. */
 static void
 check_row_security(const BddSync *sync)
 {
@@ -179,6 +189,11 @@ check_row_security(const BddSync *sync)
 						get_rel_name(sync->target), GetUserNameFromId(sync->owner, false))));
 }
 
+/*
+ * What create_sync demands of a target: a fit table, the rights to write it
+ * (DELETE only where rows are deleted), and no row-level security that binds
+ * the owner.
+ */
 static void
 check_target(const BddSync *sync)
 {
@@ -195,7 +210,7 @@ check_target(const BddSync *sync)
 	table_close(rel, NoLock);
 }
 
-/* What the owner, who is the caller, may read and write. */
+/* Whether the owner, here the caller, may read the source and write the target. */
 void
 bdd_sync_check_relations(const BddSync *sync)
 {
@@ -209,6 +224,7 @@ bdd_sync_check_relations(const BddSync *sync)
 
 /* ---------- what has become of them ---------- */
 
+/* "what" is missing for good: the sync can only be dropped. */
 static void
 report_gone(const BddSync *sync, const char *what, int sqlstate)
 {
@@ -257,7 +273,7 @@ check_position_column(const BddSync *sync, Relation source, const char *name, Li
 	lfirst_oid(type) = now;
 }
 
-/* It is written as the target's owner, if the sync's owner may. */
+/* Writes are done as the target's owner, so the sync's owner is asked for here. */
 static void
 check_may_write(const BddSync *sync)
 {
@@ -303,6 +319,10 @@ bdd_sync_check_still(BddSync *sync)
 
 /* ---------- the mapping ---------- */
 
+/*
+ * Raises an error if values of the type cannot be assigned to the column.  An
+ * identity that is GENERATED ALWAYS can be written as a part of the key alone.
+ */
 static void
 check_type(const BddSync *sync, const char *column, const char *expression, Oid type)
 {
@@ -380,19 +400,21 @@ reads_elsewhere(const BddSync *sync)
 	return elsewhere;
 }
 
+/* The first column of the cursor, which decides its kind. */
 static char *
 cursor_name(const BddSync *sync)
 {
 	return linitial(sync->position);
 }
 
+/* The type of that column, beneath domains. */
 static Oid
 cursor_type(const BddSync *sync)
 {
 	return getBaseType(linitial_oid(sync->position_types));
 }
 
-/* Whether the column takes the time of who inserts. */
+/* Whether the cursor's column has the time of the insert as its default. */
 static bool
 has_clock_default(const BddSync *sync)
 {
@@ -406,7 +428,7 @@ has_clock_default(const BddSync *sync)
 					   2, types, values, NULL) > 0;
 }
 
-/* Of an identity, a serial column, or any default with nextval. */
+/* The cursor's sequence: of an identity, or of any default with nextval. */
 static Oid
 find_sequence(const BddSync *sync)
 {
@@ -433,6 +455,10 @@ find_sequence(const BddSync *sync)
 	return DatumGetObjectId(bdd_spi_value(0, 1, &isnull));
 }
 
+/*
+ * Raises an error unless each nextval gives a higher number than all before
+ * it, in whatever session: no cache, no cycle, a positive increment.
+ */
 static void
 check_sequence(Oid sequence)
 {
@@ -449,7 +475,10 @@ check_sequence(Oid sequence)
 				 errhint("ALTER SEQUENCE %s CACHE 1 NO CYCLE;", bdd_qualified_name(sequence))));
 }
 
-/* That it still is the one, and numbers rows in order.  The caller is connected to SPI. */
+/*
+ * Raises an error if the cursor has another sequence than before, or one that
+ * does not number rows in order.  The caller is connected to SPI.
+ */
 void
 bdd_sync_check_sequence(const BddSync *sync)
 {
@@ -466,6 +495,7 @@ bdd_sync_check_sequence(const BddSync *sync)
 	bdd_restore_role(&saved);
 }
 
+/* "reason": the detail of the error. */
 static void
 refuse_clock(const BddSync *sync, const char *reason)
 {
@@ -476,6 +506,10 @@ refuse_clock(const BddSync *sync, const char *reason)
 			 errhint("Give a lag within which rows become visible, or use capture => 'trigger'.")));
 }
 
+/*
+ * Raises an error if the cursor's values cannot be compared with this server's
+ * clock, or come from transactions that are not seen here.
+ */
 static void
 check_clock(const BddSync *sync)
 {
@@ -512,7 +546,10 @@ refuse_copied(const BddSync *sync)
 	bdd_restore_role(&saved);
 }
 
-/* The same of a target whose cursor a sync has already. */
+/*
+ * The same from the other side: this sync must not copy values into a column
+ * that is the cursor of a sync which reads this one's target.
+ */
 void
 bdd_sync_check_followers(const BddSync *sync)
 {
@@ -541,6 +578,11 @@ bdd_sync_check_followers(const BddSync *sync)
 	bdd_restore_role(&saved);
 }
 
+/*
+ * The kind where the caller has declared none: a clock, if the column's
+ * default says so, else one with a lag.  Without a lag a guess could lose
+ * rows, so it is an error.
+ */
 static void
 choose_unasked(BddSync *sync, bool lag)
 {

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * sync_create.c
- *		create_sync.
+ *		create_sync: a sync from its arguments.
  *
  *-------------------------------------------------------------------------
  */
@@ -94,12 +94,17 @@ choice_argument(FunctionCallInfo fcinfo, int n, const char *what, const char *co
 			 errhint("Its values are: %s.", list.data)));
 }
 
+/* The columns that the argument lists; NIL where it is NULL. */
 static List *
 columns_argument(FunctionCallInfo fcinfo, int n, const char *what)
 {
 	return PG_ARGISNULL(n) ? NIL : bdd_parse_columns(what, text_argument(fcinfo, n));
 }
 
+/*
+ * Takes what needs no look at source and target.  The kind of a cursor comes
+ * later, from bdd_sync_choose_kind.
+ */
 static void
 take_arguments(FunctionCallInfo fcinfo, BddSync *sync)
 {
@@ -148,6 +153,7 @@ take_arguments(FunctionCallInfo fcinfo, BddSync *sync)
 				 errmsg("a sync with capture => 'trigger' has no cursor")));
 }
 
+/* Whether the lag is above zero; a negative one is an error. */
 static bool
 has_lag(const BddSync *sync)
 {
@@ -163,6 +169,10 @@ has_lag(const BddSync *sync)
 
 /* ---------- the target's columns ---------- */
 
+/*
+ * The columns that are named, or else the primary key; a key without an index
+ * is an error.
+ */
 static void
 take_key(FunctionCallInfo fcinfo, BddSync *sync, Relation target)
 {
@@ -201,6 +211,10 @@ take_own_columns(FunctionCallInfo fcinfo, BddSync *sync, Relation target)
 	}
 }
 
+/*
+ * Adds a column and its expression.  A version column that is mapped is filled
+ * by its expression, and by the sync no more.
+ */
 static void
 map_column(BddSync *sync, char *column, char *expression)
 {
@@ -284,6 +298,7 @@ map_same_names(BddSync *sync, Relation target, Relation source, List *left_out)
 	}
 }
 
+/* Without a value for each column of the key the sync could not find the target's row. */
 static void
 check_key_is_mapped(const BddSync *sync)
 {
@@ -310,6 +325,11 @@ is_ordered(Oid type)
 		   get_func_namespace(get_opcode(entry->gt_opr)) == PG_CATALOG_NAMESPACE;
 }
 
+/*
+ * Adds a column of the source to the position, if it is not there yet.  A type
+ * without an order is an error where the cursor has the column ("must"); a
+ * column of the key is then left out.
+ */
 static void
 add_position(BddSync *sync, Relation source, char *name, bool must)
 {
@@ -418,6 +438,10 @@ notice_index(const BddSync *sync, Relation source)
 
 /* ---------- the whole ---------- */
 
+/*
+ * A sync that writes through the buffer needs a registered target, whose key
+ * has the same columns.
+ */
 static void
 check_buffer(const BddSync *sync)
 {
@@ -439,6 +463,7 @@ check_buffer(const BddSync *sync)
 					 errmsg("the key of the sync is not the key of target \"%s\"", get_rel_name(sync->target))));
 }
 
+/* Tells the caller the kind of the cursor, and on what condition no row is missed. */
 static void
 say_kind(const BddSync *sync)
 {
@@ -474,6 +499,10 @@ say_kind(const BddSync *sync)
 	}
 }
 
+/*
+ * Inserts the sync's row, as the extension's owner, and sets its id.  A name
+ * that is taken is an error.
+ */
 static void
 insert_sync(BddSync *sync, char *delete_missing)
 {
@@ -537,6 +566,10 @@ insert_sync(BddSync *sync, char *delete_missing)
 	sync->id = DatumGetInt32(bdd_spi_value(0, 1, &isnull));
 }
 
+/*
+ * Finds out from the arguments what is read, mapped and written.  Both
+ * relations stay locked until the transaction ends.
+ */
 static void
 describe(FunctionCallInfo fcinfo, BddSync *sync)
 {

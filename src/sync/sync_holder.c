@@ -19,6 +19,7 @@
 
 PG_FUNCTION_INFO_V1(bdd_sync_holders);
 
+/* The state in words like those of pg_stat_activity; NULL for any other state. */
 static const char *
 state_name(BackendState state)
 {
@@ -99,6 +100,10 @@ prepared_xid(VirtualTransactionId vxid)
 	return xid;
 }
 
+/*
+ * The process that is in the transaction, or the prepared transaction that it
+ * has become; NULL: it has ended.
+ */
 static char *
 describe_transaction(int backend, LocalTransactionId id)
 {
@@ -120,6 +125,7 @@ describe_transaction(int backend, LocalTransactionId id)
 	return TransactionIdIsValid(xid) ? describe_prepared(xid) : NULL;
 }
 
+/* One holder in words; NULL: its transaction has ended by now. */
 static char *
 describe_holder(const BddHolder *holder)
 {
@@ -130,7 +136,7 @@ describe_holder(const BddHolder *holder)
 	return describe_transaction(holder->backend, holder->id);
 }
 
-/* Who holds it, as of the last look; NULL: nobody.  Needs a snapshot. */
+/* What holds the moment as of the last look, in words; NULL: nothing.  Needs a snapshot. */
 char *
 bdd_moment_holders(const BddMoment *moment)
 {
@@ -151,7 +157,7 @@ bdd_moment_holders(const BddMoment *moment)
 	return text.len > 0 ? text.data : NULL;
 }
 
-/* sync_holders_internal(text): who holds that moment now. */
+/* sync_holders_internal(text): what holds that moment now. */
 Datum
 bdd_sync_holders(PG_FUNCTION_ARGS)
 {

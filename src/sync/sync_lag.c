@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * sync_lag.c
- *		How far a sync is behind its source: sync_lag_internal.
+ *		How far a sync is behind its source: counted, or estimated for a run's progress.
  *
  *-------------------------------------------------------------------------
  */
@@ -30,6 +30,11 @@ typedef struct BddLag
 	int64 rows;
 } BddLag;
 
+/*
+ * Counts what a run has still to read, up to lag->up_to rows: captured keys,
+ * once the sync has read all else, or rows behind the watermark.  Called by
+ * bdd_catch.
+ */
 static void
 count_left(void *arg)
 {
@@ -78,8 +83,8 @@ can_count(BddLag *lag)
 }
 
 /*
- * sync_lag_internal(sync_id, up_to): NULL for who may not read the source, and
- * where it cannot be read.
+ * sync_lag_internal(sync_id, up_to): NULL if the caller may not read the source,
+ * or it cannot be read.
  */
 Datum
 bdd_sync_lag(PG_FUNCTION_ARGS)

@@ -34,6 +34,11 @@ typedef struct BddSyncLetter
 	Datum key;      /* jsonb, of a row that could not be removed; else 0 */
 } BddSyncLetter;
 
+/*
+ * All letters of the sync, the oldest first.  Their position is an array, or
+ * an object: the key of a row that could not be removed.  The caller is the
+ * extension's owner.
+ */
 static List *
 read_letters(const BddSync *sync)
 {
@@ -69,6 +74,10 @@ read_letters(const BddSync *sync)
 	return letters;
 }
 
+/*
+ * The row of the source at the letter's position, read as the sync's owner.
+ * Columns that were NULL are compared without a parameter.
+ */
 static BddSyncRows
 read_row(const BddSync *sync, const BddSyncLetter *letter)
 {
@@ -138,6 +147,10 @@ retry_letter(BddSync *sync, const BddSyncLetter *letter)
 	return slice.counts.refused == 0;
 }
 
+/*
+ * Connects to SPI, reads the sync, and locks it against runs until the
+ * transaction ends.  The caller must own it.
+ */
 static void
 begin_call(FunctionCallInfo fcinfo, const char *call, BddSync *sync)
 {

@@ -31,6 +31,7 @@
 #define PATIENCE_MS 1000
 #define STEP_MS 20
 
+/* A copy, because timestamptz_to_str returns the same memory each time. */
 static char *
 timestamp_text(TimestampTz at)
 {
@@ -76,6 +77,7 @@ as_cursor(const BddSync *sync, TimestampTz at)
 	return DatumGetCString(DirectFunctionCall1(timestamptz_out, value));
 }
 
+/* Tells the caller what keeps the run from reading further. */
 static void
 tell_holders(BddBoundSearch *reach, const BddMoment *moment)
 {
@@ -103,8 +105,9 @@ is_over_soon(BddBoundSearch *reach, BddMoment *moment)
 }
 
 /*
- * Before the bound of an earlier run: what has been written since may be behind
- * the watermark, by how much nobody knows.  To read a row again does no harm.
+ * A clock that is before the bound of an earlier run has been set back: what has
+ * been written since may be behind the watermark, and how far is not known.  So
+ * all is read again; to read a row twice does no harm.
  */
 static void
 check_clock(BddBoundSearch *reach, BddSync *sync)
@@ -162,8 +165,9 @@ find_clock(BddBoundSearch *reach, BddSync *sync)
 }
 
 /*
- * Values that it gives once more would be behind the watermark.  What was known
- * of them before holds no longer.
+ * "last": the last value that the sequence has given.  A watermark above it is
+ * an error: the sequence was set back, and values that it gives once more would
+ * be missed.  A bound above it is forgotten.
  */
 static void
 check_set_back(BddSync *sync, int64 last)
@@ -185,6 +189,11 @@ check_set_back(BddSync *sync, int64 last)
 	}
 }
 
+/*
+ * The bound of a sequence: the last value that it had given at a moment, once
+ * all transactions that used it have ended.  A moment that an earlier run has
+ * remembered may be over where that of this run is not.
+ */
 static void
 find_sequence(BddBoundSearch *reach, BddSync *sync)
 {
@@ -237,6 +246,7 @@ highest_value(BddSync *sync)
 	return value;
 }
 
+/* Whether values of the type can be compared with the clock. */
 static bool
 is_time(Oid type)
 {
@@ -244,8 +254,8 @@ is_time(Oid type)
 }
 
 /*
- * Of a cursor that nobody knows: what is older than the lag.  Where values are
- * no times, those that were there so long ago.
+ * The bound of a cursor of kind "other": what is older than the lag.  Where
+ * values are no times, the highest one that was there so long ago.
  */
 static void
 find_other(BddBoundSearch *reach, BddSync *sync)
@@ -293,6 +303,10 @@ flush_if_target(Oid relid)
 	return true;
 }
 
+/*
+ * Keeps the bound, and the moment that a later run goes on with.  The row is
+ * not written if both are as before.
+ */
 static void
 save_bound(const BddSync *sync)
 {
@@ -311,8 +325,8 @@ save_bound(const BddSync *sync)
 }
 
 /*
- * Runs that have not come to their end, nor to an error: their server or
- * process was gone.  We have the lock, so no run goes on.
+ * Marks runs in the history that came neither to their end nor to an error: their
+ * server or process was gone.  We have the lock, so no other run goes on.
  */
 static void
 close_runs(const BddSync *sync)

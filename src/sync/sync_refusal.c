@@ -25,6 +25,10 @@ typedef struct BddDescription
 	MemoryContext context;
 } BddDescription;
 
+/*
+ * Describes the one row as the sync's owner, into memory of
+ * description->context.  This may fail by what is in the row; see describe.
+ */
 static void
 describe_row(void *arg)
 {

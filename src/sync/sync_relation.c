@@ -21,6 +21,10 @@ bdd_slice_take(void)
 	return rows;
 }
 
+/*
+ * A copy of the rows that statements read by its name.  It is freed by
+ * bdd_slice_free_relation.
+ */
 EphemeralNamedRelation
 bdd_slice_relation(const char *name, const BddSyncRows *rows)
 {
@@ -37,6 +41,7 @@ bdd_slice_relation(const char *name, const BddSyncRows *rows)
 	return relation;
 }
 
+/* Frees the copy of the rows; the rest goes with its memory context. */
 void
 bdd_slice_free_relation(EphemeralNamedRelation relation)
 {

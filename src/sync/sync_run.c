@@ -3,8 +3,8 @@
  * sync_run.c
  *		run_sync: a sync, slice by slice.
  *
- * First a short transaction finds out up to where the cursor may be read
- * (sync_bound.c).  Then each slice is a transaction that writes its rows, their
+ * First short transactions find out up to where the cursor may be read
+ * (sync_reach.c).  Then each slice is a transaction that writes its rows, their
  * log and the new watermark; so a run may end at any point, in any way, and
  * another one goes on from there.  When all is read up to the bound, rows
  * without a cursor are read, and rows that the source has no more are removed.
@@ -128,6 +128,7 @@ take_arguments(FunctionCallInfo fcinfo, BddRun *run)
 				 errmsg("slice_rows must be positive")));
 }
 
+/* A procedure cannot commit if it was called in a transaction block, or by a function. */
 static void
 check_may_commit(FunctionCallInfo fcinfo)
 {
@@ -143,6 +144,7 @@ check_may_commit(FunctionCallInfo fcinfo)
 
 /* ---------- transactions ---------- */
 
+/* Keeps id and name for bdd_sync_unlock, in the run's memory; lists are not copied. */
 static void
 copy_in(BddRun *run, BddSync *from)
 {
@@ -160,6 +162,7 @@ typedef struct BddTransaction
 	void (*work)(BddRun *run);
 } BddTransaction;
 
+/* What bdd_catch calls for in_transaction. */
 static void
 do_work(void *arg)
 {
@@ -196,10 +199,7 @@ commit(BddRun *run)
 	return error;
 }
 
-/*
- * Does the work in a transaction of its own; returns the error that undid it, or
- * NULL.
- */
+/* Does the work in a transaction of its own; returns the error that undid it, or NULL. */
 static ErrorData *
 in_transaction(BddRun *run, void (*work)(BddRun *run), bool repeatable)
 {
@@ -223,6 +223,7 @@ in_transaction(BddRun *run, void (*work)(BddRun *run), bool repeatable)
 
 /* ---------- a slice ---------- */
 
+/* Inserts the run's row into the history, with what its earlier slices have counted. */
 static int64
 begin_run(const BddRun *run, const BddSync *sync, List *watermark)
 {
@@ -373,6 +374,7 @@ after_rows(const BddSync *sync)
 	return sync->delete_missing ? PHASE_MISSING : PHASE_DONE;
 }
 
+/* The next rows behind the watermark, which moves to the last of them. */
 static void
 slice_of_rows(BddRun *run, BddSlice *slice, BddStep *step)
 {
@@ -396,6 +398,7 @@ slice_of_rows(BddRun *run, BddSlice *slice, BddStep *step)
 	}
 }
 
+/* Rows whose cursor is NULL, by key, and first those without a key; each run reads all. */
 static void
 slice_of_nulls(BddRun *run, BddSlice *slice, BddStep *step)
 {
@@ -413,6 +416,7 @@ slice_of_nulls(BddRun *run, BddSlice *slice, BddStep *step)
 		step->next = slice->sync->delete_missing ? PHASE_MISSING : PHASE_DONE;
 }
 
+/* Removes or writes the rows of the next captured keys, and deletes the keys. */
 static void
 slice_of_captured(BddRun *run, BddSlice *slice, BddStep *step)
 {
@@ -434,6 +438,7 @@ slice_of_captured(BddRun *run, BddSlice *slice, BddStep *step)
 		step->next = slice->sync->truncated ? PHASE_MISSING : PHASE_DONE;
 }
 
+/* Removes rows that the source has no more.  An error, if it is empty or they come back. */
 static void
 slice_of_missing(BddRun *run, BddSlice *slice, BddStep *step)
 {
@@ -518,6 +523,7 @@ take_step(BddRun *run, const BddSlice *slice, const BddStep *step)
 	add_totals(run, slice);
 }
 
+/* A transaction's work.  What it leaves to the next slice is taken by take_step. */
 static void
 do_slice(BddRun *run)
 {
@@ -572,6 +578,7 @@ prepare_log(BddRun *run)
 	run->day = bdd_change_log_day();
 }
 
+/* A transaction's work: the run has ended without an error. */
 static void
 save_end(BddRun *run)
 {
@@ -591,9 +598,10 @@ save_end(BddRun *run)
 		(void) bdd_plan_run_own(&history, history_values, NULL);
 }
 
-/* Set before save_error runs: it has to reach it through a BddRun. */
+/* For save_error: a transaction's work has no argument but the run. */
 static ErrorData *failed_with = NULL;
 
+/* A transaction's work: the run has ended by the error in failed_with. */
 static void
 save_error(BddRun *run)
 {
@@ -617,6 +625,7 @@ save_error(BddRun *run)
 		(void) bdd_plan_run_own(&history, history_values, NULL);
 }
 
+/* Writes down the error, but not in a dry run, and raises it again. */
 static void
 fail(BddRun *run, ErrorData *error)
 {
@@ -668,6 +677,7 @@ do_transaction(BddRun *run, void (*work)(BddRun *run), bool repeatable)
 	run->failures = 0;
 }
 
+/* Whether no slice is to follow.  A limit ends no slice, so it may be exceeded by one. */
 static bool
 is_at_limit(const BddRun *run)
 {
@@ -731,6 +741,7 @@ run_slices(BddRun *run)
 		do_transaction(run, save_end, false);
 }
 
+/* For the session, since the lock outlives the run's transactions; by the sync's owner alone. */
 static void
 lock_sync(BddRun *run)
 {

@@ -12,8 +12,8 @@
  * target and our write makes the server refuse the slice, and it is done again.
  * So the log's old values are what was there.
  *
- * All that the owner of the sync has written runs as the owner; only log and
- * dead letters are written by us.
+ * The mapping runs as the sync's owner, writes as the target's owner; only log
+ * and dead letters are written by us.
  *
  *-------------------------------------------------------------------------
  */
@@ -117,6 +117,10 @@ bdd_slice_position(BddSlice *slice, const BddSyncRows *rows, const List *columns
 
 /* ---------- reading ---------- */
 
+/*
+ * Reads rows of the source as the sync's owner.  Parameters: values of these
+ * columns, the bound where there is one, and the limit of the slice.
+ */
 static BddSyncRows
 read_as_owner(BddSlice *slice, const char *sql, const List *columns, const List *texts,
 			  const char *bound)
@@ -222,6 +226,7 @@ changes_of(const BddSync *sync, const BddSyncRows *rows)
 	return changes;
 }
 
+/* What stands behind the columns of the i-th change; "what": BDD_CHANGE_... */
 static Datum
 change_value(const BddSync *sync, const BddSyncRows *changes, uint64 i, int what, bool *isnull)
 {
@@ -237,6 +242,11 @@ typedef struct BddChangeKinds
 	uint64 removed;
 } BddChangeKinds;
 
+/*
+ * Counts what the changes are called, and returns what has to be written.
+ * These differ: a row that was marked as deleted and comes back is called an
+ * insert, and is written by an update.
+ */
 static BddChangeKinds
 count_changes(const BddSync *sync, const BddSyncRows *changes, BddSyncCounts *counts)
 {
@@ -292,6 +302,10 @@ add_samples(BddSlice *slice, const BddSyncRows *changes)
 	MemoryContextSwitchTo(old_context);
 }
 
+/*
+ * Runs a statement of sync_sql.c on the changes; SPI_processed tells how many
+ * rows it wrote.
+ */
 static void
 run_on_changes(const BddSync *sync, const char *sql, EphemeralNamedRelation changes)
 {
@@ -389,6 +403,11 @@ settle_letters(BddRange *range, Datum keys)
 	(void) bdd_plan_run_own(&delete, values, NULL);
 }
 
+/*
+ * Finds the changes that the rows make, writes them, logs them, and deletes
+ * dead letters that they settle; a dry run only shows them.  Called in a
+ * subtransaction by try_range.
+ */
 static void
 write_range(void *arg)
 {
@@ -434,6 +453,7 @@ write_range(void *arg)
 	bdd_spi_finish();
 }
 
+/* The other counts are not of a range: bdd_slice_write has them. */
 static void
 add_counts(BddSyncCounts *sum, const BddSyncCounts *counts)
 {
@@ -540,7 +560,7 @@ write_tolerantly(BddSlice *slice, const BddSyncRows *rows, bool removals)
 
 /* ---------- the whole ---------- */
 
-/* Deferred checks would fire as somebody else, at commit. */
+/* Deferred checks would fire at commit, as another role. */
 static void
 check_at_once(const BddSync *sync)
 {
@@ -551,6 +571,7 @@ check_at_once(const BddSync *sync)
 	bdd_restore_role(&saved);
 }
 
+/* How many rows were changed or refused; all others are unchanged. */
 static uint64
 sum_of(const BddSyncCounts *counts)
 {

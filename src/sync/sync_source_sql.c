@@ -49,6 +49,7 @@ append_after(StringInfo text, const List *columns, int count)
 	appendStringInfoChar(text, ')');
 }
 
+/* " AND src.c1 IS NOT NULL AND src.c2 IS NOT NULL" */
 static void
 append_not_null(StringInfo text, const List *columns)
 {
@@ -58,6 +59,7 @@ append_not_null(StringInfo text, const List *columns)
 		appendStringInfo(text, " AND src.%s IS NOT NULL", quote_identifier(lfirst(cell)));
 }
 
+/* " AND src.c1 <= $n": the bound is that of the position's first column. */
 static void
 append_bound(StringInfo text, const BddSync *sync, int parameter)
 {
@@ -65,6 +67,7 @@ append_bound(StringInfo text, const BddSync *sync, int parameter)
 					 quote_identifier(linitial(sync->position)), parameter);
 }
 
+/* " ORDER BY ... FETCH FIRST $n ROWS WITH TIES"; without columns there is no limit. */
 static void
 append_order(StringInfo text, const List *columns, int limit)
 {
@@ -276,6 +279,10 @@ bdd_sync_sql_captured(const BddSync *sync, bool after)
 	return text.data;
 }
 
+/*
+ * Rows of the source that have one of the captured keys.  The sync's id is in
+ * the text because plans are kept by it.
+ */
 char *
 bdd_sync_sql_captured_rows(const BddSync *sync)
 {
@@ -322,6 +329,7 @@ bdd_sync_sql_captured_gone(const BddSync *sync)
 	return bdd_sync_sql_end(&sql);
 }
 
+/* Deletes the captured keys that a slice has read. */
 char *
 bdd_sync_sql_captured_forget(const BddSync *sync)
 {

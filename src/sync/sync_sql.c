@@ -1,10 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * sync_sql.c
- *		The statements of a sync.
+ *		Statements that find and write the changes of a sync.
  *
- * They run as the sync's owner under a search_path of pg_catalog, so what the
- * owner has written into "mapping" and "filter" means the same in every run.
+ * All run under a search_path of pg_catalog, and those with "mapping" and "filter"
+ * as the sync's owner, so what is written there means the same in every run.
  * Aliases: src a row of the source, n what the mapping makes of it, t the row
  * of the target, d a change.
  *
@@ -171,6 +171,7 @@ append_set(BddSyncSql *sql, const char *from, const char *version)
 	}
 }
 
+/* Writes the changes of rows that the target has; those marked as deleted come back. */
 char *
 bdd_sync_sql_update(const BddSync *sync, uint32 shape)
 {
@@ -185,6 +186,7 @@ bdd_sync_sql_update(const BddSync *sync, uint32 shape)
 	return bdd_sync_sql_end(&sql);
 }
 
+/* Whether the sync writes a column that is GENERATED ALWAYS AS IDENTITY. */
 static bool
 has_identity_always(BddSyncSql *sql)
 {
@@ -230,6 +232,7 @@ bdd_sync_sql_insert(const BddSync *sync, uint32 shape)
 	return bdd_sync_sql_end(&sql);
 }
 
+/* Deletes the removed rows, or marks them where there is a column for it. */
 char *
 bdd_sync_sql_delete(const BddSync *sync, uint32 shape)
 {
@@ -251,6 +254,10 @@ bdd_sync_sql_delete(const BddSync *sync, uint32 shape)
 
 /* ---------- writing through the buffer ---------- */
 
+/*
+ * Upserts the changes through the buffer; with a column that marks deleted
+ * rows, removals too.
+ */
 char *
 bdd_sync_sql_upsert_buffered(const BddSync *sync, uint32 shape)
 {
@@ -271,6 +278,7 @@ bdd_sync_sql_upsert_buffered(const BddSync *sync, uint32 shape)
 	return bdd_sync_sql_end(&sql);
 }
 
+/* Deletes the removed rows through the buffer, where no column marks them. */
 char *
 bdd_sync_sql_delete_buffered(const BddSync *sync, uint32 shape)
 {

@@ -18,6 +18,11 @@
 
 /* ---------- the target ---------- */
 
+/*
+ * Opens the target, checks that it still has the sync's columns and key, and
+ * begins the text.  "shape" tells statements on other rows apart, see
+ * bdd_slice_shape.
+ */
 void
 bdd_sync_sql_begin(BddSyncSql *sql, const BddSync *sync, uint32 shape)
 {
@@ -40,6 +45,7 @@ bdd_sync_sql_begin(BddSyncSql *sql, const BddSync *sync, uint32 shape)
 	appendStringInfo(&sql->text, "/* %d %08x */ ", sync->id, shape);
 }
 
+/* Closes the target, which stays locked, and returns the text. */
 char *
 bdd_sync_sql_end(BddSyncSql *sql)
 {
@@ -47,12 +53,14 @@ bdd_sync_sql_end(BddSyncSql *sql)
 	return sql->text.data;
 }
 
+/* The column must be there; bdd_sync_sql_begin has checked those of mapping and key. */
 Form_pg_attribute
 bdd_sync_sql_attribute_of(BddSyncSql *sql, const char *name)
 {
 	return TupleDescAttr(sql->desc, bdd_column_number(sql->desc, name) - 1);
 }
 
+/* Tables that inherit from the target are none of the sync's; partitions are. */
 const char *
 bdd_sync_sql_only(BddSyncSql *sql)
 {
@@ -107,6 +115,7 @@ type_name(Oid type, int32 typmod, bool with_length)
 								FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY);
 }
 
+/* Whether a cast to the type, or an array of it, cuts off what is too long. */
 static bool
 is_cut_by_casts(Oid type)
 {
@@ -155,6 +164,7 @@ bdd_sync_sql_append_value(StringInfo sql, Form_pg_attribute attribute, const cha
 		appendStringInfo(sql, ", %d, false)", typmod);
 }
 
+/* True where t, the row of the target, has the key of the row "other". */
 void
 bdd_sync_sql_append_same_key(BddSyncSql *sql, const char *other)
 {
@@ -176,6 +186,7 @@ bdd_sync_sql_append_key(BddSyncSql *sql, const char *prefix)
 	}
 }
 
+/* The key of the row "alias" as a jsonb, by the names of the target's columns. */
 void
 bdd_sync_sql_append_key_document(BddSyncSql *sql, const char *alias)
 {
@@ -192,6 +203,7 @@ bdd_sync_sql_append_key_document(BddSyncSql *sql, const char *alias)
 	appendStringInfoChar(&sql->text, ')');
 }
 
+/* "n.c1, n.c2" for the prefix "n.": the columns that the sync writes. */
 void
 bdd_sync_sql_append_columns(BddSyncSql *sql, const char *prefix)
 {
@@ -205,6 +217,7 @@ bdd_sync_sql_append_columns(BddSyncSql *sql, const char *prefix)
 	}
 }
 
+/* Whether a column that the sync writes is of a domain. */
 static bool
 has_domains(BddSyncSql *sql)
 {
@@ -268,6 +281,7 @@ bdd_sync_sql_append_same_value(BddSyncSql *sql, const char *name)
 			quoted, type_name(getBaseType(bdd_sync_sql_attribute_of(sql, name)->atttypid), -1, false), quoted);
 }
 
+/* True where t and n are the same in all that makes the data version, without the key. */
 void
 bdd_sync_sql_append_same_row(BddSyncSql *sql)
 {
@@ -289,6 +303,7 @@ bdd_sync_sql_append_same_row(BddSyncSql *sql)
 
 /* ---------- rows that are marked as deleted ---------- */
 
+/* Whether a boolean marks deleted rows; else it is a time. */
 bool
 bdd_sync_sql_deleted_is_flag(BddSyncSql *sql)
 {
@@ -306,6 +321,7 @@ bdd_sync_sql_append_is_deleted(BddSyncSql *sql, const char *alias)
 						 alias, quote_identifier(sql->sync->deleted_column));
 }
 
+/* "column = value", which marks a row as deleted or takes the mark away. */
 void
 bdd_sync_sql_append_set_deleted(BddSyncSql *sql, bool deleted)
 {
@@ -341,6 +357,7 @@ bdd_sync_sql_append_removal(BddSyncSql *sql)
 
 /* ---------- the source ---------- */
 
+/* The expression that the mapping has for a column, which must be in it. */
 static char *
 expression_of(const BddSync *sync, const char *column)
 {
