@@ -117,9 +117,11 @@ deliver_again(BddDelivery *delivery, const BddBatchFile *file)
 	char nulls[5] = {' ', 'n', 'n', 'n', 'n'};
 
 	/* The end of the old version may be in the buffer only, and will be stale there. */
-	if (bdd_file_read_buffered(bdd_files_open(AccessShareLock), &file->id, file->version, &status, &row))
+	if (bdd_file_read_buffered(bdd_files_open(AccessShareLock), &file->id,
+							   file->version, &status, &row))
 	{
-		static const int columns[] = {BDD_FILE_COLUMN_RESULT, BDD_FILE_COLUMN_ERROR, BDD_FILE_COLUMN_COMPLETED_AT};
+		static const int columns[] = {BDD_FILE_COLUMN_RESULT, BDD_FILE_COLUMN_ERROR,
+									  BDD_FILE_COLUMN_COMPLETED_AT};
 
 		values[1] = CStringGetTextDatum(bdd_file_status_names[status]);
 		nulls[1] = ' ';

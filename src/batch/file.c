@@ -264,10 +264,12 @@ push_status(BddFileCall *call, BddFileStatus status, Datum result,
 	row.no_defaults = true;
 	set_column(&row, BDD_FILE_COLUMN_ID, UUIDPGetDatum(&call->file.id), false);
 	set_column(&row, BDD_FILE_COLUMN_VERSION, Int32GetDatum(call->file.version), false);
-	set_column(&row, BDD_FILE_COLUMN_STATUS, CStringGetTextDatum(bdd_file_status_names[status]), false);
+	set_column(&row, BDD_FILE_COLUMN_STATUS,
+			   CStringGetTextDatum(bdd_file_status_names[status]), false);
 	set_column(&row, BDD_FILE_COLUMN_RESULT, result, no_result);
 	set_column(&row, BDD_FILE_COLUMN_ERROR, error, no_error);
-	set_column(&row, BDD_FILE_COLUMN_COMPLETED_AT, TimestampTzGetDatum(GetCurrentTimestamp()), false);
+	set_column(&row, BDD_FILE_COLUMN_COMPLETED_AT,
+			   TimestampTzGetDatum(GetCurrentTimestamp()), false);
 	GetUserIdAndSecContext(&role, &security);
 	SetUserIdAndSecContext(call->target->owner, security | SECURITY_LOCAL_USERID_CHANGE);
 	bdd_push_values(call->target, &row);

@@ -219,7 +219,8 @@ changes_of(const BddSync *sync, const BddSyncRows *rows)
 	EphemeralNamedRelation relation = bdd_slice_relation(BDD_SLICE_NAME, rows);
 	BddSyncRows changes;
 
-	(void) bdd_run_on_relation(sync->target, bdd_sync_sql_changes(sync, bdd_slice_shape(rows->desc)),
+	(void) bdd_run_on_relation(sync->target,
+							   bdd_sync_sql_changes(sync, bdd_slice_shape(rows->desc)),
 							   relation, 0, NULL, NULL, false);
 	changes = bdd_slice_take();
 	bdd_slice_free_relation(relation);

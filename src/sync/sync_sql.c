@@ -47,7 +47,8 @@ append_description(BddSyncSql *sql)
 	appendStringInfoString(&sql->text, "CASE WHEN p.present AND NOT p.deleted AND NOT n.\"batchdedup removed\" "
 									   "THEN pg_catalog.array_remove(ARRAY[");
 	foreach(cell, sql->sync->columns)
-		if (bdd_sync_sql_is_hashed(sql->sync, lfirst(cell)) && !bdd_is_named(sql->sync->key, lfirst(cell)))
+		if (bdd_sync_sql_is_hashed(sql->sync, lfirst(cell)) &&
+			!bdd_is_named(sql->sync->key, lfirst(cell)))
 		{
 			appendStringInfo(&sql->text, "%sCASE WHEN NOT (", comma);
 			bdd_sync_sql_append_same_value(sql, lfirst(cell));
@@ -83,7 +84,8 @@ append_mapped(BddSyncSql *sql)
 	appendStringInfoString(&sql->text, ") m.* FROM (SELECT ");
 	forboth(column, sql->sync->columns, expression, sql->sync->expressions)
 	{
-		bdd_sync_sql_append_value(&sql->text, bdd_sync_sql_attribute_of(sql, lfirst(column)), lfirst(expression));
+		bdd_sync_sql_append_value(&sql->text, bdd_sync_sql_attribute_of(sql, lfirst(column)),
+								  lfirst(expression));
 		appendStringInfo(&sql->text, " AS %s, ", quote_identifier(lfirst(column)));
 	}
 	for (int i = 0; i < list_length(sql->sync->position); i++)
@@ -110,7 +112,8 @@ append_join(BddSyncSql *sql)
 		return;
 	}
 	appendStringInfo(&sql->text, " CROSS JOIN LATERAL pg_catalog.jsonb_populate_record(NULL::%s, batchdedup.get(%s, ",
-					 bdd_sync_sql_target_name(sql), quote_literal_cstr(bdd_sync_sql_target_name(sql)));
+					 bdd_sync_sql_target_name(sql),
+					 quote_literal_cstr(bdd_sync_sql_target_name(sql)));
 	bdd_sync_sql_append_key_document(sql, "n");
 	appendStringInfoString(&sql->text, ")) t");
 }

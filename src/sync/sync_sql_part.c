@@ -278,7 +278,8 @@ bdd_sync_sql_append_same_value(BddSyncSql *sql, const char *name)
 		appendStringInfo(
 			&sql->text,
 			"ROW(CAST(t.%s AS %s))::pg_catalog.record OPERATOR(pg_catalog.*=) ROW(n.%s)::pg_catalog.record",
-			quoted, type_name(getBaseType(bdd_sync_sql_attribute_of(sql, name)->atttypid), -1, false), quoted);
+			quoted, type_name(getBaseType(bdd_sync_sql_attribute_of(sql, name)->atttypid), -1, false),
+			quoted);
 }
 
 /* True where t and n are the same in all that makes the data version, without the key. */
@@ -307,7 +308,9 @@ bdd_sync_sql_append_same_row(BddSyncSql *sql)
 bool
 bdd_sync_sql_deleted_is_flag(BddSyncSql *sql)
 {
-	return getBaseType(bdd_sync_sql_attribute_of(sql, sql->sync->deleted_column)->atttypid) == BOOLOID;
+	Form_pg_attribute attribute = bdd_sync_sql_attribute_of(sql, sql->sync->deleted_column);
+
+	return getBaseType(attribute->atttypid) == BOOLOID;
 }
 
 /* True of rows of the target that are deleted for all who read it. */
