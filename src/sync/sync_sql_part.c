@@ -278,7 +278,8 @@ bdd_sync_sql_append_same_value(BddSyncSql *sql, const char *name)
 		appendStringInfo(
 			&sql->text,
 			"ROW(CAST(t.%s AS %s))::pg_catalog.record OPERATOR(pg_catalog.*=) ROW(n.%s)::pg_catalog.record",
-			quoted, type_name(getBaseType(bdd_sync_sql_attribute_of(sql, name)->atttypid), -1, false),
+			quoted,
+			type_name(getBaseType(bdd_sync_sql_attribute_of(sql, name)->atttypid), -1, false),
 			quoted);
 }
 
