@@ -18,11 +18,13 @@
 #define AssertMacro(c) ((void) 0)
 #define StaticAssertStmt(c, m)
 #define StaticAssertDecl(c, m)
-#define PG_TRY() do
-#define PG_CATCH() while (0); if (bdd_cppcheck_caught)
-#define PG_FINALLY() while (0);
-#define PG_END_TRY()
-#define PG_RE_THROW() __builtin_unreachable()
+#define PG_TRY() ((void) 0)
+#define PG_CATCH() ((void) 0)
+#define PG_FINALLY() ((void) 0)
+#define PG_END_TRY() ((void) 0)
+#define PG_RE_THROW() ((void) 0)
+#define LSN_FORMAT_ARGS(lsn) 0u, 0u
+#define XL_ROUTINE(...) 0
 #define ereport(level, ...) do { if ((level) >= 21) __builtin_unreachable(); } while (0)
 #define elog(level, ...) do { if ((level) >= 21) __builtin_unreachable(); } while (0)
 #define ERROR 21
@@ -31,4 +33,3 @@
 #define foreach(cell, list) for (cell = list_head(list); cell != 0; cell = lnext(list, cell))
 #define SPI_connect_or_error() ((void) 0)
 #define offsetof(t, m) __builtin_offsetof(t, m)
-extern int bdd_cppcheck_caught;

@@ -297,8 +297,9 @@ static void
 put_integer(BddCanonical *canonical, int64 value)
 {
 	char text[MAXINT8LEN + 1];
+	int length = pg_lltoa(value, text);
 
-	bdd_canonical_bytes(&canonical->out, text, pg_lltoa(value, text));
+	bdd_canonical_bytes(&canonical->out, text, length);
 }
 
 /* NaN and infinity are the strings that JSON has for them. */
