@@ -7,10 +7,14 @@ CREATE ROLE regress_bdd_script;
 \a
 \pset footer off
 
+-- From 18 on a table's row type and the arrays of types are members, too.
 CREATE VIEW member AS
 SELECT d.classid, d.objid FROM pg_depend d
  WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
-   AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'batchdedup');
+   AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'batchdedup')
+   AND NOT (d.classid = 'pg_type'::regclass AND EXISTS (
+       SELECT FROM pg_type t LEFT JOIN pg_class c ON c.oid = t.typrelid
+        WHERE t.oid = d.objid AND (c.relkind <> 'c' OR t.typcategory = 'A')));
 
 -- Comments: functions, tables, views, types, and each column of these.
 SELECT pg_describe_object(m.classid, m.objid, 0) AS without_comment FROM member m
