@@ -19,6 +19,7 @@
 #include "apply/letter_retry.h"
 #include "apply/replay.h"
 #include "base/debug_point.h"
+#include "base/loaded.h"
 #include "buffer/flush_wait.h"
 #include "buffer/generation.h"
 #include "buffer/progress.h"
@@ -78,6 +79,8 @@ set_mark(BddTarget *target, uint64 generation)
 void
 bdd_apply_begin(BddApply *apply, BddTarget *target)
 {
+	/* The mark and the letters are tables of the script. */
+	bdd_check_version();
 	memset(apply, 0, sizeof(*apply));
 	apply->target = target;
 	apply->context = AllocSetContextCreate(CurrentMemoryContext,
