@@ -8,33 +8,29 @@
 # Seeds are fixed. What fails is made as small as possible and printed as SQL,
 # with the seed:
 #
-#   BDD_SEED=4711 prove … t/random_programs.pl      one program again
-#   BDD_SEED=100000-199999 prove …                  many others
+#   BDD_SEED=4711 prove … t/random_programs.pl       one program again
+#   BDD_SEED=100000-199999 prove …                       many others
+#
+# and
+#   BDD_PROGRAMS=n         how many programs (6000), from seed 1
+#   BDD_MAX_FAILURES=n     stop after so many (3)
+#   BDD_SHRINK_SECONDS=n   how long to look for a smaller program (60)
 #   BDD_ANY_ORDER=1        take every order of transactions that the contract
 #                          allows, not only that of the COMMITs
+#   BDD_PRINT=1            print the programs before they run
+#   BDD_STANDIN=file.sql   test the test: SQL that makes the schema batchdedup
+#                          with functions of its own, instead of the extension
 #
-# The engine, of which this and the other tests t/random_*.pl are the plug-ins:
-# Random::Suite (runs and reports; its variables of the environment),
-# Random::Shapes (tables and values), Random::Program (the generator), Random::State
-# (where each session stands), Random::Sql (steps as SQL, and as plain statements),
-# Random::Runner and Random::Server (the server, and what must come out),
-# Random::Orders (what the contract allows) and Random::Shrink.
+# The parts: RandomSuite (runs and reports), RandomShapes (tables and values),
+# RandomProgram (the generator), RandomSql (steps as SQL), RandomModel and
+# RandomOracle (what must come out), RandomRunner (the server) and RandomShrink.
 
 use strict;
 use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
-use Random::Program;
-use Random::Runner;
-use Random::Suite;
 use Test::More;
+use RandomSuite;
 
-Random::Program->use_shapes;
-Random::Suite::run(
-	runner => Random::Runner->new(node => Random::Suite::server('random', 'max_prepared_transactions = 2')),
-	generate => sub { Random::Program->generate($_[0]) },
-	to_text => \&Random::Sql::to_text,
-	programs => 6000,
-	what => 'end as plain statements do',
-	counts => { coalesced => qr/^[1-9]/, flushes => qr/^[1-9]/, failed_flushes => qr/^0$/ });
+RandomSuite::run(programs => 6000);
 done_testing();

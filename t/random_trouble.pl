@@ -5,23 +5,39 @@
 # missing: it is in the table, superseded, or in batchdedup.dead_letter.
 #
 #   BDD_KIND=ddl   or bad, foreign: one kind only
+#   BDD_ALL=1      also what is known to fail
 #
-# The plug-ins are Random::Trouble (the generator, and what each step does) and
-# Random::Foreign (the same for two tables with a foreign key), with
-# Random::TroubleRunner (what must come out).
+# and the environment variables of RandomHunt. The parts: RandomTrouble (the
+# generator, and what each step does), RandomForeign (the same for two tables
+# with a foreign key) and RandomTroubleRunner (the server, and what must come
+# out).
 
 use strict;
 use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
-use Random::Suite;
-use Random::TroubleRunner;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
 use Test::More;
 
-Random::Suite::run(
-	runner => Random::TroubleRunner->new(node => Random::Suite::server('trouble', 'batchdedup.retry_limit = 1000')),
-	generate => sub { Random::Trouble::generate($_[0], $ENV{BDD_KIND}) },
-	to_text => \&Random::Trouble::to_text,
+use RandomHunt;
+use RandomTrouble;
+use RandomTroubleRunner;
+
+my $node = PostgreSQL::Test::Cluster->new('trouble');
+$node->init;
+$node->append_conf('postgresql.conf', 'wal_level = replica');
+$node->append_conf('postgresql.conf', "shared_preload_libraries = 'batchdedup'\nautovacuum_naptime = 5s\nbatchdedup.retry_backoff = 20ms\nbatchdedup.retry_limit = 1000");
+$node->start;
+my $runner = RandomTroubleRunner->new(node => $node);
+
+RandomHunt::hunt(
+	runner => $runner,
+	generate => sub { RandomTrouble::generate($_[0], $ENV{BDD_KIND}) },
+	to_text => \&RandomTrouble::to_text,
 	programs => 250,
 	what => 'lose nothing');
+
+$runner->disconnect;
+$node->stop;
 done_testing();

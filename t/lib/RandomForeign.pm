@@ -1,22 +1,20 @@
-package Random::Foreign;
+package RandomForeign;
 
-# A plug-in of the random programs: programs with two targets and a foreign key between them: parents and
+# Random programs with two targets and a foreign key between them: parents and
 # children come in any order, in one transaction and in several, through the
 # buffer and directly; parents are deleted, too.
 #
-# The model is that of Random::Trouble's kind "bad", for two tables: it knows
-# which operations are in which generation of each. What is looked at after a step
-# is its own: the functions at the end are given the runner and follow in the oracle's database what each flush
+# The model is that of RandomTrouble's kind "bad", for two tables: it knows
+# which operations are in which generation of each. The functions at the end
+# are given the runner and follow in the oracle's database what each flush
 # does: parents before children; rows that are refused, with those of the
 # generation in any order; then, once more, what a foreign key had refused in
 # the other table.
 
 use strict;
 use warnings;
-use parent 'Random::Trouble';
+use parent -norequire, 'RandomTrouble';
 use List::Util qw(first);
-use Random::Server qw(failure);
-use Random::Text qw(chance pick);
 
 my @tables = ('parent', 'child');
 my %other = (parent => 'child', child => 'parent');
@@ -32,6 +30,9 @@ my %columns = (
 		{ id => 2, name => 'v', type => 'int', upd => 1 },
 	],
 );
+
+sub chance { return rand() < $_[0]; }
+sub pick { return $_[ int rand @_ ]; }
 
 sub tables { return reverse @tables; }
 
@@ -78,9 +79,9 @@ sub plan_upsert
 	my ($self, $session, $step) = @_;
 	my $table = $step->{table};
 	my $world = $self->{worlds}{$table};
-	my @rows = map { Random::Trouble::row_of($world, $step, $_) } @{ $step->{rows} };
-	my ($sql, @params) = Random::Trouble::call($world, $step, @rows);
-	my @ops = map { { %{ Random::Trouble::operation($world, $step, $_) }, table => $table } } @rows;
+	my @rows = map { RandomTrouble::row_of($world, $step, $_) } @{ $step->{rows} };
+	my ($sql, @params) = RandomTrouble::call($world, $step, @rows);
+	my @ops = map { { %{ RandomTrouble::operation($world, $step, $_) }, table => $table } } @rows;
 	if ($world->{mode} eq 'direct' || $session->{off})
 	{
 		# what waits comes before it; and who writes directly holds row locks
@@ -95,7 +96,7 @@ sub plan_upsert
 
 sub plan_delete { goto &plan_upsert; }
 
-# In Random::Trouble a savepoint keeps the world, too.
+# In RandomTrouble a savepoint keeps the world, too.
 sub world { return {}; }
 
 sub plan_flush
@@ -205,14 +206,14 @@ sub letters_text
 
 sub compare
 {
-	my ($model, $runner, $what) = @_;
+	my ($runner, $model, $what) = @_;
 	for my $table (@tables)
 	{
 		my ($actual, $expected) = map { $runner->rows_text($_, $table) } $runner->admin, $runner->oracle;
-		failure($what, "$table, expected:", $expected, 'is:', $actual) if $actual ne $expected;
+		RandomTroubleRunner::failure($what, "$table, expected:", $expected, 'is:', $actual) if $actual ne $expected;
 	}
 	my ($expected, $actual) = (letters_text(@{ $model->{letters} }), letters_text(@{ letters_there($runner) }));
-	failure('letters', "$what: dead letters, expected:", $expected, 'are:', $actual) if $expected ne $actual;
+	RandomTroubleRunner::failure('letters', "$what: dead letters, expected:", $expected, 'are:', $actual) if $expected ne $actual;
 	return;
 }
 
@@ -228,20 +229,20 @@ sub in_oracle
 # What a foreign key had refused, once more; not in a paused target.
 sub retry_waiting
 {
-	my ($model, $runner, $table) = @_;
+	my ($runner, $model, $table) = @_;
 	return if $model->{worlds}{$table}{paused};
 	for my $letter (grep { $_->{waits} && !$_->{superseded} } $model->letters_of($table))
 	{
 		$letter->{waits} = 0;
-		$model->accepted($letter) unless $runner->try_plainly(Random::Trouble::plain_sql($model->{worlds}{$table}, $letter), 1);
+		$model->accepted($letter) unless $runner->try(RandomTrouble::plain_sql($model->{worlds}{$table}, $letter), 1);
 	}
 	return;
 }
 
 sub apply_generation
 {
-	my ($model, $runner, $table, $generation) = @_;
-	my $rows = Random::Trouble::combined(@{ $generation->{ops} });
+	my ($runner, $model, $table, $generation) = @_;
+	my $rows = RandomTrouble::combined(@{ $generation->{ops} });
 	my $world = $model->{worlds}{$table};
 	# A letter that waited may be gone by now, or superseded: what was refused
 	# is found out here.
@@ -250,7 +251,7 @@ sub apply_generation
 			my $progress = 1;
 			while ($progress)
 			{
-				my @left = grep { $runner->try_plainly(Random::Trouble::plain_sql($world, $_), 1) } @todo;
+				my @left = grep { $runner->try(RandomTrouble::plain_sql($world, $_), 1) } @todo;
 				$progress = @left && @left < @todo;
 				@todo = @left;
 			}
@@ -258,7 +259,7 @@ sub apply_generation
 			$model->supersede(map { $rows->{$_} } grep { !$refused{$_} } keys %$rows);
 			my $n = 0;
 			push @{ $model->{letters} }, map { { %$_, generation => $generation->{number}, n => $n++, waits => 1 } } sort { order_of($generation, $a) <=> order_of($generation, $b) } @todo;
-			$model->retry_waiting($runner, $other{$table});
+			retry_waiting($runner, $model, $other{$table});
 			return;
 	});
 	return;
@@ -273,10 +274,10 @@ sub order_of
 
 sub apply_table
 {
-	my ($model, $runner, $table) = @_;
+	my ($runner, $model, $table) = @_;
 	return if $model->{worlds}{$table}{paused};
 	$model->seal($table);
-	$model->apply_generation($runner, $table, $_) for @{ $model->{sealed}{$table} };
+	apply_generation($runner, $model, $table, $_) for @{ $model->{sealed}{$table} };
 	$model->{sealed}{$table} = [];
 	return;
 }
@@ -284,38 +285,38 @@ sub apply_table
 # What flush() of the tables promises: parents come before children that wait.
 sub check_flushed
 {
-	my ($model, $runner, @flushed) = @_;
+	my ($runner, $model, @flushed) = @_;
 	my %flushed = map { $_ => 1 } @flushed;
-	$model->apply_table($runner, 'parent') if $flushed{parent} || $flushed{child} && (@{ $model->{active}{child} } || @{ $model->{sealed}{child} });
-	$model->apply_table($runner, 'child') if $flushed{child};
-	return $model->compare($runner, 'flushed');
+	apply_table($runner, $model, 'parent') if $flushed{parent} || $flushed{child} && (@{ $model->{active}{child} } || @{ $model->{sealed}{child} });
+	apply_table($runner, $model, 'child') if $flushed{child};
+	return compare($runner, $model, 'flushed');
 }
 
 sub flush
 {
-	my ($model, $runner, @flushed) = @_;
+	my ($runner, $model, @flushed) = @_;
 	@flushed = grep { !$model->{worlds}{$_}{paused} } @flushed ? @flushed : @tables or return;
-	my $result = $runner->try($runner->admin, 'SELECT batchdedup.flush(' . join(', ', map { "'$_'" } @flushed) . ')');
-	failure("error $result->{state}", "flush(): $result->{message}") if defined $result->{state};
-	return $model->check_flushed($runner, @flushed);
+	my $result = $runner->execute($runner->admin, 'SELECT batchdedup.flush(' . join(', ', map { "'$_'" } @flushed) . ')');
+	RandomTroubleRunner::failure("error $result->{state}", "flush(): $result->{message}") if defined $result->{state};
+	return check_flushed($runner, $model, @flushed);
 }
 
 sub check_retried
 {
-	my ($model, $runner, $plan, $count) = @_;
+	my ($runner, $model, $plan, $count) = @_;
 	my $accepted = in_oracle($runner, sub {
 			my $n = 0;
 			for my $letter (grep { $plan->{force} || !$_->{superseded} } $model->letters_of($plan->{table}))
 			{
 				$letter->{waits} = 0;
-				next if $runner->try_plainly(Random::Trouble::plain_sql($model->{worlds}{ $plan->{table} }, $letter), 1);
+				next if $runner->try(RandomTrouble::plain_sql($model->{worlds}{ $plan->{table} }, $letter), 1);
 				$model->accepted($letter);
 				$n++;
 			}
 			return $n;
 	});
-	failure('retry', "retry_dead_letters(): expected $accepted, returned $count") if $count != $accepted;
-	return $model->compare($runner, 'retried');
+	RandomTroubleRunner::failure('retry', "retry_dead_letters(): expected $accepted, returned $count") if $count != $accepted;
+	return compare($runner, $model, 'retried');
 }
 
 # ---- the generator -----------------------------------------------------
@@ -329,7 +330,7 @@ my %details = (
 	savepoint => sub { (name => pick('a', 'b')) },
 	rollback_to => sub { (name => pick('a', 'b')) },
 	release => sub { (name => pick('a', 'b')) },
-	flush => sub { (tables => pick(['parent'], ['child'], \@tables, \@tables), chance(0.02) ? (point => Random::Trouble::random_point()) : ()) },
+	flush => sub { (tables => pick(['parent'], ['child'], \@tables, \@tables), chance(0.02) ? (point => RandomTrouble::random_point()) : ()) },
 	retry => sub { (table => pick(@tables), force => chance(0.3) ? 1 : 0) },
 	pause => sub { (table => pick(@tables)) },
 	resume => sub { (table => pick(@tables)) },
@@ -346,14 +347,28 @@ sub random_rows
 	} 1 .. pick(1, 1, 2, 3);
 }
 
-sub weights { return \%weights; }
-
 sub details
 {
-	my ($self, $op) = @_;
+	my ($op) = @_;
 	return $details{$op} ? $details{$op}->() : () unless $op eq 'upsert' || $op eq 'delete';
 	my $table = pick(@tables);
 	return (table => $table, form => $op eq 'delete' ? 'json' : pick(qw(json json prepared row array)), rows => [ random_rows($table) ]);
+}
+
+sub generate
+{
+	my ($program) = @_;
+	$program->{reference} = pick('', 'ON DELETE RESTRICT', 'ON DELETE CASCADE', 'ON DELETE SET NULL', 'DEFERRABLE INITIALLY DEFERRED');
+	my $model = __PACKAGE__->new($program);
+	my $wanted = 8 + int rand pick(15, 40, 60);
+	for (1 .. 6 * $wanted)
+	{
+		last if @{ $program->{steps} } >= $wanted;
+		my $op = RandomTrouble::weighted(\%weights);
+		my $step = { s => 1 + int rand $program->{sessions}, op => $op, details($op) };
+		push @{ $program->{steps} }, $step if $model->plan($step);
+	}
+	return $program;
 }
 
 1;

@@ -1,19 +1,16 @@
-package Random::Shrink;
+package RandomShrink;
 
 # Makes a failing program small: takes out steps as long as it fails in the
-# same way, then rows, columns and everything else that is not needed. What is
-# left is always a program: steps that say nothing any more are left out when it
-# runs.
+# same way, then rows, columns and everything else that is not needed.
 #
-# test($program) runs a program and says whether it fails as the first one did.
-# Some failures depend on when a worker wakes up; then it has to try more than
-# once.
+# test($program) runs a program and says whether it fails as the first one
+# did; is_valid($program) whether it still is one. Some failures depend on
+# when a worker wakes up; then test() has to try more than once.
 
 use strict;
 use warnings;
 use List::Util qw(first uniq);
 use Storable qw(dclone);
-use Random::State;
 use Time::HiRes qw(time);
 
 # ---- candidates --------------------------------------------------------
@@ -63,7 +60,7 @@ sub part_lists
 	{
 		my $part = $parts->[$n];
 		my $get = sub { $reach->(@_)->[$n] };
-		push @lists, $part->{parts}
+		push @lists, $part->{op} eq 'sub'
 		  ? part_lists($part->{parts}, sub { $get->(@_)->{parts} })
 		  : [ sub { $get->(@_)->{rows} }, scalar @{ $part->{rows} } ];
 	}
@@ -73,7 +70,7 @@ sub part_lists
 sub lists
 {
 	my ($program) = @_;
-	my @lists = ([ sub { $_[0]{initial} //= [] }, scalar @{ $program->{initial} // [] } ]);
+	my @lists = ([ sub { $_[0]{initial} }, scalar @{ $program->{initial} } ]);
 	for my $n (0 .. $#{ $program->{steps} })
 	{
 		my $step = $program->{steps}[$n];
@@ -83,7 +80,7 @@ sub lists
 	return @lists;
 }
 
-# A spoiled statement needs the row that spoils it.
+# A spoiled statement needs the row that spoils it: is_valid() cannot know.
 sub element_candidates
 {
 	my ($program) = @_;
@@ -101,32 +98,41 @@ sub element_candidates
 	return @all;
 }
 
-# What code proposes for each statement that writes: it is given the statement, and
-# how to find it in a copy.
-sub writer_candidates
+# Every statement that writes rows, also inside of blocks.
+sub writers
 {
-	my ($program, $code) = @_;
+	my @found;
+	for my $step (@_)
+	{
+		push @found, $step->{parts} ? writers(@{ $step->{parts} }) : $step->{rows} ? $step : ();
+	}
+	return @found;
+}
+
+sub column_candidates
+{
+	my ($program) = @_;
+	my @all;
 	my $n = 0;
-	return map { my $w = $n++; $code->($_, sub { (Random::State::writers(@{ $_[0]{steps} }))[$w] }) }
-	  Random::State::writers(@{ $program->{steps} });
+	for my $writer (writers(@{ $program->{steps} }))
+	{
+		my $w = $n++;
+		my $find = sub { (writers(@{ $_[0]{steps} }))[$w] };
+		next if $writer->{op} eq 'delete' || $writer->{bad};
+		my $typed = RandomModel::is_typed($writer->{form});
+		for my $name (uniq map { sort keys %{ $_->{v} } } @{ $writer->{rows} })
+		{
+			# a typed row has every column, but it may be NULL
+			push @all, sub { variant($program, sub {
+					for my $row (@{ $find->(@_)->{rows} })
+					{
+						$typed ? ($row->{v}{$name} = undef) : delete $row->{v}{$name};
+					}
+			}) } if !$typed || grep { defined $_->{v}{$name} } @{ $writer->{rows} };
+		}
+	}
+	return @all;
 }
-
-# Without a column. A typed row has every one, but it may be NULL.
-sub column_candidates_of
-{
-	my ($writer, $find) = @_;
-	return () if $writer->{op} eq 'delete' || $writer->{bad};
-	my $typed = Random::State::is_typed($writer->{form} // '');
-	my @names = uniq map { sort keys %{ $_->{v} } } @{ $writer->{rows} };
-	@names = grep { my $name = $_; grep { defined $_->{v}{$name} } @{ $writer->{rows} } } @names if $typed;
-	return map {
-		my $name = $_;
-		my $drop = sub { my ($row) = @_; $typed ? ($row->{v}{$name} = undef) : delete $row->{v}{$name}; };
-		sub { variant($_[0], sub { $drop->($_) for @{ $find->(@_)->{rows} } }) }
-	} @names;
-}
-
-sub column_candidates { my ($program) = @_; return writer_candidates($program, \&column_candidates_of); }
 
 my %simpler = (
 	record_many => 'record', array => 'record', prepared_record => 'record', prepared_array => 'record',
@@ -138,7 +144,7 @@ sub set_form
 {
 	my ($writer, $form) = @_;
 	$writer->{form} = $form;
-	return if Random::State::is_typed($form);
+	return if RandomModel::is_typed($form);
 	for my $v (map { $_->{v} } @{ $writer->{rows} })
 	{
 		delete @$v{ grep { !defined $v->{$_} } keys %$v };
@@ -146,16 +152,23 @@ sub set_form
 	return;
 }
 
-sub form_candidates_of
+sub form_candidates
 {
-	my ($writer, $find) = @_;
-	my $form = $simpler{ $writer->{form} // '' };
-	my $may = $form && !$writer->{bad} && ($form ne 'record' || @{ $writer->{rows} } == 1);
-	return ($may ? sub { variant($_[0], sub { set_form($find->(@_), $form) }) } : (),
-		grep({ $writer->{$_} } qw(reverse strings wrap)) ? sub { variant($_[0], sub { delete @{ $find->(@_) }{qw(reverse strings wrap)} }) } : ());
+	my ($program) = @_;
+	my @all;
+	my $n = 0;
+	for my $writer (writers(@{ $program->{steps} }))
+	{
+		my $w = $n++;
+		my $find = sub { (writers(@{ $_[0]{steps} }))[$w] };
+		my $form = $simpler{ $writer->{form} };
+		push @all, sub { variant($program, sub { set_form($find->(@_), $form) }) }
+		  if $form && !$writer->{bad} && ($form ne 'record' || @{ $writer->{rows} } == 1);
+		push @all, sub { variant($program, sub { delete @{ $find->(@_) }{qw(reverse strings wrap)} }) }
+		  if grep { $writer->{$_} } qw(reverse strings wrap);
+	}
+	return @all;
 }
-
-sub form_candidates { my ($program) = @_; return writer_candidates($program, \&form_candidates_of); }
 
 # A block of one statement is that statement.
 sub block_candidates
@@ -168,9 +181,9 @@ sub block_candidates
 		my @parts = @{ $step->{parts} // [] };
 		next unless @parts == 1;
 		push @all, sub { variant($program, sub { $_[0]{steps}[$n]{parts} = $_[0]{steps}[$n]{parts}[0]{parts} }) }
-		  if $parts[0]{parts};
+		  if $parts[0]{op} eq 'sub';
 		push @all, sub { variant($program, sub { $_[0]{steps}[$n] = { s => $step->{s}, %{ $_[0]{steps}[$n]{parts}[0] } } }) }
-		  if !$parts[0]{parts};
+		  if $parts[0]{op} ne 'sub';
 	}
 	return @all;
 }
@@ -188,7 +201,7 @@ sub frame_candidates
 			push @all, sub { variant($program, sub { $_->{s} = $to for grep { $_->{s} == $from } @{ $_[0]{steps} } }) };
 		}
 	}
-	for my $t (0 .. $#{ $program->{targets} // [] })
+	for my $t (0 .. $#{ $program->{targets} })
 	{
 		push @all, sub { without_target($program, $t) } if @{ $program->{targets} } > 1;
 		push @all, sub { variant($program, sub { delete @{ $_[0]{targets}[$t] }{qw(update how)} }) }
@@ -261,7 +274,7 @@ sub simplify
 			my $better;
 			while ($n < @candidates && time() < $deadline)
 			{
-				my $candidate = $candidates[$n]->($program);
+				my $candidate = $candidates[ $n ]->();
 				($better = $candidate), last if $accept->($candidate);
 				$n++;
 			}
@@ -276,7 +289,7 @@ sub shrink
 {
 	my ($program, %args) = @_;
 	my $deadline = time() + $args{seconds};
-	my $accept = $args{test};
+	my $accept = sub { $args{is_valid}->($_[0]) && $args{test}->($_[0]) };
 	my $before = '';
 	local $Storable::canonical = 1;
 	while (time() < $deadline && $before ne Storable::freeze($program))

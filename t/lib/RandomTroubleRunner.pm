@@ -1,32 +1,106 @@
-package Random::TroubleRunner;
+package RandomTroubleRunner;
 
-# Runs the programs of Random::Trouble: every step here, and what committed in
+# Runs the programs of RandomTrouble: every step here, and what committed in
 # the oracle's database, where there is no buffer. Says what was not as
 # expected: undef, or {kind, step, text}.
 
 use strict;
 use warnings;
-use parent 'Random::Server';
-use Random::Foreign;
-use Random::Server qw(failure);
-use Random::Trouble;
+use DBI;
+use DBD::Pg qw(:async);
+use RandomForeign;
+use RandomTrouble;
 use Time::HiRes qw(sleep);
 
-sub databases
+sub new
 {
-	my @schema = 'CREATE SCHEMA other';
-	return ([ 'trouble_', 'CREATE EXTENSION batchdedup', @schema ], [ 'oracle_', @schema ]);
+	my ($class, %args) = @_;
+	my $self = bless { %args, databases => 0, count => {} }, $class;
+	$self->new_databases;
+	return $self;
 }
 
-sub admin { return $_[0]->dbh(0); }
-sub oracle { my ($self) = @_; return $self->{oracle} //= $self->connect_to("oracle_$self->{made}"); }
+# ---- server ------------------------------------------------------------
+
+sub connect_to
+{
+	my ($self, $dbname) = @_;
+	my $node = $self->{node};
+	my $dbh = DBI->connect("dbi:Pg:dbname=$dbname;host=" . $node->host . ';port=' . $node->port,
+		undef, undef, { RaiseError => 1, PrintError => 0, PrintWarn => 0, AutoCommit => 1, AutoInactiveDestroy => 1 });
+	$dbh->{pg_placeholder_dollaronly} = 1;
+	$dbh->do("SET client_min_messages = error; SET statement_timeout = '20s'");
+	return $dbh;
+}
+
+sub session { my ($self, $s) = @_; return $self->{sessions}[$s] //= $self->connect_to($self->{dbname}); }
+sub admin { return $_[0]->session(0); }
+sub oracle { my ($self) = @_; return $self->{oracle} //= $self->connect_to($self->{oraclename}); }
 
 sub disconnect
 {
 	my ($self) = @_;
-	eval { $self->{oracle}->disconnect } if $self->{oracle};
-	$self->{oracle} = undef;
-	return $self->SUPER::disconnect;
+	$_->disconnect for grep { $_ } @{ $self->{sessions} // [] }, $self->{oracle};
+	@$self{qw(sessions oracle)} = ([], undef);
+	return;
+}
+
+# The server has ended the connection: its statements have nobody to say
+# goodbye to.
+sub forget
+{
+	my ($dbh) = @_;
+	$_->{InactiveDestroy} = 1 for grep { $_ } @{ $dbh->{ChildHandles} };
+	$dbh->{Warn} = 0;
+	eval { $dbh->disconnect };
+	return;
+}
+
+# After a failure: whatever the server is in, the next program starts afresh.
+sub new_databases
+{
+	my ($self) = @_;
+	my $node = $self->{node};
+	$self->disconnect;
+	if ($self->{dbname})
+	{
+		$node->stop('immediate', fail_ok => 1);
+		$node->start;
+		$node->safe_psql('postgres', "DROP DATABASE $_ WITH (FORCE)") for @$self{qw(dbname oraclename)};
+	}
+	my $n = ++$self->{databases};
+	@$self{qw(dbname oraclename)} = ("trouble_$n", "oracle_$n");
+	$node->safe_psql('postgres', "CREATE DATABASE $_") for @$self{qw(dbname oraclename)};
+	$self->admin->do('CREATE EXTENSION batchdedup');
+	$_->do('CREATE SCHEMA other') for $self->admin, $self->oracle;
+	return;
+}
+
+sub failure { my ($kind, @text) = @_; die { kind => $kind, text => join("\n", @text) }; }
+
+# ---- statements --------------------------------------------------------
+
+# {rows} or {state, message}
+sub execute
+{
+	my ($self, $dbh, $sql, @params) = @_;
+	my $rows = eval {
+		my $sth = @params ? $dbh->prepare_cached($sql, { pg_server_prepare => 1 }) : $dbh->prepare($sql, { pg_direct => 1 });
+		$sth->execute(@params);
+		$sth->{NUM_OF_FIELDS} ? $sth->fetchall_arrayref : [];
+	};
+	return $rows ? { rows => $rows } : { state => $dbh->state, message => $dbh->errstr // $@ };
+}
+
+sub value { my ($self, $dbh, $sql) = @_; my ($value) = $dbh->selectrow_array($sql); return $value; }
+
+sub run_oracle
+{
+	my ($self, @sql) = @_;
+	return if eval { $self->oracle->do(join('; ', 'BEGIN', @sql, 'COMMIT')); 1 };
+	my $error = $@;
+	$self->oracle->do('ROLLBACK');
+	return failure('test', 'the plain statements fail', $error, @sql);
 }
 
 # ---- looking -----------------------------------------------------------
@@ -34,13 +108,13 @@ sub disconnect
 sub rows_text
 {
 	my ($self, $dbh, $table) = @_;
-	return $self->lines($dbh, "SELECT to_jsonb(x)::text FROM $table AS x ORDER BY 1");
+	return join("\n", map { "  $_->[0]" } @{ $dbh->selectall_arrayref("SELECT to_jsonb(x)::text FROM $table AS x ORDER BY 1") });
 }
 
 sub check_table
 {
 	my ($self, $model, $what) = @_;
-	my $table = Random::Trouble::table($model->{world});
+	my $table = RandomTrouble::table($model->{world});
 	my ($actual, $expected) = map { $self->rows_text($_, $table) } $self->admin, $self->oracle;
 	failure($what, "$table, expected:", $expected, 'is:', $actual) if $actual ne $expected;
 	my $letters = $self->letters;
@@ -60,7 +134,7 @@ sub letters
 }
 
 # Try something in the oracle's database: its error, or undef.
-sub try_plainly
+sub try
 {
 	my ($self, $sql, $keep) = @_;
 	my $oracle = $self->oracle;
@@ -83,7 +157,7 @@ sub apply_good_rows
 		my @left;
 		for my $row (@todo)
 		{
-			my $error = $self->try_plainly(Random::Trouble::plain_sql($world, $row), 1) or next;
+			my $error = $self->try(RandomTrouble::plain_sql($world, $row), 1) or next;
 			push @left, $row;
 			$last = "key $row->{key}: $error->{message}";
 		}
@@ -97,14 +171,14 @@ sub check_letter
 {
 	my ($self, $world, $letter, $row) = @_;
 	my $text = "key $row->{key}, generation $letter->{generation}, $letter->{sqlstate} $letter->{message}";
-	my $error = $self->try_plainly(Random::Trouble::plain_sql($world, $row), 0)
+	my $error = $self->try(RandomTrouble::plain_sql($world, $row), 0)
 	  or failure('refused', 'a good row is in a dead letter', $text);
 	my $unordered = qr/^23(503|505)$/;
 	failure('letter', 'SQLSTATE', $text, "expected: $error->{state} $error->{message}")
 	  if $letter->{sqlstate} ne $error->{state} && !($letter->{sqlstate} =~ $unordered && $error->{state} =~ $unordered);
 	failure('letter', 'operation', $text, "expected: $row->{op}, is: $letter->{operation}") if $letter->{operation} ne $row->{op};
 	return if $row->{op} eq 'delete';
-	my $doc = Random::Trouble::document({ %{ $row->{ins} }, k => $row->{key} });
+	my $doc = RandomTrouble::document({ %{ $row->{ins} }, k => $row->{key} });
 	failure('letter', 'row', $text, "expected: $doc", "is: $letter->{row}")
 	  unless $self->value($self->admin, "SELECT '$doc'::jsonb = '$letter->{row}'::jsonb");
 	return;
@@ -114,7 +188,7 @@ sub apply_generation
 {
 	my ($self, $model, $generation, @letters) = @_;
 	my $world = $model->{world};
-	my $rows = Random::Trouble::combined(@{ $generation->{ops} });
+	my $rows = RandomTrouble::combined(@{ $generation->{ops} });
 	my %refused = map { $_->{key} => $_ } @letters;
 	failure('letter', 'a letter of no row', "key $_") for grep { !$rows->{$_} } sort keys %refused;
 	$self->oracle->do('BEGIN');
@@ -140,7 +214,7 @@ sub check_letters
 sub check_flushed
 {
 	my ($self, $model, @tables) = @_;
-	return $model->check_flushed($self, @tables) if $model->can('check_flushed');
+	return RandomForeign::check_flushed($self, $model, @tables) if $model->{worlds};
 	if ($model->{program}{kind} eq 'bad')
 	{
 		$model->seal;
@@ -167,7 +241,7 @@ sub check_retried
 	$self->oracle->do('BEGIN');
 	for my $letter (@tried)
 	{
-		next if $self->try_plainly(Random::Trouble::plain_sql($model->{world}, $letter), 1);
+		next if $self->try(RandomTrouble::plain_sql($model->{world}, $letter), 1);
 		$expected++;
 		$model->accepted($letter);
 	}
@@ -188,7 +262,7 @@ sub check_direct
 	for my $next (@{ $plan->{ops} })
 	{
 		$op = $next;
-		last if $error = $self->try_plainly(Random::Trouble::plain_sql($model->{worlds} ? $model->{worlds}{ $op->{table} } : $model->{world}, $op), 1);
+		last if $error = $self->try(RandomTrouble::plain_sql($model->{worlds} ? $model->{worlds}{ $op->{table} } : $model->{world}, $op), 1);
 	}
 	$self->oracle->do($error ? 'ROLLBACK' : 'COMMIT');
 	my ($expected, $actual) = map { $_ && $_->{state} || 'none' } $error, $result;
@@ -210,29 +284,21 @@ sub flush_in_trouble
 	my $set = sub { $admin->do($_) for 'ALTER SYSTEM ' . ($_[0] ? "SET batchdedup.debug_point = '$_[0]'" : 'RESET batchdedup.debug_point'), 'SELECT pg_reload_conf()', $worker; };
 	$set->($point);
 	$dbh = $self->connect_to($self->{dbname}) if $dbh == $admin;
-	$self->send($dbh, $sql);
+	$dbh->do($sql, { pg_async => PG_ASYNC });
 	sleep 0.05;
 	$set->();
 	my $ok = eval { $dbh->pg_result; 1 };
 	$self->{count}{point}++;
-	return $ok ? { rows => [] } : { state => $dbh->state, message => $dbh->errstr } if $ok || $dbh->errstr !~ /debug point/;
-	# An error that does not pass by itself: it says so, and is over as soon as the
-	# worker has read its settings anew.
-	my $result;
-	for (1 .. 200)
-	{
-		$result = $self->try($dbh, $sql);
-		last unless ($result->{message} // '') =~ /debug point/;
-		sleep 0.05;
-	}
-	return $result;
+	# an error that does not pass by itself: it says so, and is over now
+	return $self->execute($dbh, $sql) if !$ok && $dbh->errstr =~ /debug point/;
+	return $ok ? { rows => [] } : { state => $dbh->state, message => $dbh->errstr };
 }
 
 sub flush
 {
 	my ($self, $model, @tables) = @_;
-	return $model->flush($self, @tables) if $model->can('flush');
-	my $result = $self->try($self->admin, "SELECT batchdedup.flush('" . Random::Trouble::table($model->{world}) . "')");
+	return RandomForeign::flush($self, $model, @tables) if $model->{worlds};
+	my $result = $self->execute($self->admin, "SELECT batchdedup.flush('" . RandomTrouble::table($model->{world}) . "')");
 	failure("error $result->{state}", "flush(): $result->{message}") if defined $result->{state};
 	return $self->check_flushed($model);
 }
@@ -255,17 +321,18 @@ sub act
 		my $locker = $plan->{locked} ? $self->connect_to($self->{dbname}) : undef;
 		$locker->do("BEGIN; LOCK TABLE $plan->{locked} IN SHARE MODE") if $locker;
 		$plan->{crash} ? crash($self->{node}) : $self->{node}->restart;
-		$self->forget_sessions(grep { $_ } $self->{oracle}, $locker);
-		$self->{oracle} = undef;
+		forget($_) for grep { $_ } @{ $self->{sessions} }, $self->{oracle}, $locker;
+		@$self{qw(sessions oracle)} = ([], undef);
 		$self->flush($model) if $model->{worlds} || $model->{program}{kind} eq 'bad' && $model->may_flush;
 		return;
 	}
 	if ($action eq 'kill_worker')
 	{
-		$self->admin->do(Random::Server::kill_worker_sql());
+		$self->admin->do(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+			WHERE backend_type LIKE 'batchdedup%' AND datname = current_database()});
 		return;
 	}
-	my $dbh = $self->dbh($step->{s});
+	my $dbh = $self->session($step->{s});
 	$self->admin->do("SELECT pg_terminate_backend($dbh->{pg_pid}, 5000)") if $action eq 'kill_writer';
 	eval { $dbh->disconnect };
 	$self->{sessions}[ $step->{s} ] = undef;
@@ -280,17 +347,17 @@ sub run_step
 	return $self->act($model, $step, $plan) if $plan->{action};
 	$self->flush($model, ref $plan->{flush} ? @{ $plan->{flush} } : ()) if $plan->{flush};
 	my @tried = ($plan->{check} // '') eq 'retried' && !$model->{worlds} ? $self->letters_to_retry($model, $plan->{force}) : ();
-	my $dbh = $self->dbh($step->{s});
+	my $dbh = $self->session($step->{s});
 	$dbh->do($_) for @{ $plan->{before} // [] };
 	my $result = $plan->{point} ? $self->flush_in_trouble($dbh, $plan->{sql}, $plan->{point}) :
-	  $self->try($dbh, $plan->{sql}, @{ $plan->{params} // [] });
+	  $self->execute($dbh, $plan->{sql}, @{ $plan->{params} // [] });
 	return $self->check_direct($model, $plan, $result) if ($plan->{check} // '') eq 'direct';
 	my $state = $result->{state};
 	my $wanted = $plan->{error} // 'none';
 	failure("error $state", "$plan->{sql}: $result->{message}") if defined $state && $state !~ /^($wanted)$/;
 	failure('error none', "expected an error ($plan->{error})") if $plan->{error} && !defined $state;
 	return if defined $state;
-	$self->run_plainly($self->oracle, 'BEGIN', @{ $plan->{oracle} }, 'COMMIT') if $plan->{oracle} && @{ $plan->{oracle} };
+	$self->run_oracle(@{ $plan->{oracle} }) if $plan->{oracle} && @{ $plan->{oracle} };
 	return $self->look($model, $step, $plan, $result, @tried);
 }
 
@@ -301,7 +368,7 @@ sub look
 	my $value = @{ $result->{rows} } ? $result->{rows}[0][0] : undef;
 	return $self->flush($model, @{ $plan->{flushed} }) if $plan->{resumed};
 	return $self->check_flushed($model, @{ $plan->{flushed} // [] }) if $check eq 'flushed';
-	return $model->check_retried($self, $plan, $value) if $check eq 'retried' && $model->can('check_retried');
+	return RandomForeign::check_retried($self, $model, $plan, $value) if $check eq 'retried' && $model->{worlds};
 	return $self->check_retried($model, $value, @tried) if $check eq 'retried';
 	if ($check eq 'get')
 	{
@@ -330,14 +397,14 @@ sub finish
 	$_->do(join('; ', map { "DROP TABLE IF EXISTS $_" } $model->tables, 'parent') . '; DROP FUNCTION IF EXISTS refuse') for $self->admin, $self->oracle;
 	# a statement prepared with the type of a table that is gone is of no use
 	%{ $_->{CachedKids} } = () for grep { $_ } @{ $self->{sessions} };
-	$_->do('SET batchdedup.enabled = on') for grep { $_ } @{ $self->{sessions} };
+	$_->do('RESET ALL; SET client_min_messages = error; SET statement_timeout = \'20s\'') for grep { $_ } @{ $self->{sessions} };
 	return;
 }
 
 sub run
 {
 	my ($self, $program) = @_;
-	my $model = Random::Trouble::model_of($program);
+	my $model = RandomTrouble::model_of($program);
 	my $i;
 	my $ok = eval {
 		$_->do(join('; ', $model->tables_sql)) for $self->admin, $self->oracle;
