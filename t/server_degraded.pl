@@ -81,7 +81,7 @@ my %calls = (
 	sync_lag_internal => ['1, 1']);
 # Events need no shared memory, nor do some that are SQL alone, or change a row of ours.
 my $others = join ', ', map { "'$_'" } qw(publish_event create_consumer drop_consumer poll_events ack_events nack_event
-  retry_event_dead_letters discard_event_dead_letters expire_events accept_lost_events
+  event_emit_internal event_kinds_internal retry_event_dead_letters discard_event_dead_letters expire_events accept_lost_events
   pause_sync resume_sync drop_sync reset_watermark discard_sync_dead_letters expire_syncs run_sync
   grant_batches grant_files_internal grant_events_internal grant_imports_internal import_order_internal canonical_json data_version);
 is( sql("SELECT string_agg(DISTINCT proname, ' ' ORDER BY proname) FROM pg_proc WHERE pronamespace = 'batchdedup'::regnamespace AND prorettype NOT IN ('trigger'::regtype, 'internal'::regtype) AND proname NOT IN ($others)"),
